@@ -1,0 +1,1 @@
+//! Routing: rules in TOML, the first that matches wins.

@@ -1,0 +1,173 @@
+//! What everything is called: our own identifiers, the transports and the flows between addresses.
+//!
+//! Owns: the identifiers' shapes, and minting the unpredictable ones.
+//! Never: decides anything about a message.
+
+use rand_chacha::{
+    ChaCha12Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use std::{fmt, net::SocketAddr};
+
+/// A transport that carries SIP (RFC 3261 18, RFC 7118).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Transport {
+    /// Datagrams; we retransmit.
+    Udp,
+    /// A byte stream; messages are framed by Content-Length.
+    Tcp,
+}
+
+impl Transport {
+    /// Returns the token of a Via header: `UDP`, `TCP`.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    /// Returns the value of a URI's `transport` parameter: `udp`, `tcp`.
+    pub fn param(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Reads a Via token or a URI parameter, in any case of letters.
+    pub fn parse(token: &str) -> Option<Self> {
+        [Self::Udp, Self::Tcp].into_iter().find(|t| t.token().eq_ignore_ascii_case(token))
+    }
+
+    /// Returns whether the transport itself retransmits what is lost.
+    pub fn is_reliable(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp => true,
+        }
+    }
+}
+
+/// Where a message came from or goes to: one of our listeners and the peer's address.
+///
+/// `local` is always the *listener's* address (what Via and Contact name), also for connections that
+/// we opened ourselves from an ephemeral port. A TCP connection is identified by its remote address.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Flow {
+    /// How.
+    pub transport: Transport,
+    /// Our listener.
+    pub local: SocketAddr,
+    /// The peer.
+    pub remote: SocketAddr,
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport.param(), self.remote)
+    }
+}
+
+/// An index of a shard, below the number of shards.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ShardId(pub u8);
+
+/// One of our calls. Prints as `c00-2a`: the shard, then a serial number, both hexadecimal.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CallId(pub u64);
+
+/// One leg of a call, and its side of the media relay. Prints as `l00-2a`.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LegId(pub u64);
+
+macro_rules! serial {
+    ($type:ident, $letter:literal) => {
+        impl $type {
+            /// Joins the owner and its serial number (of which 56 bits are used).
+            pub fn new(shard: ShardId, serial: u64) -> Self {
+                Self((u64::from(shard.0) << 56) | (serial & (u64::MAX >> 8)))
+            }
+
+            /// Returns the owner.
+            pub fn shard(self) -> ShardId {
+                ShardId((self.0 >> 56) as u8)
+            }
+
+            /// Reads what `Display` prints.
+            pub fn parse(text: &str) -> Option<Self> {
+                let (shard, serial) = text.strip_prefix($letter)?.split_once('-')?;
+                let shard = u8::from_str_radix(shard, 16).ok()?;
+                Some(Self::new(ShardId(shard), u64::from_str_radix(serial, 16).ok()?))
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}{:02x}-{:x}", $letter, self.shard().0, self.0 & (u64::MAX >> 8))
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+serial!(CallId, 'c');
+serial!(LegId, 'l');
+
+/// The source of everything unpredictable in the core. Seeded from the operating system by the
+/// shell, and from the test's seed in the simulated world.
+#[derive(Clone, Debug)]
+pub struct Entropy(ChaCha12Rng);
+
+impl Entropy {
+    /// Creates the generator; the same seed gives the same sequence.
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self(ChaCha12Rng::from_seed(seed))
+    }
+
+    /// Creates the generator of a test or a simulation.
+    pub fn from_u64(seed: u64) -> Self {
+        Self(ChaCha12Rng::seed_from_u64(seed))
+    }
+
+    /// Returns 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// Returns a number below `bound`, or 0 where `bound` is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next_u64().checked_rem(bound).unwrap_or(0)
+    }
+
+    /// Fills `bytes`.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_read_back() {
+        let call = CallId::new(ShardId(3), 42);
+        assert_eq!(call.to_string(), "c03-2a");
+        assert_eq!(CallId::parse("c03-2a"), Some(call));
+        assert_eq!(call.shard(), ShardId(3));
+        assert_eq!(LegId::parse("c03-2a"), None);
+        assert_eq!(CallId::parse("c-"), None);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_entropy() {
+        assert_eq!(Entropy::from_u64(7).next_u64(), Entropy::from_u64(7).next_u64());
+        assert_ne!(Entropy::from_u64(7).next_u64(), Entropy::from_u64(8).next_u64());
+    }
+}

@@ -1,0 +1,1 @@
+//! The media plane: RTP relays, prompts, quality.

@@ -1,0 +1,1 @@
+//! What an operator sees: ladders, CDRs, metrics, masked numbers.

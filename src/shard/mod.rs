@@ -1,0 +1,1 @@
+//! A shard: everything that happens to some of the calls, without I/O.

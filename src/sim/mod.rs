@@ -1,0 +1,1 @@
+//! The simulated world: virtual time, a seeded network, scripted peers.

@@ -1,0 +1,1 @@
+//! The carrier's side: health, identity, refusals.
