@@ -1,1 +1,9 @@
-//! The carrier's side: health, identity, refusals.
+//! The carrier's side: health, identity, credentials, refusals.
+//!
+//! Owns: what is particular to a trunk, in machines that the shard feeds.
+//! Never: sends, reads the clock, or decides where a call goes.
+
+pub mod health;
+pub mod masked;
+pub mod refusal;
+pub mod source;
