@@ -1,0 +1,262 @@
+//! Typed views of header values: addresses with parameters, and Via.
+//!
+//! Owns: the grammar of `name-addr`, `addr-spec` and `via-parm` (RFC 3261 20.10, 20.42, 25.1).
+//! Never: copies, except a display name whose escapes must go.
+
+use super::{
+    text::{self, Brackets},
+    uri::{Params, Uri, host_port, parse_ip},
+};
+use std::{borrow::Cow, net::IpAddr};
+
+/// One value of From, To, Contact, Route, P-Asserted-Identity and the like.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NameAddr<'a> {
+    /// The display name, unquoted; `None` where there is none or an empty one.
+    pub display: Option<Cow<'a, [u8]>>,
+    /// The URI as written, without its brackets.
+    pub uri: &'a str,
+    /// The header's parameters. Without brackets, what follows the URI belongs to the header.
+    pub params: Params<'a>,
+}
+
+impl<'a> NameAddr<'a> {
+    /// Reads one value. White space inside the brackets, unbalanced quotes or brackets, a comma
+    /// or quote in an unquoted display name, and a `?` without brackets are refused.
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let value = text::trim(value);
+        if let Some((name, rest)) = text::quoted(value) {
+            let display = (!name.is_empty()).then(|| text::unescape(name));
+            return Self::after_display(display, text::trim(rest));
+        }
+        let (front, rest) = text::split_at(value, |byte| matches!(byte, b'<' | b';' | b'"'));
+        match rest.first() {
+            Some(b'<') => {
+                let name = text::trim(front);
+                let is_odd = |byte: u8| {
+                    matches!(byte, b',' | b'>') || (byte.is_ascii_control() && !text::is_lws(byte))
+                };
+                if text::find(name, is_odd).is_some() {
+                    return None;
+                }
+                Self::after_display((!name.is_empty()).then(|| text::unfold(name)), rest)
+            }
+            Some(b';') | None => {
+                let uri = text::trim(front);
+                let is_odd = |byte| matches!(byte, b'?' | b',' | b'>') || text::is_lws(byte);
+                Self::new(None, uri_text(uri, is_odd)?, rest)
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn after_display(display: Option<Cow<'a, [u8]>>, rest: &'a [u8]) -> Option<Self> {
+        let (uri, rest) = text::split_once(rest.strip_prefix(b"<")?, b'>')?;
+        let is_odd = |byte: u8| text::is_lws(byte) || matches!(byte, b'<' | b'"');
+        Self::new(display, uri_text(uri, is_odd)?, rest)
+    }
+
+    fn new(display: Option<Cow<'a, [u8]>>, uri: &'a str, rest: &'a [u8]) -> Option<Self> {
+        Some(Self { display, uri, params: params(rest)? })
+    }
+
+    /// Returns the tag of a From or To.
+    pub fn tag(&self) -> Option<&'a str> {
+        self.params.get("tag").filter(|tag| !tag.is_empty())
+    }
+
+    /// Reads the URI.
+    pub fn parsed_uri(&self) -> Option<Uri<'a>> {
+        Uri::parse(self.uri)
+    }
+
+    /// Returns the display name as text.
+    pub fn display_str(&self) -> Option<Cow<'_, str>> {
+        self.display.as_deref().map(String::from_utf8_lossy)
+    }
+}
+
+/// Takes something with a scheme and nothing odd in it for a URI.
+fn uri_text(uri: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<&str> {
+    text::find(uri, |byte| byte == b':').filter(|scheme_len| *scheme_len > 0)?;
+    if text::find(uri, is_odd).is_some() { None } else { std::str::from_utf8(uri).ok() }
+}
+
+/// Reads `;a=1;b` or nothing. A value's end is the end of its last parameter: no comma outside of
+/// quotes, and every quote closed.
+fn params(rest: &[u8]) -> Option<Params<'_>> {
+    let rest = text::trim(rest);
+    let (_, None) = text::cut(rest, b',', Brackets::Plain).ok()? else { return None };
+    match rest.split_first() {
+        None => Some(Params::default()),
+        Some((b';', params)) => Some(Params::new(params)),
+        Some(_) => None,
+    }
+}
+
+/// The Contact headers of a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Contacts<'a> {
+    /// `*`: all of them (RFC 3261 10.2.2), and nothing else beside it.
+    Star,
+    /// Any number of addresses.
+    List(Vec<NameAddr<'a>>),
+    /// At least one that cannot be read.
+    Bad,
+}
+
+/// One hop of the way a request came (RFC 3261 18.1.1, 20.42).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Via<'a> {
+    /// The transport as written: `UDP`.
+    pub transport: &'a str,
+    /// The sender as it calls itself, IPv6 in its brackets.
+    pub host: &'a str,
+    /// Its port, if written.
+    pub port: Option<u16>,
+    /// The rest.
+    pub params: Params<'a>,
+}
+
+impl<'a> Via<'a> {
+    /// Reads one value: `SIP/2.0/UDP host:port;branch=..`, white space wherever it may be.
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let (protocol, rest) = text::split_once(value, b'/')?;
+        let (version, rest) = text::split_once(rest, b'/')?;
+        if !text::trim(protocol).eq_ignore_ascii_case(b"SIP") || text::trim(version) != b"2.0" {
+            return None;
+        }
+        let (transport, rest) = text::split_at(text::trim_start(rest), text::is_lws);
+        let (sent_by, rest) = text::split_at(rest, |byte| byte == b';');
+        let params = params(rest)?;
+        if !text::is_token(transport) || !(rest.is_empty() || params.are_named()) {
+            return None;
+        }
+        let (host, port) = host_port(std::str::from_utf8(text::trim(sent_by)).ok()?)?;
+        Some(Self { transport: std::str::from_utf8(transport).ok()?, host, port, params })
+    }
+
+    /// Returns the transaction's identifier, or nothing from a peer of RFC 2543.
+    pub fn branch(&self) -> &'a str {
+        self.params.get("branch").unwrap_or_default()
+    }
+
+    /// Returns where the next hop saw the request come from.
+    pub fn received(&self) -> Option<IpAddr> {
+        parse_ip(self.params.get("received")?)
+    }
+
+    /// Returns the port that the next hop saw (RFC 3581); `None` also for the request to fill it in.
+    pub fn rport(&self) -> Option<u16> {
+        self.params.get("rport")?.parse().ok()
+    }
+
+    /// Returns whether symmetric response routing was asked for (RFC 3581 3).
+    pub fn has_rport(&self) -> bool {
+        self.params.has("rport")
+    }
+
+    /// Returns the multicast scope.
+    pub fn ttl(&self) -> Option<u8> {
+        self.params.get("ttl")?.parse().ok()
+    }
+
+    /// Returns the address that the sender calls itself, if it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        parse_ip(self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (value, display, uri, tag) in [
+            ("<sip:a@b>;tag=1", "", "sip:a@b", "1"),
+            ("sip:a@b;transport=udp;tag=1", "", "sip:a@b", "1"),
+            ("caller<sip:a@b>;tag=323", "caller", "sip:a@b", "323"),
+            (r#""J Rosenberg \\\"" <sip:a@b> ; tag = 9"#, r#"J Rosenberg \""#, "sip:a@b", "9"),
+            (r#""<b>, ;tag=evil" <sip:a@b>;tag=f1"#, "<b>, ;tag=evil", "sip:a@b", "f1"),
+            ("\"A\"\r\n\t<sip:a@b>\r\n ;\r\n tag\r\n =\r\n 1", "A", "sip:a@b", "1"),
+            ("A\r\n B <sip:a@b>", "A B", "sip:a@b", ""),
+            ("<sip:a@b;x=1,2?h=v>;x=\"a;tag=2,b\";tag=1", "", "sip:a@b;x=1,2?h=v", "1"),
+            ("\"\" <tel:+31>", "", "tel:+31", ""),
+        ] {
+            let addr = NameAddr::parse(value.as_bytes()).unwrap();
+            let got = (addr.display_str().unwrap_or_default(), addr.uri);
+            assert_eq!(got, (display.into(), uri), "{value}");
+            assert_eq!(addr.tag().unwrap_or_default(), tag, "{value}");
+        }
+        let latin1 = NameAddr::parse(b"Jos\xe9 <sip:a@b>").unwrap();
+        assert_eq!(latin1.display.as_deref(), Some(&b"Jos\xe9"[..]));
+    }
+
+    #[test]
+    fn refused_addresses() {
+        for value in [
+            "",
+            "<>",
+            "< sip:a@b >",
+            "<sip:a@b",
+            "sip:a@b>",
+            "\"a <sip:a@b>",
+            "\"a\" b <sip:a@b>",
+            "a \"b\" <sip:a@b>",
+            "Bell, Alexander <sip:a@b>",
+            "<sip:a@b>, <sip:c@d>",
+            "sip:a@b, sip:c@d",
+            "sip:a@b?Route=x",
+            "<sip:a@b> x",
+            "<sip:a@b>;x=\"y",
+            "sip:a b@c",
+            "*",
+            "<x>",
+            "<:x>",
+        ] {
+            assert_eq!(NameAddr::parse(value.as_bytes()), None, "{value}");
+        }
+        assert_eq!(NameAddr::parse(b"<sip:\xe9@b>"), None);
+    }
+
+    #[test]
+    fn vias() {
+        for (value, transport, host, port, branch) in [
+            ("SIP/2.0/UDP 10.0.0.5:5060;rport;branch=z9", "UDP", "10.0.0.5", Some(5060), "z9"),
+            ("SIP / 2.0 / UDP  h : 5060 ; branch = z9", "UDP", "h", Some(5060), "z9"),
+            ("SIP/2.0\r\n /TCP\r\n [::1];branch=\r\n z9", "TCP", "[::1]", None, "z9"),
+            ("sip/2.0/WSS x.invalid:1;ext=\"a;branch=b\"", "WSS", "x.invalid", Some(1), ""),
+            ("SIP/2.0/QUIC a", "QUIC", "a", None, ""),
+        ] {
+            let via = Via::parse(value.as_bytes()).unwrap();
+            assert_eq!((via.transport, via.host, via.port), (transport, host, port), "{value}");
+            assert_eq!(via.branch(), branch, "{value}");
+        }
+        for value in [
+            "",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ;branch=z9",
+            "SIP/3.0/UDP h",
+            "SIP/2.0/UDP h;;",
+            "SIP/2.0/UDP h;",
+            "SIP/2.0/UDP h x;branch=1",
+            "SIP/2.0/UDP h:99999",
+            "SIP/2.0/UDP h;x=\"",
+            "SIP/2.0/U<P h",
+        ] {
+            assert_eq!(Via::parse(value.as_bytes()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_the_next_hop_saw() {
+        let via = |value: &'static str| Via::parse(value.as_bytes()).unwrap();
+        let bare = via("SIP/2.0/UDP h;received=2001:db8::9:255;rport=48512;ttl=16");
+        assert_eq!(bare.received(), Some("2001:db8::9:255".parse().unwrap()));
+        assert_eq!((bare.rport(), bare.has_rport(), bare.ttl()), (Some(48512), true, Some(16)));
+        let asked = via("SIP/2.0/UDP h;received=[::1];rport");
+        assert_eq!(asked.received(), Some("::1".parse().unwrap()));
+        assert_eq!((asked.rport(), asked.has_rport()), (None, true));
+    }
+}

@@ -1,0 +1,441 @@
+//! Writing messages.
+//!
+//! Owns: the order and the line ends of what we send, and that nothing is injected into it.
+//! Never: decides which headers a message has.
+
+use super::{
+    address::{NameAddr, Via},
+    header::HeaderName,
+    message::Message,
+    parse::{Head, Line},
+    text::{self, Brackets},
+};
+use bytes::Bytes;
+use std::{
+    fmt::{self, Display, Write},
+    net::SocketAddr,
+};
+
+/// A message being written: the start line first, headers in the order of the calls.
+#[derive(Clone, Debug)]
+pub struct Builder(Out);
+
+impl Builder {
+    /// Starts a request.
+    pub fn request(method: &str, uri: &str) -> Self {
+        let mut out = Out(Vec::with_capacity(1024));
+        out.put(format_args!("{method} {uri} SIP/2.0"));
+        out.end_line();
+        Self(out)
+    }
+
+    /// Starts a response from nothing. To answer a request, see [`Builder::reply`].
+    pub fn response(status: u16, reason: &str) -> Self {
+        let mut out = Out(Vec::with_capacity(1024));
+        out.put(format_args!("SIP/2.0 {status} {reason}"));
+        out.end_line();
+        Self(out)
+    }
+
+    /// Starts a response to `request` (RFC 3261 8.2.6): Via, From, To, Call-ID and CSeq as they
+    /// came, the top Via completed with where the request really came from (18.2.1, RFC 3581 4),
+    /// `to_tag` where the To has none, Timestamp in a 100.
+    pub fn reply(
+        request: &Message,
+        status: u16,
+        reason: &str,
+        to_tag: Option<&str>,
+        from: SocketAddr,
+    ) -> Self {
+        reply_to(request.head(), status, reason, to_tag, from)
+    }
+
+    /// Adds a header. Line ends and NULs in its value become spaces.
+    pub fn header(&mut self, name: HeaderName, value: impl Display) -> &mut Self {
+        debug_assert!(name != HeaderName::Other, "a header of an unknown name: see raw_header");
+        if name != HeaderName::Other {
+            self.0.put(format_args!("{}: {value}", name.as_str()));
+            self.0.end_line();
+        }
+        self
+    }
+
+    /// Adds a header by its text name. A name that is not a token is our bug, and left out.
+    pub fn raw_header(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        debug_assert!(text::is_token(name.as_bytes()), "not a header's name: {name:?}");
+        if text::is_token(name.as_bytes()) {
+            self.0.put(format_args!("{name}: "));
+            self.0.put_bytes(value);
+            self.0.end_line();
+        }
+        self
+    }
+
+    /// Copies every line of that name as it was written.
+    pub fn copy(&mut self, from: &Message, name: HeaderName) -> &mut Self {
+        for line in from.lines().filter(|line| line.id() == name) {
+            self.0.put_line(line.line());
+        }
+        self
+    }
+
+    /// Ends the message with a body.
+    pub fn body(mut self, content_type: &str, body: &[u8]) -> Bytes {
+        self.header(HeaderName::ContentType, content_type);
+        self.header(HeaderName::ContentLength, body.len());
+        self.0.end_line();
+        self.0.0.extend_from_slice(body);
+        self.0.0.into()
+    }
+
+    /// Ends the message without a body.
+    pub fn finish(mut self) -> Bytes {
+        self.header(HeaderName::ContentLength, 0);
+        self.0.end_line();
+        self.0.0.into()
+    }
+}
+
+/// See [`Builder::reply`]; works on what is left of a broken request, too.
+pub(super) fn reply_to(
+    head: &Head,
+    status: u16,
+    reason: &str,
+    to_tag: Option<&str>,
+    from: SocketAddr,
+) -> Builder {
+    let mut builder = Builder::response(status, reason);
+    let out = &mut builder.0;
+    let mut vias = head.all(HeaderName::Via);
+    if let Some(top) = vias.next() {
+        out.put_top_via(head, top, from);
+    }
+    for via in vias {
+        out.put_line(via.line.get(&head.bytes));
+    }
+    for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
+        let Some(line) = head.first(name) else { continue };
+        let tag = to_tag.filter(|_| name == HeaderName::To && lacks_tag(head.value(line)));
+        out.put_line_with(line.line.get(&head.bytes), tag.map(|tag| ("tag", tag)));
+    }
+    if let Some(timestamp) = head.first(HeaderName::Timestamp).filter(|_| status == 100) {
+        out.put_line(timestamp.line.get(&head.bytes));
+    }
+    builder
+}
+
+fn lacks_tag(to: &[u8]) -> bool {
+    NameAddr::parse(to).is_some_and(|to| to.tag().is_none())
+}
+
+/// The bytes written so far.
+#[derive(Clone, Debug)]
+struct Out(Vec<u8>);
+
+impl Out {
+    /// Writes text. Line ends and NULs become spaces.
+    fn put(&mut self, text: impl Display) {
+        // Writing to memory cannot fail; a value whose own `Display` fails stays cut short.
+        let written = write!(self, "{text}");
+        debug_assert!(written.is_ok(), "a value that cannot be displayed");
+    }
+
+    /// Writes bytes. Line ends and NULs become spaces.
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        let plain = |byte: &u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte };
+        self.0.extend(bytes.iter().map(plain));
+    }
+
+    fn end_line(&mut self) {
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes part of a line that was read. Its folds stay folds; any other line end in it does
+    /// not survive.
+    fn put_folded(&mut self, mut text: &[u8]) {
+        loop {
+            let (line, rest) = text::split_at(text, |byte| byte == b'\n');
+            let (line, folds) = match rest {
+                [b'\n', b' ' | b'\t', ..] => (line.strip_suffix(b"\r").unwrap_or(line), true),
+                _ => (line, false),
+            };
+            self.put_bytes(line);
+            match rest.split_first() {
+                None => return,
+                Some((_, rest)) => text = rest,
+            }
+            if folds {
+                self.end_line();
+            } else {
+                self.0.push(b' ');
+            }
+        }
+    }
+
+    /// Writes a line that was read.
+    fn put_line(&mut self, line: &[u8]) {
+        self.put_folded(line);
+        self.end_line();
+    }
+
+    /// Writes a line that was read and one more parameter.
+    fn put_line_with(&mut self, line: &[u8], param: Option<(&str, &str)>) {
+        self.put_folded(text::trim(line));
+        if let Some((name, value)) = param {
+            self.put(format_args!(";{name}={value}"));
+        }
+        self.end_line();
+    }
+
+    /// Writes the line of the top Via, `received` and `rport` filled in. What the sender claims
+    /// to have been received from is dropped.
+    fn put_top_via(&mut self, head: &Head, line: &Line, from: SocketAddr) {
+        let value = head.value(line);
+        let (top, others) = text::cut(value, b',', Brackets::Hide).unwrap_or((value, None));
+        let Some(via) = Via::parse(text::trim(top)) else {
+            return self.put_line(line.line.get(&head.bytes));
+        };
+        let ip = from.ip().to_canonical();
+        let differs = via.has_rport() || via.ip().map(|ip| ip.to_canonical()) != Some(ip);
+
+        self.put_bytes(line.name.get(&head.bytes));
+        self.put_bytes(b": ");
+        let (sent_by, params) = text::split_at(top, |byte| byte == b';');
+        self.put_folded(text::trim(sent_by));
+        for param in text::semicolons(params).filter(|param| !param.is_empty()) {
+            let name = text::trim(text::split_at(param, |byte| byte == b'=').0);
+            if name.eq_ignore_ascii_case(b"received") {
+                continue;
+            }
+            self.put_bytes(b";");
+            if name.eq_ignore_ascii_case(b"rport") {
+                self.put(format_args!("rport={}", from.port()));
+            } else {
+                self.put_folded(param);
+            }
+        }
+        if differs {
+            self.put(format_args!(";received={ip}"));
+        }
+        if let Some(others) = others {
+            self.put_bytes(b",");
+            self.put_folded(others);
+        }
+        self.end_line();
+    }
+}
+
+impl Write for Out {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put_bytes(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Makes a quoted string of a display name (RFC 3261 25.1).
+pub fn quote(display: &str) -> String {
+    let mut quoted = String::with_capacity(display.len().saturating_add(2));
+    quoted.push('"');
+    for char in display.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            control if control.is_ascii_control() => quoted.push(' '),
+            plain => quoted.push(plain),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Sorted by status (RFC 3261 21 and IANA's registry of response codes).
+const REASONS: &[(u16, &str)] = &[
+    (100, "Trying"),
+    (180, "Ringing"),
+    (181, "Call Is Being Forwarded"),
+    (182, "Queued"),
+    (183, "Session Progress"),
+    (199, "Early Dialog Terminated"),
+    (200, "OK"),
+    (202, "Accepted"),
+    (204, "No Notification"),
+    (300, "Multiple Choices"),
+    (301, "Moved Permanently"),
+    (302, "Moved Temporarily"),
+    (305, "Use Proxy"),
+    (380, "Alternative Service"),
+    (400, "Bad Request"),
+    (401, "Unauthorized"),
+    (402, "Payment Required"),
+    (403, "Forbidden"),
+    (404, "Not Found"),
+    (405, "Method Not Allowed"),
+    (406, "Not Acceptable"),
+    (407, "Proxy Authentication Required"),
+    (408, "Request Timeout"),
+    (410, "Gone"),
+    (412, "Conditional Request Failed"),
+    (413, "Request Entity Too Large"),
+    (414, "Request-URI Too Long"),
+    (415, "Unsupported Media Type"),
+    (416, "Unsupported URI Scheme"),
+    (417, "Unknown Resource-Priority"),
+    (420, "Bad Extension"),
+    (421, "Extension Required"),
+    (422, "Session Interval Too Small"),
+    (423, "Interval Too Brief"),
+    (428, "Use Identity Header"),
+    (429, "Provide Referrer Identity"),
+    (430, "Flow Failed"),
+    (433, "Anonymity Disallowed"),
+    (439, "First Hop Lacks Outbound Support"),
+    (440, "Max-Breadth Exceeded"),
+    (469, "Bad Info Package"),
+    (470, "Consent Needed"),
+    (480, "Temporarily Unavailable"),
+    (481, "Call/Transaction Does Not Exist"),
+    (482, "Loop Detected"),
+    (483, "Too Many Hops"),
+    (484, "Address Incomplete"),
+    (485, "Ambiguous"),
+    (486, "Busy Here"),
+    (487, "Request Terminated"),
+    (488, "Not Acceptable Here"),
+    (489, "Bad Event"),
+    (491, "Request Pending"),
+    (493, "Undecipherable"),
+    (494, "Security Agreement Required"),
+    (500, "Server Internal Error"),
+    (501, "Not Implemented"),
+    (502, "Bad Gateway"),
+    (503, "Service Unavailable"),
+    (504, "Server Time-out"),
+    (505, "Version Not Supported"),
+    (513, "Message Too Large"),
+    (555, "Push Notification Service Not Supported"),
+    (580, "Precondition Failure"),
+    (600, "Busy Everywhere"),
+    (603, "Decline"),
+    (604, "Does Not Exist Anywhere"),
+    (606, "Not Acceptable"),
+    (607, "Unwanted"),
+    (608, "Rejected"),
+];
+
+/// Returns the usual reason phrase; for an unknown status, that of its class.
+pub fn default_reason(status: u16) -> &'static str {
+    let known = REASONS.binary_search_by_key(&status, |(known, _)| *known);
+    match known.ok().and_then(|at| REASONS.get(at)) {
+        Some((_, reason)) => reason,
+        None => match status {
+            0..=199 => "Progress",
+            200..=299 => "Success",
+            300..=399 => "Redirection",
+            400..=499 => "Request Failure",
+            500..=599 => "Server Failure",
+            600.. => "Global Failure",
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_injected() {
+        let mut builder = Builder::request("INVITE", "sip:a@b\r\nX: y");
+        builder.header(HeaderName::Subject, "a\r\nInjected: yes\0");
+        builder.raw_header("X-Bytes", b"\xe9\nInjected: yes");
+        assert_eq!(
+            *builder.finish(),
+            *b"INVITE sip:a@b  X: y SIP/2.0\r\nSubject: a  Injected: yes \r\n\
+               X-Bytes: \xe9 Injected: yes\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_body_gets_its_headers() {
+        let bytes = Builder::response(200, "OK").body("application/sdp", b"v=0\r\n");
+        assert_eq!(
+            *bytes,
+            *b"SIP/2.0 200 OK\r\nContent-Type: application/sdp\r\nContent-Length: 5\r\n\r\nv=0\r\n"
+        );
+    }
+
+    /// RFC 3261 18.2.1, RFC 3581 4.
+    #[test]
+    fn the_top_via_says_where_it_came_from() {
+        for (via, from, want) in [
+            ("UDP h;branch=1", "192.0.2.1:9", "UDP h;branch=1;received=192.0.2.1"),
+            ("UDP 192.0.2.1:5060;branch=1", "192.0.2.1:9", "UDP 192.0.2.1:5060;branch=1"),
+            ("UDP 192.0.2.1;rport", "192.0.2.1:9", "UDP 192.0.2.1;rport=9;received=192.0.2.1"),
+            ("UDP 10.0.0.1;RPort=7;x", "192.0.2.1:9", "UDP 10.0.0.1;rport=9;x;received=192.0.2.1"),
+            ("UDP h;received=6.6.6.6;a=\"b;c\"", "[::1]:9", "UDP h;a=\"b;c\";received=::1"),
+            ("UDP [2001:db8::1]", "[2001:DB8:0::1]:9", "UDP [2001:db8::1]"),
+            ("UDP 192.0.2.1", "[::ffff:192.0.2.1]:9", "UDP 192.0.2.1"),
+            ("UDP a , SIP/2.0/TCP b", "192.0.2.1:9", "UDP a;received=192.0.2.1, SIP/2.0/TCP b"),
+            ("UDP a\r\n ;branch=1", "192.0.2.1:9", "UDP a;branch=1;received=192.0.2.1"),
+        ] {
+            let request = request(&format!("v: SIP/2.0/{via}\r\nVia: SIP/2.0/UDP x"), "");
+            let reply = Builder::reply(&request, 200, "OK", None, from.parse().unwrap()).finish();
+            let reply = String::from_utf8(reply.to_vec()).unwrap();
+            let want = format!("SIP/2.0 200 OK\r\nv: SIP/2.0/{want}\r\nVia: SIP/2.0/UDP x\r\nf: <");
+            assert!(reply.starts_with(&want), "{via}:\n{reply}");
+        }
+    }
+
+    #[test]
+    fn a_reply_copies_what_must_be_copied() {
+        let request = request("Via: SIP/2.0/UDP 192.0.2.1", "Timestamp: 54\r\nSubject: no\r\n");
+        let from = "192.0.2.1:5060".parse().unwrap();
+        let common = "Via: SIP/2.0/UDP 192.0.2.1\r\nf: <sip:a@b>\r\n\t;tag=1\r\nTo : <sip:c@d>";
+        let rest = "Call-ID: x\r\nCSeq: 1 INVITE\r\n";
+        for (status, tag, want) in [
+            (100, None, format!("{common}\r\n{rest}Timestamp: 54\r\n")),
+            (180, Some("t"), format!("{common};tag=t\r\n{rest}")),
+        ] {
+            let reply = Builder::reply(&request, status, default_reason(status), tag, from);
+            let start = format!("SIP/2.0 {status} {}\r\n", default_reason(status));
+            let want = format!("{start}{want}Content-Length: 0\r\n\r\n");
+            assert_eq!(String::from_utf8(reply.finish().to_vec()).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn copied_lines_keep_folds_and_lose_stray_line_ends() {
+        let request = request(
+            "Via: SIP/2.0/UDP h",
+            "SUBJECT: a\rInjected: yes\r\n\tb\r\nSubject: c\0d\n e\r\nS: f\r\n",
+        );
+        let mut builder = Builder::response(200, "OK");
+        builder.copy(&request, HeaderName::Subject);
+        assert_eq!(
+            *builder.finish(),
+            *b"SIP/2.0 200 OK\r\nSUBJECT: a Injected: yes\r\n\tb\r\nSubject: c d\r\n e\r\n\
+               S: f\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn quoted_display_names() {
+        assert_eq!(quote(r#"Bob "B\" <b>"#), r#""Bob \"B\\\" <b>""#);
+        assert_eq!(quote("a\r\nb"), r#""a  b""#);
+        assert_eq!(quote("José"), r#""José""#);
+    }
+
+    #[test]
+    fn reasons() {
+        assert!(REASONS.is_sorted_by_key(|(status, _)| status));
+        assert_eq!(default_reason(486), "Busy Here");
+        assert_eq!(default_reason(499), "Request Failure");
+        assert_eq!(default_reason(699), "Global Failure");
+    }
+
+    fn request(vias: &str, more: &str) -> Message {
+        let text = format!(
+            "INVITE sip:c@d SIP/2.0\r\n{vias}\r\nf: <sip:a@b>\r\n\t;tag=1\r\nTo : <sip:c@d>\r\n\
+             Call-ID: x\r\nCSeq: 1 INVITE\r\n{more}\r\n"
+        );
+        Message::parse(text.into()).unwrap()
+    }
+}
