@@ -1,1 +1,9 @@
-//! What an operator sees: ladders, CDRs, metrics, masked numbers.
+//! What an operator sees: ladders, CDRs, status reports, metrics, masked numbers, log lines.
+//!
+//! Owns: the shapes of what is reported, and how a number is masked.
+//! Never: decides anything about a call, and never waits.
+
+pub mod cdr;
+pub mod ladder;
+pub mod mask;
+pub mod status;

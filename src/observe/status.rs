@@ -1,0 +1,400 @@
+//! What `status`, `calls`, `phones`, `trunks` and their like ask and are answered.
+//!
+//! Owns: the questions, the answers, and their JSON, shared by the socket's two ends.
+//! Never: knows where an answer comes from, or how it is printed.
+
+use super::{
+    cdr::{Cdr, Direction, Explanation, UtcMs, as_text},
+    ladder::Rungs,
+    mask::NumberBuf,
+};
+use crate::ids::CallId;
+use serde::{Deserialize, Serialize};
+
+/// Most CDRs in one answer.
+pub const CDR_LIMIT_MAX: u32 = 10_000;
+
+/// A question or an order of an operator.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "ask")]
+pub enum Request {
+    /// How is it going?
+    Status,
+    /// Which calls are there?
+    Calls,
+    /// Tell everything about one call.
+    CallShow {
+        /// Which.
+        #[serde(with = "as_text")]
+        call: CallId,
+    },
+    /// Show both legs' messages.
+    CallLadder {
+        /// Which.
+        #[serde(with = "as_text")]
+        call: CallId,
+    },
+    /// Which phones are registered?
+    Phones,
+    /// How are the trunks?
+    Trunks,
+    /// Which calls were there?
+    Cdr(CdrQuery),
+    /// Read the configuration again.
+    Reload,
+    /// Refuse new calls, finish the ones there are, then exit.
+    Drain,
+    /// End one call.
+    Hangup {
+        /// Which.
+        #[serde(with = "as_text")]
+        call: CallId,
+    },
+}
+
+/// Which CDRs are wanted; the newest first.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CdrQuery {
+    /// How many at most, up to [`CDR_LIMIT_MAX`].
+    pub limit: u32,
+    /// Only calls that started then or later.
+    pub since: Option<UtcMs>,
+    /// Only calls that failed.
+    pub failed_only: bool,
+    /// Only this call.
+    pub call: Option<String>,
+}
+
+impl Default for CdrQuery {
+    fn default() -> Self {
+        Self { limit: 20, since: None, failed_only: false, call: None }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "answer", content = "with")]
+pub enum Response {
+    /// To `Status`.
+    Status(Box<StatusReport>),
+    /// To `Calls`.
+    Calls(Vec<CallSummary>),
+    /// To `CallShow` of a running call.
+    Call(Box<CallDetail>),
+    /// To `CallLadder`.
+    Ladder(Rungs),
+    /// To `Phones`.
+    Phones(Vec<PhoneRow>),
+    /// To `Trunks`.
+    Trunks(Vec<TrunkRow>),
+    /// To `Cdr`, and to `CallShow` of a call that is over.
+    Cdrs(Vec<Cdr>),
+    /// To `Reload`.
+    Reload(ReloadReport),
+    /// To `Drain` and `Hangup`: one sentence on what will happen.
+    Done(String),
+    /// There is no such thing: one sentence.
+    NotFound(String),
+    /// It cannot be done now: one sentence.
+    Refused(String),
+}
+
+/// The state of everything.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct StatusReport {
+    /// The node's name.
+    pub node: String,
+    /// The program's version.
+    pub version: String,
+    /// Since when it runs.
+    pub started: UtcMs,
+    /// How long that is.
+    pub uptime_s: u64,
+    /// When the configuration was read last.
+    pub configured: UtcMs,
+    /// Where SIP is listened for: `udp:0.0.0.0:5060`.
+    pub listeners: Vec<String>,
+    /// Whether new calls are refused.
+    pub is_draining: bool,
+    /// Calls.
+    pub calls: CallCounts,
+    /// Registered phones: users with at least one contact.
+    pub phones: u64,
+    /// RTP port pairs.
+    pub ports: PortCounts,
+    /// The store.
+    pub store: StoreReport,
+    /// Every trunk.
+    pub trunks: Vec<TrunkRow>,
+}
+
+impl StatusReport {
+    /// Lists what is wrong, one sentence each; empty when all is well.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = vec![];
+        if self.listeners.is_empty() {
+            problems.push("no SIP listener is bound".to_owned());
+        }
+        problems.extend(self.store.problem.clone());
+        for trunk in self.trunks.iter().filter(|trunk| trunk.state == TrunkState::Down) {
+            problems.push(format!("trunk {} is down", trunk.name));
+        }
+        problems
+    }
+}
+
+/// How many calls there are and were.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CallCounts {
+    /// Not answered yet.
+    pub ringing: u64,
+    /// Answered.
+    pub talking: u64,
+    /// Since the start, also those of now.
+    pub total: u64,
+    /// Since the start.
+    pub failed: u64,
+}
+
+/// How many RTP port pairs there are.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PortCounts {
+    /// Taken by a leg.
+    pub used: u64,
+    /// Altogether.
+    pub total: u64,
+}
+
+/// How the store is.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StoreReport {
+    /// What is wrong, in one sentence; none while it is open and written to.
+    pub problem: Option<String>,
+    /// Records that wait to be written.
+    pub queued: u64,
+    /// Records that were lost since the start.
+    pub dropped: u64,
+}
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Not answered yet.
+    Ringing,
+    /// Answered.
+    Talking,
+    /// Answered, and somebody put it on hold.
+    Held,
+    /// A prompt, an echo or the like is at the far end.
+    Announcing,
+    /// Ending.
+    Releasing,
+}
+
+impl Phase {
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ringing => "ringing",
+            Self::Talking => "talking",
+            Self::Held => "held",
+            Self::Announcing => "announcing",
+            Self::Releasing => "releasing",
+        }
+    }
+}
+
+/// One running call.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CallSummary {
+    /// Ours.
+    #[serde(with = "as_text")]
+    pub call: CallId,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Who calls.
+    pub from: NumberBuf,
+    /// Who is called.
+    pub to: NumberBuf,
+    /// The rule it took.
+    pub rule: Option<String>,
+    /// The trunk it uses.
+    pub trunk: Option<String>,
+    /// When it began.
+    pub start: UtcMs,
+    /// How long it has lasted since the answer, else since its beginning.
+    pub duration_s: u64,
+}
+
+/// Everything about one running call.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct CallDetail {
+    /// The line of `calls`.
+    pub summary: CallSummary,
+    /// What was dialled.
+    pub dialled: NumberBuf,
+    /// The caller ID presented.
+    pub caller_id: Option<NumberBuf>,
+    /// The caller's leg first, then every leg tried.
+    pub legs: Vec<LegRow>,
+    /// Whether one codec is turned into another.
+    pub is_transcoded: bool,
+    /// Why it took that rule, one line each.
+    pub why: Vec<String>,
+}
+
+/// One leg of a running call.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LegRow {
+    /// Ours: `l00-2b`.
+    pub leg: String,
+    /// The phone's or trunk's name.
+    pub name: NumberBuf,
+    /// Call-ID on the wire.
+    pub sip_call_id: String,
+    /// Transport and address of the peer.
+    pub flow: String,
+    /// The dialog's state in a word.
+    pub state: String,
+    /// The codec agreed on.
+    pub codec: Option<String>,
+    /// Our RTP port.
+    pub rtp_port: Option<u16>,
+    /// Where its media comes from.
+    pub rtp_remote: Option<String>,
+}
+
+/// One user of ours and where it is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PhoneRow {
+    /// The user.
+    pub user: NumberBuf,
+    /// The display name.
+    pub name: Option<String>,
+    /// Where it registered; empty where it did not.
+    pub contacts: Vec<ContactRow>,
+    /// Calls it takes part in.
+    pub calls: u64,
+}
+
+/// One registered contact.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ContactRow {
+    /// The Contact URI.
+    pub contact: String,
+    /// Transport and address it really is at.
+    pub flow: String,
+    /// What the phone calls itself.
+    pub user_agent: Option<String>,
+    /// Until it is forgotten.
+    pub expires_s: u64,
+    /// Of the last OPTIONS, where phones are pinged.
+    pub rtt_ms: Option<f64>,
+}
+
+/// How a trunk is.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TrunkState {
+    /// Nobody asks it.
+    #[default]
+    Unmonitored,
+    /// It answers.
+    Up,
+    /// It missed an answer.
+    Suspect,
+    /// It missed several; calls go elsewhere.
+    Down,
+}
+
+impl TrunkState {
+    /// Every state, for tables of gauges.
+    pub const ALL: [Self; 4] = [Self::Unmonitored, Self::Up, Self::Suspect, Self::Down];
+
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unmonitored => "unmonitored",
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One trunk.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct TrunkRow {
+    /// As the configuration names it.
+    pub name: String,
+    /// How it is.
+    pub state: TrunkState,
+    /// Since when.
+    pub since: Option<UtcMs>,
+    /// Where requests go: the host, and the address in use.
+    pub target: String,
+    /// Of the last OPTIONS.
+    pub rtt_ms: Option<f64>,
+    /// Calls on it.
+    pub calls: u64,
+    /// How many it may have.
+    pub calls_max: Option<u64>,
+    /// Why it refused a call last.
+    pub last_refusal: Option<Explanation>,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReloadReport {
+    /// Whether the new configuration is in use; otherwise the old one still is.
+    pub is_applied: bool,
+    /// Mistakes and warnings, each as `tandem check` prints it.
+    pub problems: Vec<String>,
+    /// What only a restart changes.
+    pub needs_restart: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+
+    #[test]
+    fn questions_are_one_json_object_each() {
+        let call = CallId::new(ShardId(0), 42);
+        for (request, json) in [
+            (Request::Status, r#"{"ask":"status"}"#),
+            (Request::CallShow { call }, r#"{"ask":"call_show","call":"c00-2a"}"#),
+            (Request::Hangup { call }, r#"{"ask":"hangup","call":"c00-2a"}"#),
+            (
+                Request::Cdr(CdrQuery::default()),
+                r#"{"ask":"cdr","limit":20,"since":null,"failed_only":false,"call":null}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);
+        }
+        assert!(serde_json::from_str::<Request>(r#"{"ask":"hangup","call":"x"}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"ask":"shutdown"}"#).is_err());
+    }
+
+    #[test]
+    fn a_status_report_knows_what_is_wrong() {
+        let well =
+            StatusReport { listeners: vec!["udp:0.0.0.0:5060".into()], ..Default::default() };
+        assert!(well.problems().is_empty());
+        let down = TrunkRow { name: "t".into(), state: TrunkState::Down, ..Default::default() };
+        let store =
+            StoreReport { problem: Some("the store is closed".into()), ..Default::default() };
+        let ill = StatusReport { trunks: vec![down], store, ..Default::default() };
+        assert_eq!(
+            ill.problems(),
+            ["no SIP listener is bound", "the store is closed", "trunk t is down"]
+        );
+    }
+}
