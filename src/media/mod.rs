@@ -1,1 +1,27 @@
-//! The media plane: RTP relays, prompts, quality.
+//! The media plane: RTP relays, prompts, tones and what is known about their quality.
+//!
+//! A worker owns legs. A leg is one RTP and RTCP port pair facing one peer; [`Command::Bridge`] joins
+//! two legs, which must be on the same worker, to a relay. [`Worker`] is pure: the thread in the shell
+//! feeds it datagrams, commands and the time, and carries out what it asks for.
+//!
+//! Owns: ports, latches, sequence numbers, codecs and counters of every leg.
+//! Never: names a signalling type, touches a socket, reads the clock, or allocates per relayed packet.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects
+)]
+
+mod command;
+mod discard;
+mod path;
+mod quality;
+
+pub use command::{
+    Command, Event, Latch, Law, Network, OpenRefusal, Prompt, Remote, Stream, TelephoneEvents,
+    Voice,
+};
+pub use discard::{Discard, Discards};
+pub use path::{Convert, Hop, PathMap};
+pub use quality::{Measured, Quality};
