@@ -3,6 +3,9 @@
 //! Owns: the identifiers' shapes, and minting the unpredictable ones.
 //! Never: decides anything about a message.
 
+mod mint;
+pub use mint::{MAGIC_COOKIE, Mint, MintKey};
+
 use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng, SeedableRng},

@@ -16,5 +16,6 @@ pub mod shard;
 pub mod shell;
 pub mod sim;
 pub mod sip;
+pub mod timers;
 pub mod transaction;
 pub mod trunk;

@@ -1,1 +1,8 @@
 //! The simulated world: virtual time, a seeded network, scripted peers.
+//!
+//! Owns: pretended sockets and clocks, and what is checked about every conversation.
+//! Never: changes what it carries; the product's own shards run in it as they are.
+
+mod world;
+
+pub use world::epoch;

@@ -1,0 +1,308 @@
+//! INVITE client transaction: RFC 3261 17.1.1 as corrected by RFC 6026 7.2, and its CANCEL (9.1).
+//!
+//! Owns: the INVITE's retransmission, the wait for its answer, when a CANCEL may be sent.
+//! Never: sends, builds the ACK or the CANCEL, retransmits the ACK of a 2xx.
+
+use super::{
+    Class, ClientEffect as Effect, ClientInput as Input, Reliability,
+    timer::{D, T1, T1_X64},
+};
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+
+/// The states of RFC 3261 figure 5, with `Accepted` from RFC 6026.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    /// Nobody has answered.
+    Calling,
+    /// A provisional response has arrived.
+    Proceeding,
+    /// A 2xx has arrived; others may follow from other branches of the request.
+    Accepted,
+    /// A 3xx-6xx has arrived; each copy of it is acknowledged.
+    Completed,
+    /// To be forgotten by the layer.
+    Terminated,
+}
+
+/// How far the user's wish to cancel has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cancelling {
+    No,
+    /// Nothing was heard yet, so no CANCEL may be sent yet.
+    Wanted,
+    Sent,
+}
+
+/// One INVITE that we sent.
+#[derive(Debug)]
+pub(super) struct InviteClient {
+    state: State,
+    reliability: Reliability,
+    request: Bytes,
+    cancelling: Cancelling,
+    /// Timer A. Only in `Calling`, only over unreliable transports.
+    retransmit_at: Option<Instant>,
+    retransmit_interval: Duration,
+    /// Timer B, D or M, or in `Proceeding` the patience after a CANCEL: when the state ends by itself.
+    ends_at: Option<Instant>,
+}
+
+impl InviteClient {
+    /// Sends the INVITE.
+    pub(super) fn start(
+        request: Bytes,
+        reliability: Reliability,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) -> Self {
+        let mut tx = Self {
+            state: State::Calling,
+            reliability,
+            request,
+            cancelling: Cancelling::No,
+            retransmit_at: None,
+            retransmit_interval: T1,
+            ends_at: None,
+        };
+        tx.resend(out);
+        tx.enter(State::Calling, now);
+        tx
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Returns when [`Self::handle_timeout`] wants to be called next.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        [self.retransmit_at, self.ends_at].into_iter().flatten().min()
+    }
+
+    /// Advances the transaction by one event.
+    pub(super) fn handle(&mut self, input: Input, now: Instant, out: &mut Vec<Effect>) {
+        use Class::{Provisional, Refusal, Success};
+        use Input::{Cancel, Response, SendFailed};
+        use State::{Accepted, Calling, Completed, Proceeding, Terminated};
+        match (self.state, input) {
+            (Calling, Response(Provisional)) => {
+                out.push(Effect::PassUp);
+                self.enter(Proceeding, now);
+                if self.cancelling == Cancelling::Wanted {
+                    self.send_cancel(now, out);
+                }
+            }
+            (Proceeding, Response(Provisional)) => out.push(Effect::PassUp),
+            (Calling | Proceeding, Response(Success)) => {
+                out.push(Effect::PassUp);
+                self.enter(Accepted, now);
+            }
+            (Calling | Proceeding, Response(Refusal)) => {
+                out.extend([Effect::SendAck, Effect::PassUp]);
+                self.enter(Completed, now);
+            }
+            // A copy, or another branch of the request was answered too: the dialogs tell them apart.
+            (Accepted, Response(Success)) => out.push(Effect::PassUp),
+            (Completed, Response(Refusal)) => out.extend([Effect::SendAck, Effect::Absorb]),
+            (Accepted, Response(Provisional | Refusal))
+            | (Completed, Response(Provisional | Success))
+            | (Terminated, Response(_)) => out.push(Effect::Absorb),
+
+            (Calling, Cancel) => self.cancelling = Cancelling::Wanted,
+            (Proceeding, Cancel) => self.send_cancel(now, out),
+            // RFC 3261 9.1: a CANCEL has no effect on a request that was answered.
+            (Accepted | Completed | Terminated, Cancel) => {}
+
+            (Calling, SendFailed) => {
+                out.push(Effect::SendFailed);
+                self.enter(Terminated, now);
+            }
+            // The ACK did not get through; the user has its answer.
+            (Completed, SendFailed) => self.enter(Terminated, now),
+            // RFC 3261 18.2.2: the answer may come over a connection that the server opens.
+            (Proceeding | Accepted | Terminated, SendFailed) => {}
+        }
+    }
+
+    /// Fires whichever timer is due at `now`.
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.ends_at.is_some_and(|at| at <= now) {
+            match self.state {
+                State::Calling | State::Proceeding => out.push(Effect::Timeout),
+                State::Accepted | State::Completed | State::Terminated => {}
+            }
+            self.enter(State::Terminated, now);
+        } else if self.retransmit_at.is_some_and(|at| at <= now) {
+            self.resend(out);
+            self.retransmit_interval = self.retransmit_interval.saturating_mul(2);
+            self.retransmit_at = now.checked_add(self.retransmit_interval);
+        }
+    }
+
+    /// Arms exactly the timers that RFC 3261 table 4 gives to `state`, and no others.
+    fn enter(&mut self, state: State, now: Instant) {
+        let udp = self.reliability == Reliability::Unreliable;
+        self.state = state;
+        (self.retransmit_at, self.ends_at) = match state {
+            State::Calling => {
+                (now.checked_add(T1).filter(|_| udp), now.checked_add(T1_X64)) // A, B
+            }
+            State::Proceeding | State::Terminated => (None, None),
+            State::Accepted => (None, now.checked_add(T1_X64)), // M
+            State::Completed if udp => (None, now.checked_add(D)), // D
+            State::Completed => {
+                self.state = State::Terminated; // D is zero.
+                (None, None)
+            }
+        };
+    }
+
+    fn send_cancel(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.cancelling != Cancelling::Sent {
+            self.cancelling = Cancelling::Sent;
+            self.ends_at = now.checked_add(T1_X64);
+            out.push(Effect::SendCancel);
+        }
+    }
+
+    fn resend(&self, out: &mut Vec<Effect>) {
+        out.push(Effect::Send(self.request.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::bench::ClientBench, *};
+    use Class::{Provisional, Refusal, Success};
+    use Reliability::{Reliable, Unreliable};
+
+    #[test]
+    fn an_invite_is_repeated_until_timer_b() {
+        check(
+            Unreliable,
+            &[],
+            "0 send\n500 send\n1500 send\n3500 send\n7500 send\n15500 send\n31500 send\n\
+             32000 timeout",
+            32000,
+        );
+    }
+
+    #[test]
+    fn over_tcp_it_is_sent_once() {
+        check(Reliable, &[], "0 send\n32000 timeout", 32000);
+    }
+
+    #[test]
+    fn a_provisional_response_stops_timers_a_and_b() {
+        let mut t = start(Unreliable);
+        t.give(600, Input::Response(Provisional));
+        t.run_until_idle();
+        t.check("0 send\n500 send\n600 up");
+        assert_eq!(t.machine.state(), State::Proceeding);
+    }
+
+    #[test]
+    fn every_copy_of_a_refusal_is_acknowledged_until_timer_d() {
+        check(
+            Unreliable,
+            &[
+                (100, Input::Response(Provisional)),
+                (200, Input::Response(Refusal)),
+                (700, Input::Response(Refusal)),
+                (800, Input::Response(Provisional)),
+                (900, Input::Response(Success)),
+            ],
+            "0 send\n100 up\n200 ack\n200 up\n700 ack\n700 absorb\n800 absorb\n900 absorb",
+            32200,
+        );
+    }
+
+    #[test]
+    fn over_tcp_a_refusal_ends_it_at_once() {
+        check(Reliable, &[(50, Input::Response(Refusal))], "0 send\n50 ack\n50 up", 50);
+    }
+
+    #[test]
+    fn every_2xx_is_passed_up_until_timer_m() {
+        check(
+            Reliable,
+            &[
+                (50, Input::Response(Success)),
+                (60, Input::Response(Success)),
+                (70, Input::Response(Refusal)),
+                (80, Input::Response(Provisional)),
+                (32049, Input::Response(Success)),
+            ],
+            "0 send\n50 up\n60 up\n70 absorb\n80 absorb\n32049 up",
+            32050,
+        );
+    }
+
+    #[test]
+    fn a_cancel_waits_for_the_first_provisional_response() {
+        check(
+            Unreliable,
+            &[
+                (10, Input::Cancel),
+                (20, Input::Response(Provisional)),
+                (30, Input::Response(Provisional)),
+                (40, Input::Cancel),
+            ],
+            "0 send\n20 up\n20 cancel\n30 up\n32020 timeout",
+            32020,
+        );
+    }
+
+    #[test]
+    fn a_cancel_of_what_never_answered_is_timer_b() {
+        check(Reliable, &[(10, Input::Cancel)], "0 send\n32000 timeout", 32000);
+    }
+
+    #[test]
+    fn an_answer_that_crosses_the_cancel_counts() {
+        check(
+            Unreliable,
+            &[
+                (10, Input::Response(Provisional)),
+                (20, Input::Cancel),
+                (30, Input::Response(Success)),
+                (40, Input::Cancel),
+            ],
+            "0 send\n10 up\n20 cancel\n30 up",
+            32030,
+        );
+    }
+
+    #[test]
+    fn a_transport_failure_ends_what_was_not_heard() {
+        check(Unreliable, &[(10, Input::SendFailed)], "0 send\n10 failed", 10);
+        check(
+            Unreliable,
+            &[
+                (10, Input::Response(Provisional)),
+                (20, Input::SendFailed),
+                (30, Input::Response(Refusal)),
+                (40, Input::SendFailed),
+            ],
+            "0 send\n10 up\n30 ack\n30 up",
+            40,
+        );
+    }
+
+    fn start(reliability: Reliability) -> ClientBench<InviteClient> {
+        ClientBench::start(|now, out| {
+            InviteClient::start(Bytes::from_static(b"INVITE"), reliability, now, out)
+        })
+    }
+
+    #[track_caller]
+    fn check(reliability: Reliability, inputs: &[(u64, Input)], trace: &str, ends_ms: u128) {
+        let mut t = start(reliability);
+        for (ms, input) in inputs {
+            t.give(*ms, *input);
+        }
+        t.run_until_idle();
+        t.check(trace);
+        assert_eq!((t.machine.state(), t.now_ms()), (State::Terminated, ends_ms));
+    }
+}

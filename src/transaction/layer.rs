@@ -1,0 +1,570 @@
+//! The layer: finds the transaction of each message, carries out what its machine asks for.
+//!
+//! Owns: both tables, the deadlines, what is answered without the user.
+//! Never: opens a connection, resolves a name, retransmits a 2xx.
+
+use super::{
+    Class, ClientEffect, ClientInput, Discard, Discards, Reply, ServerEffect, ServerInput,
+    client::{Audience, Client, ClientId, Clients, Request},
+    follow_up,
+    matching::ServerKey,
+    server::{Server, ServerId, Servers},
+};
+use crate::{
+    ids::{Flow, Mint},
+    sip::{Builder, HeaderName, Message, Method, default_reason},
+    timers::Timers,
+};
+use bytes::Bytes;
+use std::{collections::BTreeSet, time::Instant};
+
+/// How many server transactions there may be, unless the owner says otherwise.
+pub const SERVERS_MAX: usize = 100_000;
+/// What an overloaded layer asks for, in seconds.
+const RETRY_AFTER_S: u8 = 5;
+
+/// What the owner of the layer must do, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Hand these bytes to the transport.
+    Send {
+        /// Where to.
+        flow: Flow,
+        /// One message.
+        bytes: Bytes,
+    },
+    /// Tell the transaction user.
+    Event(Event),
+}
+
+/// What the transaction user gets to know.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A new request, other than ACK and CANCEL. An INVITE was answered with 100 already.
+    Request {
+        /// What to answer with [`Layer::respond`], once and finally.
+        tx: ServerId,
+        /// The request.
+        message: Message,
+        /// Where it came from.
+        flow: Flow,
+    },
+    /// The caller no longer wants an INVITE that has no final response yet: the user answers it with
+    /// 487. The CANCEL itself is answered. Told once, or again if the answer takes long.
+    Cancel {
+        /// The INVITE.
+        tx: ServerId,
+        /// The CANCEL.
+        message: Message,
+    },
+    /// An ACK that belongs to a 2xx, or to nothing: for the dialog.
+    Ack {
+        /// The ACK.
+        message: Message,
+        /// Where it came from.
+        flow: Flow,
+    },
+    /// A refused caller never acknowledged (timer H), or is gone. Nothing is left to do.
+    NeverAcked {
+        /// The INVITE.
+        tx: ServerId,
+    },
+    /// A response to a request of ours: provisional, the final one, and each further 2xx to an
+    /// INVITE, be it a copy or another branch's (RFC 6026 7.2).
+    Response {
+        /// The request.
+        tx: ClientId,
+        /// The response.
+        message: Message,
+        /// Where it came from.
+        flow: Flow,
+    },
+    /// Nobody answered (timer B or F), or a cancelled INVITE went without a final response.
+    Timeout {
+        /// The request.
+        tx: ClientId,
+    },
+    /// The request could not be sent.
+    SendFailed {
+        /// The request.
+        tx: ClientId,
+    },
+}
+
+/// A transaction of either kind.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Slot {
+    Server(ServerId),
+    Client(ClientId),
+}
+
+impl Slot {
+    const FIRST: Self = Self::Server(ServerId(0));
+    const LAST: Self = Self::Client(ClientId(u64::MAX));
+}
+
+/// The message that is being handled, and where it came from.
+type Cause<'m> = Option<(&'m Message, Flow)>;
+
+/// Every transaction of one owner: a shard, a simulated phone.
+///
+/// After each call the owner carries out what was pushed to `out`, in order, and calls
+/// [`Self::handle_timeout`] no earlier than [`Self::poll_timeout`] says.
+#[derive(Debug)]
+pub struct Layer {
+    mint: Mint,
+    serial: u64,
+    servers: Servers,
+    clients: Clients,
+    /// Who is concerned when a flow fails.
+    by_flow: BTreeSet<(Flow, Slot)>,
+    timers: Timers<Slot>,
+    discards: Discards,
+}
+
+impl Layer {
+    /// Creates an empty layer.
+    pub fn new(mint: Mint) -> Self {
+        Self {
+            mint,
+            serial: 0,
+            servers: Servers::new(SERVERS_MAX),
+            clients: Clients::default(),
+            by_flow: BTreeSet::new(),
+            timers: Timers::default(),
+            discards: Discards::default(),
+        }
+    }
+
+    /// Sets how many server transactions there may be; above that, requests get a 503 without
+    /// state.
+    #[must_use]
+    pub fn with_servers_max(mut self, max: usize) -> Self {
+        self.servers = Servers::new(max);
+        self
+    }
+
+    /// Returns the maker of branches, tags and Call-IDs.
+    pub fn mint(&mut self) -> &mut Mint {
+        &mut self.mint
+    }
+
+    /// Accepts one message from the network.
+    pub fn receive(&mut self, message: Message, flow: Flow, now: Instant, out: &mut Vec<Output>) {
+        if !message.is_request() {
+            self.receive_response(&message, flow, now, out);
+        } else if message.method() == Method::Ack {
+            self.receive_ack(message, flow, now, out);
+        } else if message.method() == Method::Cancel {
+            self.receive_cancel(message, flow, now, out);
+        } else {
+            self.receive_request(message, flow, now, out);
+        }
+    }
+
+    /// Sends a request that bears `branch` in its only Via. Not for the ACK of a 2xx, which is no
+    /// transaction.
+    #[expect(clippy::too_many_arguments, reason = "two are the caller's knowledge of the bytes")]
+    pub fn request(
+        &mut self,
+        bytes: Bytes,
+        branch: &str,
+        method: Method,
+        flow: Flow,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> ClientId {
+        debug_assert!(method != Method::Ack, "an ACK is no transaction");
+        let audience = Audience::User;
+        self.start_client(Request { bytes, branch, method, flow, audience }, now, out)
+    }
+
+    /// Answers a request. A 2xx to an INVITE may be given again, as its retransmission, until the
+    /// transaction ends 32 s after the first; from then on it is dropped and counted.
+    pub fn respond(
+        &mut self,
+        tx: ServerId,
+        status: u16,
+        bytes: Bytes,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        if self.servers.get(tx).is_none() {
+            self.discards.count(Discard::LateReply);
+            return;
+        }
+        let reply = Reply { class: Class::of(status), bytes };
+        self.step_server(tx, Some(ServerInput::Reply(reply)), None, now, out);
+    }
+
+    /// Forgets a request that shall not be answered at all.
+    pub fn abandon(&mut self, tx: ServerId) {
+        self.remove(Slot::Server(tx));
+    }
+
+    /// Cancels an INVITE of ours (RFC 3261 9.1): now if it was heard, else as soon as it is, and
+    /// not at all once it is answered. `reason` is the value of a Reason header (RFC 3326). The
+    /// INVITE's transaction goes on to a final response, or ends with [`Event::Timeout`].
+    pub fn cancel(
+        &mut self,
+        tx: ClientId,
+        reason: Option<&str>,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(client) = self.clients.get_mut(tx) {
+            client.reason = reason.map(Box::from).or(client.reason.take());
+            self.step_client(tx, Some(ClientInput::Cancel), None, now, out);
+        }
+    }
+
+    /// Learns that a connection has died, or that a datagram could not be sent.
+    ///
+    /// Requests without an answer fail. Responses take the way that remains to a client with a
+    /// listener of its own (RFC 3261 18.2.2); over UDP, an ICMP error does not end their
+    /// repetition.
+    pub fn send_failed(&mut self, flow: Flow, now: Instant, out: &mut Vec<Output>) {
+        let concerned = self.by_flow.range((flow, Slot::FIRST)..=(flow, Slot::LAST));
+        let concerned = concerned.map(|(_, slot)| *slot).collect::<Vec<_>>();
+        for slot in concerned {
+            match slot {
+                Slot::Client(id) => {
+                    self.step_client(id, Some(ClientInput::SendFailed), None, now, out);
+                }
+                Slot::Server(id) if flow.transport.is_reliable() => {
+                    self.reroute_server(id, flow, now, out);
+                }
+                Slot::Server(_) => {}
+            }
+        }
+    }
+
+    /// Returns when [`Self::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        self.timers.next_deadline()
+    }
+
+    /// Fires what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Output>) {
+        while let Some(slot) = self.timers.pop_due(now) {
+            match slot {
+                Slot::Server(id) => self.step_server(id, None, None, now, out),
+                Slot::Client(id) => self.step_client(id, None, None, now, out),
+            }
+        }
+    }
+
+    /// Returns how many transactions there are.
+    pub fn len(&self) -> usize {
+        self.servers.len().saturating_add(self.clients.len())
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns what was dropped or refused so far.
+    pub fn discards(&self) -> Discards {
+        self.discards
+    }
+
+    /// Returns every transaction as a line of text.
+    pub fn dump(&self) -> Vec<String> {
+        let servers = self.servers.values().map(ToString::to_string);
+        servers.chain(self.clients.values().map(ToString::to_string)).collect()
+    }
+
+    fn receive_request(
+        &mut self,
+        message: Message,
+        flow: Flow,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let key = ServerKey::of(&message);
+        if self.is_repeated(&key, now, out) {
+            return;
+        }
+        if self.servers.is_full() {
+            self.discards.count(Discard::Overload);
+            let mut reply = self.reply(&message, 503, &key, flow);
+            reply.header(HeaderName::RetryAfter, RETRY_AFTER_S);
+            out.push(Output::Send { flow, bytes: reply.finish() });
+            return;
+        }
+        if self.servers.is_merged(&message) {
+            self.discards.count(Discard::Merged);
+            let bytes = self.reply(&message, 482, &key, flow).finish();
+            let tx = self.open(&message, key, flow);
+            self.respond(tx, 482, bytes, now, out);
+            return;
+        }
+        let tx = self.open(&message, key, flow);
+        if message.method() == Method::Invite {
+            // RFC 3261 17.2.1 allows 200 ms; at once, the caller stops retransmitting.
+            let trying = Builder::reply(&message, 100, default_reason(100), None, flow.remote);
+            self.respond(tx, 100, trying.finish(), now, out);
+        }
+        out.push(Output::Event(Event::Request { tx, message, flow }));
+    }
+
+    fn receive_ack(&mut self, message: Message, flow: Flow, now: Instant, out: &mut Vec<Output>) {
+        match self.servers.find(&ServerKey::of(&message)) {
+            Some(tx) => {
+                let cause = Some((&message, flow));
+                self.step_server(tx, Some(ServerInput::Ack), cause, now, out);
+            }
+            None => out.push(Output::Event(Event::Ack { message, flow })),
+        }
+    }
+
+    /// RFC 3261 9.2.
+    fn receive_cancel(
+        &mut self,
+        message: Message,
+        flow: Flow,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let key = ServerKey::of(&message);
+        if self.is_repeated(&key, now, out) {
+            return;
+        }
+        let Some(invite) = self.servers.find(&ServerKey::of_cancelled(&message)) else {
+            self.discards.count(Discard::StrayCancel);
+            let bytes = self.reply(&message, 481, &key, flow).finish();
+            out.push(Output::Send { flow, bytes });
+            return;
+        };
+        let tag = self.tag_of_answer(invite).unwrap_or_else(|| self.mint.tag_of(key.as_str()));
+        let ok = Builder::reply(&message, 200, default_reason(200), Some(&tag), flow.remote);
+        if self.servers.is_full() {
+            out.push(Output::Send { flow, bytes: ok.finish() });
+        } else {
+            let tx = self.open(&message, key, flow);
+            self.respond(tx, 200, ok.finish(), now, out);
+        }
+        if self.servers.get(invite).is_some_and(Server::is_pending_invite) {
+            out.push(Output::Event(Event::Cancel { tx: invite, message }));
+        }
+    }
+
+    fn receive_response(
+        &mut self,
+        message: &Message,
+        flow: Flow,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        match self.clients.find(message) {
+            Some(tx) => {
+                let input = ClientInput::Response(Class::of(message.status()));
+                self.step_client(tx, Some(input), Some((message, flow)), now, out);
+            }
+            None => self.discards.count(Discard::StrayResponse),
+        }
+    }
+
+    /// Answers a request that we know as before.
+    fn is_repeated(&mut self, key: &ServerKey, now: Instant, out: &mut Vec<Output>) -> bool {
+        let known = self.servers.find(key);
+        if let Some(tx) = known {
+            self.discards.count(Discard::Retransmission);
+            self.step_server(tx, Some(ServerInput::Retransmission), None, now, out);
+        }
+        known.is_some()
+    }
+
+    /// Starts an answer of our own; the same request always gets the same tag (RFC 3261 8.2.7).
+    fn reply(&self, request: &Message, status: u16, key: &ServerKey, flow: Flow) -> Builder {
+        let tag = self.mint.tag_of(key.as_str());
+        Builder::reply(request, status, default_reason(status), Some(&tag), flow.remote)
+    }
+
+    /// RFC 3261 9.2: the answer to a CANCEL should bear the tag that the INVITE's answers bear.
+    fn tag_of_answer(&self, invite: ServerId) -> Option<String> {
+        let last = self.servers.get(invite)?.last_response()?;
+        Message::parse(last.clone()).ok()?.to_tag().map(str::to_owned)
+    }
+
+    fn open(&mut self, request: &Message, key: ServerKey, flow: Flow) -> ServerId {
+        let id = ServerId(self.next_serial());
+        self.servers.insert(id, Server::new(request, key, flow));
+        self.by_flow.insert((flow, Slot::Server(id)));
+        id
+    }
+
+    fn start_client(
+        &mut self,
+        request: Request<'_>,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> ClientId {
+        let id = ClientId(self.next_serial());
+        self.by_flow.insert((request.flow, Slot::Client(id)));
+        let mut effects = vec![];
+        self.clients.insert(id, Client::start(request, now, &mut effects));
+        self.settle_client(id, effects, None, now, out);
+        id
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
+    /// Sends what is left to say over a connection to the client's own listener, if it has one.
+    fn reroute_server(&mut self, id: ServerId, dead: Flow, now: Instant, out: &mut Vec<Output>) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let input = match server.take_fallback() {
+            Some(fallback) => {
+                server.flow = fallback;
+                self.by_flow.remove(&(dead, Slot::Server(id)));
+                self.by_flow.insert((fallback, Slot::Server(id)));
+                ServerInput::Retransmission
+            }
+            None => ServerInput::SendFailed,
+        };
+        self.step_server(id, Some(input), None, now, out);
+    }
+
+    /// Gives a server transaction its input, or the time if there is none.
+    fn step_server(
+        &mut self,
+        id: ServerId,
+        input: Option<ServerInput>,
+        cause: Cause<'_>,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let mut effects = vec![];
+        match input {
+            Some(input) => server.handle(input, now, &mut effects),
+            None => server.handle_timeout(now, &mut effects),
+        }
+        for effect in effects {
+            match (effect, cause) {
+                (ServerEffect::Send(bytes), _) => {
+                    out.push(Output::Send { flow: server.flow, bytes });
+                }
+                (ServerEffect::PassUpAck, Some((message, flow))) => {
+                    out.push(Output::Event(Event::Ack { message: message.clone(), flow }));
+                }
+                (ServerEffect::PassUpAck, None) => debug_assert!(false, "an ACK without an ACK"),
+                (ServerEffect::NeverAcked, _) => {
+                    out.push(Output::Event(Event::NeverAcked { tx: id }));
+                }
+            }
+        }
+        if server.is_terminated() {
+            self.remove(Slot::Server(id));
+        } else {
+            self.timers.arm(Slot::Server(id), server.poll_timeout());
+        }
+    }
+
+    /// Gives a client transaction its input, or the time if there is none.
+    fn step_client(
+        &mut self,
+        id: ClientId,
+        input: Option<ClientInput>,
+        cause: Cause<'_>,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let mut effects = vec![];
+        match input {
+            Some(input) => client.handle(input, now, &mut effects),
+            None => client.handle_timeout(now, &mut effects),
+        }
+        self.settle_client(id, effects, cause, now, out);
+    }
+
+    fn settle_client(
+        &mut self,
+        id: ClientId,
+        effects: Vec<ClientEffect>,
+        cause: Cause<'_>,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        for effect in effects {
+            self.carry_out(id, effect, cause, now, out);
+        }
+        let Some(client) = self.clients.get(id) else { return };
+        if client.is_terminated() {
+            self.remove(Slot::Client(id));
+        } else {
+            self.timers.arm(Slot::Client(id), client.poll_timeout());
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        tx: ClientId,
+        effect: ClientEffect,
+        cause: Cause<'_>,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(client) = self.clients.get(tx) else { return };
+        let event = match (effect, cause) {
+            (ClientEffect::Send(bytes), _) => {
+                out.push(Output::Send { flow: client.flow, bytes });
+                return;
+            }
+            (ClientEffect::SendAck, Some((response, _))) => {
+                let ack = follow_up::ack(&client.request, response);
+                debug_assert!(ack.is_some(), "our INVITE does not parse");
+                out.extend(ack.map(|bytes| Output::Send { flow: client.flow, bytes }));
+                return;
+            }
+            (ClientEffect::SendCancel, _) => {
+                self.send_cancel(tx, now, out);
+                return;
+            }
+            (ClientEffect::Absorb, _) => {
+                self.discards.count(Discard::SpareResponse);
+                return;
+            }
+            (ClientEffect::PassUp, Some((message, flow))) => {
+                Event::Response { tx, message: message.clone(), flow }
+            }
+            (ClientEffect::PassUp | ClientEffect::SendAck, None) => {
+                debug_assert!(false, "a response without a response");
+                return;
+            }
+            (ClientEffect::Timeout, _) => Event::Timeout { tx },
+            (ClientEffect::SendFailed, _) => Event::SendFailed { tx },
+        };
+        match client.audience {
+            Audience::User => out.push(Output::Event(event)),
+            Audience::Nobody => {}
+        }
+    }
+
+    fn send_cancel(&mut self, invite: ClientId, now: Instant, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.get(invite) else { return };
+        let (branch, flow) = (&*client.branch().to_owned(), client.flow);
+        let cancel = follow_up::cancel(&client.request, client.reason.as_deref());
+        debug_assert!(cancel.is_some(), "our INVITE does not parse");
+        if let Some(bytes) = cancel {
+            let (method, audience) = (Method::Cancel, Audience::Nobody);
+            self.start_client(Request { bytes, branch, method, flow, audience }, now, out);
+        }
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        let flow = match slot {
+            Slot::Server(id) => self.servers.remove(id).map(|server| server.flow),
+            Slot::Client(id) => self.clients.remove(id).map(|client| client.flow),
+        };
+        if let Some(flow) = flow {
+            self.by_flow.remove(&(flow, slot));
+        }
+        self.timers.arm(slot, None);
+    }
+}

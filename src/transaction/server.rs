@@ -1,0 +1,188 @@
+//! The table of server transactions: by identifier, and by what a request says of itself.
+//!
+//! Owns: the machines, where their responses go, how many there may be.
+//! Never: carries out an effect.
+
+use super::{
+    Reliability, ServerEffect, ServerInput,
+    invite_server::{self, InviteServer},
+    matching::{MergeKey, ServerKey},
+    other_server::{self, OtherServer},
+};
+use crate::{
+    ids::{Flow, Transport},
+    sip::{Message, Method},
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Instant};
+
+/// The port of a Via without one (RFC 3261 18.2.1).
+const DEFAULT_PORT: u16 = 5060;
+
+/// A server transaction of one [`super::Layer`].
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ServerId(pub(super) u64);
+
+/// One request that we received.
+#[derive(Debug)]
+pub(super) struct Server {
+    machine: Machine,
+    key: ServerKey,
+    merge: Option<MergeKey>,
+    /// Where responses go.
+    pub(super) flow: Flow,
+    /// Where they go when that connection is gone (RFC 3261 18.2.2).
+    fallback: Option<Flow>,
+}
+
+#[derive(Debug)]
+enum Machine {
+    Invite(InviteServer),
+    Other(OtherServer),
+}
+
+impl Server {
+    pub(super) fn new(request: &Message, key: ServerKey, flow: Flow) -> Self {
+        let reliability = Reliability::from(flow.transport);
+        let machine = if request.method() == Method::Invite {
+            Machine::Invite(InviteServer::new(reliability))
+        } else {
+            Machine::Other(OtherServer::new(reliability))
+        };
+        let merge = MergeKey::of(request);
+        Self { machine, key, merge, flow, fallback: fallback(request, flow) }
+    }
+
+    /// Returns whether this is an INVITE that has no final response yet.
+    pub(super) fn is_pending_invite(&self) -> bool {
+        match &self.machine {
+            Machine::Invite(tx) => tx.state() == invite_server::State::Proceeding,
+            Machine::Other(_) => false,
+        }
+    }
+
+    /// Returns the response sent last, while the INVITE's machine keeps one.
+    pub(super) fn last_response(&self) -> Option<&Bytes> {
+        match &self.machine {
+            Machine::Invite(tx) => tx.last_response(),
+            Machine::Other(_) => None,
+        }
+    }
+
+    /// Takes the way that remains when the flow is gone.
+    pub(super) fn take_fallback(&mut self) -> Option<Flow> {
+        self.fallback.take()
+    }
+
+    pub(super) fn handle(&mut self, input: ServerInput, now: Instant, out: &mut Vec<ServerEffect>) {
+        match &mut self.machine {
+            Machine::Invite(tx) => tx.handle(input, now, out),
+            Machine::Other(tx) => tx.handle(input, now, out),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<ServerEffect>) {
+        match &mut self.machine {
+            Machine::Invite(tx) => tx.handle_timeout(now, out),
+            Machine::Other(tx) => tx.handle_timeout(now),
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match &self.machine {
+            Machine::Invite(tx) => tx.poll_timeout(),
+            Machine::Other(tx) => tx.poll_timeout(),
+        }
+    }
+
+    pub(super) fn is_terminated(&self) -> bool {
+        match &self.machine {
+            Machine::Invite(tx) => tx.state() == invite_server::State::Terminated,
+            Machine::Other(tx) => tx.state() == other_server::State::Terminated,
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, state): (_, &dyn fmt::Debug) = match &self.machine {
+            Machine::Invite(tx) => ("INVITE", &tx.state()),
+            Machine::Other(tx) => ("other", &tx.state()),
+        };
+        let branch = self.key.as_str().split('\0').next().unwrap_or_default();
+        write!(f, "server {kind} {state:?} {} {branch}", self.flow)
+    }
+}
+
+/// Over a reliable transport: the source's address with the port that the top Via names.
+fn fallback(request: &Message, flow: Flow) -> Option<Flow> {
+    match flow.transport {
+        Transport::Udp => None,
+        Transport::Tcp => {
+            let port = request.via().port.unwrap_or(DEFAULT_PORT);
+            let remote = SocketAddr::new(flow.remote.ip(), port);
+            (remote != flow.remote).then_some(Flow { remote, ..flow })
+        }
+    }
+}
+
+/// Every server transaction of a layer.
+#[derive(Debug)]
+pub(super) struct Servers {
+    entries: BTreeMap<ServerId, Server>,
+    by_key: BTreeMap<ServerKey, ServerId>,
+    by_merge: BTreeMap<MergeKey, ServerId>,
+    max: usize,
+}
+
+impl Servers {
+    pub(super) fn new(max: usize) -> Self {
+        Self { entries: BTreeMap::new(), by_key: BTreeMap::new(), by_merge: BTreeMap::new(), max }
+    }
+
+    pub(super) fn insert(&mut self, id: ServerId, server: Server) {
+        self.by_key.insert(server.key.clone(), id);
+        if let Some(merge) = &server.merge {
+            self.by_merge.entry(merge.clone()).or_insert(id);
+        }
+        self.entries.insert(id, server);
+    }
+
+    pub(super) fn remove(&mut self, id: ServerId) -> Option<Server> {
+        let server = self.entries.remove(&id)?;
+        self.by_key.remove(&server.key);
+        if let Some(merge) = server.merge.as_ref().filter(|m| self.by_merge.get(m) == Some(&id)) {
+            self.by_merge.remove(merge);
+        }
+        Some(server)
+    }
+
+    pub(super) fn find(&self, key: &ServerKey) -> Option<ServerId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Returns whether another transaction has the same request already.
+    pub(super) fn is_merged(&self, request: &Message) -> bool {
+        MergeKey::of(request).is_some_and(|merge| self.by_merge.contains_key(&merge))
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= self.max
+    }
+
+    pub(super) fn get(&self, id: ServerId) -> Option<&Server> {
+        self.entries.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ServerId) -> Option<&mut Server> {
+        self.entries.get_mut(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Server> {
+        self.entries.values()
+    }
+}
