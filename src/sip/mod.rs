@@ -11,6 +11,8 @@
 
 mod address;
 mod build;
+pub mod digest;
+pub mod framing;
 mod header;
 mod message;
 mod multipart;
