@@ -249,7 +249,7 @@ fn read_lines<'a>(
     }
 }
 
-fn read_header_line(bytes: &[u8], line: &[u8]) -> Option<Line> {
+pub(super) fn read_header_line(bytes: &[u8], line: &[u8]) -> Option<Line> {
     let (name, rest) = text::split_at(line, |byte| !text::is_token_byte(byte));
     let value = text::trim_start(rest).strip_prefix(b":")?;
     (!name.is_empty()).then(|| Line {
@@ -407,7 +407,8 @@ fn check_length(head: &Head, rest: Span) -> Result<Span, Problem> {
     }
     let rest = rest.get(&head.bytes);
     let length = length.map_or(rest.len(), |length| length as usize);
-    if length > MESSAGE_BYTES_MAX || head.bytes.len() > u32::MAX as usize {
+    let before = head.bytes.len().saturating_sub(rest.len());
+    if before.saturating_add(length) > MESSAGE_BYTES_MAX {
         return Err(Problem::TooLarge);
     }
     let body = rest.get(..length).ok_or(Problem::ShortBody)?;
