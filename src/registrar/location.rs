@@ -233,7 +233,7 @@ impl Location {
 }
 
 /// Returns the address that a contact names, if it names one.
-pub(super) fn contact_address(contact: &str) -> Option<SocketAddr> {
+fn contact_address(contact: &str) -> Option<SocketAddr> {
     let uri = Uri::parse(contact)?;
     let ip: IpAddr = uri.ip()?;
     Some(SocketAddr::new(ip, uri.port.unwrap_or(5060)))
@@ -262,7 +262,8 @@ pub(super) mod tests {
         location.bind(binding("sip:old@10.0.0.2", 10));
         location.bind(binding("sip:new@10.0.0.3", 20));
         location.bind(binding("sip:twin@10.0.0.4", 20));
-        let order = ["sip:new@10.0.0.3", "sip:twin@10.0.0.4", "sip:old@10.0.0.2", "sip:low@10.0.0.1"];
+        let order =
+            ["sip:new@10.0.0.3", "sip:twin@10.0.0.4", "sip:old@10.0.0.2", "sip:low@10.0.0.1"];
         assert_eq!(contacts(&location.find("1001", at(40))), order);
         assert!(location.find("1002", at(40)).is_empty());
     }
@@ -357,10 +358,13 @@ pub(super) mod tests {
         let kept = location.all(at(3550));
         let routes: Vec<_> = kept.iter().map(|b| (b.flow.local, b.flow.remote)).collect();
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
-        assert_eq!(routes, [
-            (addr("127.0.0.1:5070"), addr("10.0.0.1:5064")),
-            (addr("127.0.0.1:5070"), addr("10.0.0.1:40000")),
-        ]);
+        assert_eq!(
+            routes,
+            [
+                (addr("127.0.0.1:5070"), addr("10.0.0.1:5064")),
+                (addr("127.0.0.1:5070"), addr("10.0.0.1:40000")),
+            ]
+        );
     }
 
     #[test]

@@ -4,6 +4,5 @@
 //! Never: sends, reads the clock, or decides where a call goes.
 
 pub mod health;
-pub mod masked;
 pub mod refusal;
 pub mod source;

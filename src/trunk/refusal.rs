@@ -6,7 +6,7 @@
 //! The table is Twilio's (SIP status, `X-Twilio-Error` number, reason phrase); other carriers use the
 //! same statuses, and what is not in the table is [`Refusal::Other`] with the carrier's own words.
 
-use super::masked::{Masked, mask_numbers};
+use crate::observe::mask::{NumberBuf, Text};
 use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
 /// The carrier gives up on a dialog without our ACK after 64*T1 (RFC 3261 13.3.1.4).
@@ -85,13 +85,13 @@ pub enum Refusal {
     #[error("the carrier does not take {number} for a telephone number")]
     InvalidNumber {
         /// The number that is wrong: called or presented.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 400 (32100).
     #[error("the carrier's account is on trial and {number} is not verified in it")]
     NotVerified {
         /// The number called.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 403 to a request without credentials (32201).
     #[error("the carrier does not accept calls from {}", Seen(.seen))]
@@ -109,19 +109,19 @@ pub enum Refusal {
     #[error("the carrier does not let us call from {caller_id}")]
     CallerIdNotOurs {
         /// The number presented.
-        caller_id: Masked,
+        caller_id: NumberBuf,
     },
     /// 403 (32205).
     #[error("the carrier does not let this account call the country of {number}")]
     CountryNotEnabled {
         /// The number called.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 403 (32203, 32216).
     #[error("the carrier blocks calls to {number} or from this address")]
     Blocked {
         /// The number called.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 404: the host is a SIP domain, not a trunk's termination URI.
     #[error("{host} is a SIP domain, not a termination URI")]
@@ -133,7 +133,7 @@ pub enum Refusal {
     #[error("{number} does not exist")]
     NoSuchNumber {
         /// The number called.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 415, 488, 606 without G.711 in the offer (32102).
     #[error("the carrier knows none of the codecs offered")]
@@ -166,19 +166,19 @@ pub enum Refusal {
     #[error("{number} declined the call")]
     Declined {
         /// The number called.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 486, 600.
     #[error("{number} is busy")]
     Busy {
         /// The number called.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 408, 480 (32016).
     #[error("{number} cannot be reached or did not pick up")]
     NotReached {
         /// The number called.
-        number: Masked,
+        number: NumberBuf,
     },
     /// 500, 502, 503, 504, 505, 580.
     #[error("the carrier has a problem of its own: {status} {reason}")]
@@ -249,7 +249,7 @@ impl Refusal {
 
     /// The numbers of the carrier's error catalogue that concern a call we place.
     fn of_error(attempt: &Attempt<'_>, error: u32, seen: Option<IpAddr>) -> Option<Self> {
-        let number = Masked::new(attempt.number);
+        let number = NumberBuf::from(attempt.number);
         Some(match error {
             32100 => Self::NotVerified { number },
             32101 => Self::InvalidNumber { number },
@@ -272,13 +272,13 @@ impl Refusal {
     /// The words the carrier is known to use, where the status alone leaves several causes.
     fn of_words(attempt: &Attempt<'_>, status: u16, words: &str) -> Option<Self> {
         let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
-        let number = Masked::new(attempt.number);
+        let number = NumberBuf::from(attempt.number);
         match status {
             400 if says(&["unverified", "not verified", "trial"]) => {
                 Some(Self::NotVerified { number })
             }
             400 if says(&["caller id", "callerid", "from number"]) => {
-                Some(Self::InvalidNumber { number: Masked::new(attempt.caller_id) })
+                Some(Self::InvalidNumber { number: NumberBuf::from(attempt.caller_id) })
             }
             400 if says(&["number", "e.164", "e164"]) => Some(Self::invalid_number(attempt)),
             403 if says(&["caller id", "callerid", "caller-id"]) => Some(Self::caller_id(attempt)),
@@ -297,7 +297,7 @@ impl Refusal {
     }
 
     fn of_status(attempt: &Attempt<'_>, status: u16, reason: &str, seen: Option<IpAddr>) -> Self {
-        let number = Masked::new(attempt.number);
+        let number = NumberBuf::from(attempt.number);
         match (status, attempt.auth) {
             (400, _) if !(is_e164(attempt.number) && is_e164(attempt.caller_id)) => {
                 Self::invalid_number(attempt)
@@ -318,20 +318,20 @@ impl Refusal {
             (486 | 600, _) => Self::Busy { number },
             (603, _) if attempt.rang => Self::Declined { number },
             (603, _) => Self::AccountSuspended,
-            (500..=599, _) => Self::Trouble { status, reason: mask_numbers(reason).into() },
-            (_, _) => Self::Other { status, reason: mask_numbers(reason).into() },
+            (500..=599, _) => Self::Trouble { status, reason: Text(reason).to_string().into() },
+            (_, _) => Self::Other { status, reason: Text(reason).to_string().into() },
         }
     }
 
     fn caller_id(attempt: &Attempt<'_>) -> Self {
-        Self::CallerIdNotOurs { caller_id: Masked::new(attempt.caller_id) }
+        Self::CallerIdNotOurs { caller_id: NumberBuf::from(attempt.caller_id) }
     }
 
     /// Blames the number that is not E.164; the one called where both are.
     fn invalid_number(attempt: &Attempt<'_>) -> Self {
         let caller_is_wrong = is_e164(attempt.number) && !is_e164(attempt.caller_id);
         let number = if caller_is_wrong { attempt.caller_id } else { attempt.number };
-        Self::InvalidNumber { number: Masked::new(number) }
+        Self::InvalidNumber { number: NumberBuf::from(number) }
     }
 
     /// Returns a code that stays the same across releases, for alerts and for searching the manual.
@@ -525,10 +525,10 @@ impl fmt::Display for Answer {
         match self {
             Self::Silence => f.write_str("no answer"),
             Self::Final { status, reason, error: None, .. } => {
-                write!(f, "{status} {}", mask_numbers(reason))
+                write!(f, "{status} {}", Text(reason))
             }
             Self::Final { status, reason, error: Some(error), .. } => {
-                write!(f, "{status} {}, error {error}", mask_numbers(reason))
+                write!(f, "{status} {}, error {error}", Text(reason))
             }
         }
     }

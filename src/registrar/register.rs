@@ -1,0 +1,426 @@
+//! The procedure of a REGISTER (RFC 3261 10.3), after the phone has proved who it is.
+//!
+//! Owns: what a request asks for, whether all of it can be granted, the answer.
+//! Never: authenticates, sends, or changes half of what was asked.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+
+use super::{
+    date::date,
+    location::{Binding, Location, Q_MAX},
+};
+use crate::{
+    ids::{Flow, Transport},
+    sip::{Contacts, HeaderName, Message, NameAddr, Params, Scheme, Uri, Via},
+};
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+/// Extensions that a REGISTER may require.
+const SUPPORTED: [&str; 2] = ["path", "outbound"];
+/// The longest contact, Call-ID, instance or Path we keep.
+const KEPT_BYTES_MAX: usize = 1024;
+/// The most proxies on a Path.
+const PATH_MAX: usize = 8;
+/// How much of a User-Agent we keep.
+const USER_AGENT_CHARS_MAX: usize = 128;
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Policy {
+    /// Less is refused with 423; at most an hour (RFC 3261 10.3 step 7).
+    pub min_expires: Duration,
+    /// Where the phone names no time.
+    pub default_expires: Duration,
+    /// More is shortened to this.
+    pub max_expires: Duration,
+    /// Contacts of one user at a time.
+    pub max_contacts: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            min_expires: Duration::from_secs(60),
+            default_expires: Duration::from_secs(3600),
+            max_expires: Duration::from_secs(7200),
+            max_contacts: 10,
+        }
+    }
+}
+
+/// What to answer, and what has changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reply {
+    /// 200..=699.
+    pub status: u16,
+    /// Says what to change where it is a refusal.
+    pub reason: Cow<'static, str>,
+    /// To be added to the response.
+    pub headers: Vec<(HeaderName, String)>,
+    /// For the store; empty unless the status is 200.
+    pub events: Vec<RegisterEvent>,
+}
+
+/// A change of the location service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RegisterEvent {
+    /// Bound, refreshed or changed.
+    Bound(Binding),
+    /// Removed.
+    Unbound {
+        /// The user.
+        aor: Box<str>,
+        /// As [`Binding::contact`] had it.
+        contact: Box<str>,
+    },
+}
+
+/// Why a REGISTER changes nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Denied {
+    Extensions(String),
+    BadContact(&'static str),
+    BadPath,
+    TooBrief,
+    OutOfOrder,
+    TooMany(usize),
+}
+
+/// One contact of the request.
+struct Wish {
+    binding: Binding,
+    /// The contact shall go.
+    is_removal: bool,
+}
+
+/// Carries out a REGISTER of the authenticated user `aor` that came over `flow`. All or nothing.
+///
+/// A user whose contacts are as many as allowed gets 403 for one more: throwing out the oldest
+/// would silence a phone that somebody relies on, and nobody would be told.
+pub fn handle_register(
+    request: &Message,
+    flow: Flow,
+    aor: &str,
+    policy: &Policy,
+    location: &Location,
+    wall: SystemTime,
+) -> Reply {
+    let asker = Asker { request, flow, aor, policy, wall };
+    match asker.run(location) {
+        Ok((bindings, events)) => asker.accept(&bindings, events),
+        Err(denied) => deny(&denied, policy),
+    }
+}
+
+/// One request and its circumstances.
+struct Asker<'a> {
+    request: &'a Message,
+    flow: Flow,
+    aor: &'a str,
+    policy: &'a Policy,
+    wall: SystemTime,
+}
+
+/// What is bound afterwards, and what has changed.
+type Outcome = (Vec<Binding>, Vec<RegisterEvent>);
+
+impl Asker<'_> {
+    fn run(&self, location: &Location) -> Result<Outcome, Denied> {
+        self.check_extensions()?;
+        let path = self.path()?;
+        match self.request.contacts() {
+            Contacts::Bad => Err(Denied::BadContact("Bad Contact")),
+            Contacts::Star if self.request.number(HeaderName::Expires) != Some(0) => {
+                Err(Denied::BadContact("Contact * Needs Expires 0"))
+            }
+            Contacts::Star => location.update(self.aor, |bindings| self.remove_all(bindings)),
+            Contacts::List(contacts) => {
+                let wishes: Vec<Wish> = contacts
+                    .iter()
+                    .map(|contact| self.wish(contact, &path))
+                    .collect::<Result<_, _>>()?;
+                location.update(self.aor, |bindings| self.grant(&wishes, bindings))
+            }
+        }
+    }
+
+    /// RFC 3261 10.3 step 2 (8.2.2.3).
+    fn check_extensions(&self) -> Result<(), Denied> {
+        let required = self.request.values(HeaderName::Require);
+        let unsupported: Vec<String> = required
+            .map(|tag| String::from_utf8_lossy(&tag).into_owned())
+            .filter(|tag| !SUPPORTED.iter().any(|known| known.eq_ignore_ascii_case(tag)))
+            .collect();
+        if unsupported.is_empty() {
+            Ok(())
+        } else {
+            Err(Denied::Extensions(unsupported.join(", ")))
+        }
+    }
+
+    /// RFC 3327 5.3: kept as the route to the phone.
+    fn path(&self) -> Result<Vec<Box<str>>, Denied> {
+        let hops = self.request.routes(HeaderName::Path);
+        let is_good = |hop: &NameAddr<'_>| {
+            let uri = hop.parsed_uri();
+            uri.is_some_and(|uri| is_sip(uri.scheme)) && hop.uri.len() <= KEPT_BYTES_MAX
+        };
+        let written = self.request.values(HeaderName::Path).count();
+        if hops.len() != written || hops.len() > PATH_MAX || !hops.iter().all(is_good) {
+            return Err(Denied::BadPath);
+        }
+        Ok(hops.iter().map(|hop| format!("<{}>", hop.uri).into()).collect())
+    }
+
+    /// Reads one contact (RFC 3261 10.3 step 7).
+    fn wish(&self, contact: &NameAddr<'_>, path: &[Box<str>]) -> Result<Wish, Denied> {
+        let uri = contact.parsed_uri().filter(|uri| is_sip(uri.scheme));
+        let uri = uri.ok_or(Denied::BadContact("Contact Is Not A sip URI"))?;
+        let expires = self.expires(&contact.params)?;
+        let instance = contact.params.get("+sip.instance").filter(|i| !i.is_empty());
+        let is_outbound = self.is_outbound(path) && instance.is_some();
+        let reg_id = contact.params.get("reg-id").and_then(|id| id.parse().ok());
+        let kept = [contact.uri, self.request.call_id(), instance.unwrap_or_default()];
+        if kept.iter().any(|text| text.len() > KEPT_BYTES_MAX) {
+            return Err(Denied::BadContact("Contact Too Long"));
+        }
+        let user_agent = self.request.header_str(HeaderName::UserAgent);
+        let shorten = |name: &str| name.chars().take(USER_AGENT_CHARS_MAX).collect::<String>();
+        let binding = Binding {
+            aor: self.aor.into(),
+            contact: contact.uri.into(),
+            flow: reach(self.flow, &uri, &self.request.via(), path),
+            received: self.flow.remote,
+            path: path.to_vec(),
+            instance: instance.map(Into::into),
+            reg_id: reg_id.filter(|_| is_outbound),
+            q: contact.params.get("q").and_then(parse_q).unwrap_or(Q_MAX),
+            call_id: self.request.call_id().into(),
+            cseq: self.request.cseq().number,
+            updated_at: self.wall,
+            expires_at: self.wall.checked_add(expires).unwrap_or(self.wall),
+            user_agent: user_agent.map(|name| shorten(&name).into()),
+        };
+        Ok(Wish { binding, is_removal: expires.is_zero() })
+    }
+
+    /// The contact's own time, else the request's, else ours; nonsense counts as none (20.10, 20.19).
+    fn expires(&self, contact: &Params<'_>) -> Result<Duration, Denied> {
+        let own = contact.get("expires").map(parse_seconds);
+        let asked = match own {
+            Some(own) => own,
+            None => self.request.number(HeaderName::Expires),
+        };
+        let asked = asked.map(|s| Duration::from_secs(s.into()));
+        let asked = asked.unwrap_or(self.policy.default_expires);
+        if !asked.is_zero() && asked < self.policy.min_expires {
+            return Err(Denied::TooBrief);
+        }
+        Ok(asked.min(self.policy.max_expires))
+    }
+
+    /// Whether RFC 5626 applies: over a connection only, since over UDP it would promise answers to
+    /// STUN, and only when the flow ends at the phone or at an edge proxy that keeps it (section 6).
+    fn is_outbound(&self, path: &[Box<str>]) -> bool {
+        let is_flow_kept = match path.first() {
+            None => self.request.vias().count() == 1,
+            Some(edge) => {
+                Uri::parse(edge.trim_matches(['<', '>'])).is_some_and(|uri| uri.params.has("ob"))
+            }
+        };
+        self.flow.transport.is_reliable()
+            && is_flow_kept
+            && self.request.has_option(HeaderName::Supported, "outbound")
+    }
+
+    /// RFC 3261 10.3 step 6.
+    fn remove_all(&self, bindings: &mut Vec<Binding>) -> Result<Outcome, Denied> {
+        if bindings.iter().any(|old| self.is_overtaken(old)) {
+            return Err(Denied::OutOfOrder);
+        }
+        Ok((vec![], bindings.drain(..).map(unbound).collect()))
+    }
+
+    /// RFC 3261 10.3 step 7: decides on a copy, and puts it in place once everything is granted.
+    fn grant(&self, wishes: &[Wish], bindings: &mut Vec<Binding>) -> Result<Outcome, Denied> {
+        let mut events = vec![];
+        let mut next = vec![];
+        for old in bindings.iter() {
+            let replaced_by = wishes.iter().find(|wish| old.is_replaced_by(&wish.binding));
+            match replaced_by {
+                Some(_) if self.is_overtaken(old) => return Err(Denied::OutOfOrder),
+                // The store knows a binding by its text; the same one may come in new words.
+                Some(wish) if wish.is_removal || wish.binding.contact != old.contact => {
+                    events.push(unbound(old.clone()));
+                }
+                Some(_) => {}
+                None if old.is_expired(self.wall) => events.push(unbound(old.clone())),
+                None => next.push(old.clone()),
+            }
+        }
+        for wish in wishes.iter().filter(|wish| !wish.is_removal) {
+            next.retain(|other| !other.is_replaced_by(&wish.binding));
+            next.push(wish.binding.clone());
+        }
+        let is_growing = next.len() > bindings.len();
+        if is_growing && next.len() > self.policy.max_contacts {
+            return Err(Denied::TooMany(self.policy.max_contacts));
+        }
+        let is_new = |binding: &&Binding| wishes.iter().any(|wish| wish.binding == **binding);
+        events.extend(next.iter().filter(is_new).cloned().map(RegisterEvent::Bound));
+        bindings.clone_from(&next);
+        Ok((next, events))
+    }
+
+    /// A request that its own successor has overtaken must not undo it.
+    fn is_overtaken(&self, old: &Binding) -> bool {
+        *old.call_id == *self.request.call_id() && self.request.cseq().number <= old.cseq
+    }
+
+    /// RFC 3261 10.3 step 8.
+    fn accept(&self, bindings: &[Binding], events: Vec<RegisterEvent>) -> Reply {
+        let mut headers: Vec<(HeaderName, String)> = bindings
+            .iter()
+            .map(|binding| (HeaderName::Contact, contact_value(binding, self.wall)))
+            .collect();
+        for hop in self.request.values(HeaderName::Path) {
+            headers.push((HeaderName::Path, String::from_utf8_lossy(&hop).into_owned()));
+        }
+        let is_ours = |event: &RegisterEvent| match event {
+            RegisterEvent::Bound(binding) => binding.reg_id.is_some(),
+            RegisterEvent::Unbound { .. } => false,
+        };
+        if events.iter().any(is_ours) {
+            headers.push((HeaderName::Require, "outbound".into()));
+        }
+        headers.push((HeaderName::Supported, SUPPORTED.join(", ")));
+        headers.push((HeaderName::Date, date(self.wall)));
+        Reply { status: 200, reason: "OK".into(), headers, events }
+    }
+}
+
+fn deny(denied: &Denied, policy: &Policy) -> Reply {
+    let (status, reason, headers): (u16, Cow<'static, str>, _) = match denied {
+        Denied::Extensions(tags) => {
+            (420, "Bad Extension".into(), vec![(HeaderName::Unsupported, tags.clone())])
+        }
+        Denied::BadContact(reason) => (400, (*reason).into(), vec![]),
+        Denied::BadPath => (400, "Bad Path".into(), vec![]),
+        Denied::TooBrief => {
+            let min_s = policy.min_expires.as_secs().to_string();
+            (423, "Interval Too Brief".into(), vec![(HeaderName::MinExpires, min_s)])
+        }
+        Denied::OutOfOrder => (500, "CSeq Not Above The Last".into(), vec![]),
+        Denied::TooMany(max) => {
+            (403, format!("Too Many Contacts, {max} Are Registered Already").into(), vec![])
+        }
+    };
+    Reply { status, reason, headers, events: vec![] }
+}
+
+fn unbound(binding: Binding) -> RegisterEvent {
+    RegisterEvent::Unbound { aor: binding.aor, contact: binding.contact }
+}
+
+fn contact_value(binding: &Binding, wall: SystemTime) -> String {
+    let mut value = format!("<{}>;expires={}", binding.contact, binding.remaining_s(wall));
+    if binding.q != Q_MAX {
+        value.push_str(&format!(";q=0.{:03}", binding.q));
+    }
+    if let Some(instance) = &binding.instance {
+        value.push_str(&format!(";+sip.instance=\"{instance}\""));
+    }
+    if let Some(reg_id) = binding.reg_id {
+        value.push_str(&format!(";reg-id={reg_id}"));
+    }
+    value
+}
+
+/// Chooses where requests to a contact go: over the flow it registered on, unless the contact names
+/// another address that can be believed.
+///
+/// | registered over | contact | goes to |
+/// |---|---|---|
+/// | TCP, or by way of a Path, or with `;ob` | any | the flow |
+/// | UDP | a name, `.invalid` | the flow |
+/// | UDP | the source's address, its port | the flow, which is the same |
+/// | UDP | the source's address, another port, `rport` in Via (RFC 3581: symmetric) | the flow |
+/// | UDP | the source's address, another port | the contact |
+/// | UDP | another address, a private one or Via behind a NAT | the flow |
+/// | UDP | another public address | the contact |
+fn reach(flow: Flow, contact: &Uri<'_>, via: &Via<'_>, path: &[Box<str>]) -> Flow {
+    let is_bound_to_flow = match flow.transport {
+        Transport::Tcp => true,
+        Transport::Udp => !path.is_empty() || contact.params.has("ob"),
+    };
+    let source = flow.remote.ip().to_canonical();
+    let Some(ip) = contact.ip().filter(|_| !is_bound_to_flow) else { return flow };
+    let is_believed = if ip == source {
+        !via.has_rport()
+    } else {
+        via.ip() == Some(source) && !is_private(ip) && ip.is_ipv4() == source.is_ipv4()
+    };
+    if !is_believed {
+        return flow;
+    }
+    let port = contact.port.unwrap_or(5060);
+    Flow { remote: (ip, port).into(), ..flow }
+}
+
+/// Returns whether an address means something only where it was given.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let is_shared = a == 100 && (64..128).contains(&b); // RFC 6598
+            is_shared
+                || ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+        }
+        IpAddr::V6(ip) => {
+            ip.is_unique_local()
+                || ip.is_unicast_link_local()
+                || ip.is_loopback()
+                || ip.is_unspecified()
+        }
+    }
+}
+
+fn is_sip(scheme: Scheme) -> bool {
+    match scheme {
+        Scheme::Sip => true,
+        Scheme::Sips | Scheme::Tel | Scheme::Urn | Scheme::Other => false,
+    }
+}
+
+/// Reads `expires`; a number too large to count is a long time, anything else is nonsense.
+fn parse_seconds(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u32::MAX))
+}
+
+/// Reads a `qvalue` (RFC 3261 25.1) as thousandths: `0.75` is 750.
+fn parse_q(text: &str) -> Option<u16> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_fraction = fraction.len() <= 3 && fraction.bytes().all(|b| b.is_ascii_digit());
+    let thousandths: u16 = format!("{fraction:0<3}").parse().ok().filter(|_| is_fraction)?;
+    match (whole, thousandths) {
+        ("0" | "", q) => Some(q),
+        ("1", 0) => Some(Q_MAX),
+        (_, _) => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "register_tests.rs"]
+mod tests;
