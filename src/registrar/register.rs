@@ -73,7 +73,7 @@ pub struct Reply {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RegisterEvent {
     /// Bound, refreshed or changed.
-    Bound(Binding),
+    Bound(Box<Binding>),
     /// Removed.
     Unbound {
         /// The user.
@@ -275,7 +275,7 @@ impl Asker<'_> {
             return Err(Denied::TooMany(self.policy.max_contacts));
         }
         let is_new = |binding: &&Binding| wishes.iter().any(|wish| wish.binding == **binding);
-        events.extend(next.iter().filter(is_new).cloned().map(RegisterEvent::Bound));
+        events.extend(next.iter().filter(is_new).cloned().map(Box::new).map(RegisterEvent::Bound));
         bindings.clone_from(&next);
         Ok((next, events))
     }
@@ -422,5 +422,6 @@ fn parse_q(text: &str) -> Option<u16> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test's sums are its own")]
 #[path = "register_tests.rs"]
 mod tests;

@@ -8,14 +8,14 @@ const PHONE: &str = "203.0.113.9:40000";
 
 #[test]
 fn a_contact_is_bound_and_named_with_its_time() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let reply = bench.register(1, "Contact: <sip:1001@203.0.113.9:40000;ob>\r\nExpires: 600\r\n");
     assert_eq!(reply.status, 200);
     assert_eq!(bench.contacts(&reply), ["<sip:1001@203.0.113.9:40000;ob>;expires=600"]);
     assert_eq!(header(&reply, HeaderName::Date), Some("Fri, 15 Jan 2027 08:00:00 GMT"));
     assert_eq!(header(&reply, HeaderName::Supported), Some("path, outbound"));
     let [RegisterEvent::Bound(binding)] = &reply.events[..] else { panic!("{reply:?}") };
-    assert_eq!(*binding, bench.bound()[0]);
+    assert_eq!(**binding, bench.bound()[0]);
     assert_eq!(binding.user_agent.as_deref(), Some("Bench/1"));
     assert_eq!((&*binding.aor, &*binding.call_id, binding.cseq), ("1001", "call-1", 1));
 }
@@ -38,7 +38,7 @@ fn the_time_is_the_contacts_then_the_requests_then_ours() {
         (";expires=59", None, Err(423)),
         ("", Some("1"), Err(423)),
     ] {
-        let mut bench = Bench::new();
+        let bench = Bench::new();
         let expires = expires.map(|s| format!("Expires: {s}\r\n")).unwrap_or_default();
         let reply = bench.register(1, &format!("Contact: <sip:a@192.0.2.1>{param}\r\n{expires}"));
         let case = format!("{param} {expires}");
@@ -61,7 +61,7 @@ fn the_time_is_the_contacts_then_the_requests_then_ours() {
 
 #[test]
 fn several_contacts_come_and_go_on_their_own() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.register(1, "Contact: <sip:a@192.0.2.1>;q=0.7, <sip:b@192.0.2.2>;q=0.25;expires=90\r\n");
     bench.register(2, "m: \"C, D\" <sip:c@192.0.2.3>\r\n");
     let reply =
@@ -94,7 +94,7 @@ fn a_fetch_changes_nothing_and_counts_down() {
 
 #[test]
 fn a_star_removes_all() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.register(1, "Contact: <sip:a@192.0.2.1>, <sip:b@192.0.2.2>\r\n");
     for bad in [
         "Contact: *\r\n",
@@ -135,7 +135,7 @@ fn the_order_of_one_call_id_is_kept() {
 fn one_bad_contact_spoils_the_request() {
     let long = format!("<sip:{}@192.0.2.1>", "a".repeat(1100));
     for bad in ["<mailto:a@example.com>", "<sips:a@192.0.2.2>", "<tel:+14155550199>", &long] {
-        let mut bench = Bench::new();
+        let bench = Bench::new();
         bench.register(1, "Contact: <sip:old@192.0.2.1>\r\n");
         let before = bench.bound();
         let reply = bench.register(2, &format!("Contact: <sip:a@192.0.2.1>, {bad}\r\n"));
@@ -177,7 +177,7 @@ fn a_user_has_a_limited_number_of_contacts() {
 
 #[test]
 fn a_device_on_a_new_port_replaces_itself_in_the_store_too() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.register(1, "Contact: <sip:a@192.0.2.1:40000>;+sip.instance=\"<urn:uuid:b>\"\r\n");
     let reply =
         bench.register(2, "Contact: <sip:a@192.0.2.1:40001>;+sip.instance=\"<urn:uuid:B>\"\r\n");
@@ -188,7 +188,7 @@ fn a_device_on_a_new_port_replaces_itself_in_the_store_too() {
 
 #[test]
 fn what_is_required_must_be_known() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let reply = bench.register(1, "Contact: <sip:a@192.0.2.1>\r\nRequire: path, gruu, x-y\r\n");
     assert_eq!(reply.status, 420);
     assert_eq!(header(&reply, HeaderName::Unsupported), Some("gruu, x-y"));
@@ -198,7 +198,7 @@ fn what_is_required_must_be_known() {
 
 #[test]
 fn the_path_is_kept_and_returned() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let path = "Path: <sip:edge@198.51.100.1;lr>, <sip:core.example;lr>\r\n";
     let reply = bench.register(1, &format!("Contact: <sip:a@192.0.2.1>\r\n{path}"));
     let (uri, flow, routes) = bench.bound()[0].target();
@@ -276,7 +276,7 @@ fn outbound_is_for_connections() {
 
 #[test]
 fn escapes_of_rfc_4475_are_two_contacts() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let reply =
         bench.register(1, "Contact: <sip:%00@192.0.2.1>\r\nContact: <sip:%00%00@192.0.2.1>\r\n");
     assert_eq!(
@@ -327,7 +327,7 @@ impl Bench {
         }
     }
 
-    fn register(&mut self, cseq: u32, lines: &str) -> Reply {
+    fn register(&self, cseq: u32, lines: &str) -> Reply {
         let text = format!(
             "REGISTER sip:pbx.example SIP/2.0\r\n\
              Via: SIP/2.0/{transport} {via};branch=z9hG4bK{cseq}\r\n\
