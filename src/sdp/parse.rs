@@ -1,0 +1,439 @@
+//! One session description, as received (RFC 8866).
+//!
+//! Owns: its lines, and the one audio stream in it that we can use.
+//! Never: changes a line, resolves a name, or needs UTF-8 outside of what it reads.
+//!
+//! Tolerated: LF alone as a line's end, blank lines, lines in another order within their section, absent
+//! `s=` and `t=`. Refused: anything else that RFC 8866 9 does not allow in `v= o= c= m=`, and sizes beyond
+//! the limits below.
+
+use super::{Direction, Format};
+use bytes::Bytes;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    str,
+};
+
+/// A browser's offer has about 8 KB.
+const LEN_MAX: usize = 32 * 1024;
+const LINES_MAX: usize = 1000;
+const MEDIA_MAX: usize = 32;
+/// Of one stream; what lies beyond is not considered.
+const FORMATS_MAX: usize = 48;
+const FMTP_LEN_MAX: usize = 512;
+/// RFC 3551 4.2 wants to be able to receive 0-200 ms.
+const PTIME_MS: std::ops::RangeInclusive<u16> = 1..=200;
+
+/// Why a description cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SdpError {
+    /// Larger, or more lines or streams, than we read.
+    #[error("session description too large")]
+    TooLarge,
+    /// It does not begin with `v=0`.
+    #[error("not a session description")]
+    NotSdp,
+    /// A line without a letter and an equals sign.
+    #[error("bad line {number} in session description")]
+    Line {
+        /// Counted from 1.
+        number: usize,
+    },
+    /// `o=` is absent or malformed.
+    #[error("bad o= line in session description")]
+    Origin,
+    /// An `m=` line is malformed.
+    #[error("bad m= line in session description")]
+    Media,
+    /// There is no usable `c=` line for the audio stream. Host names are not resolved.
+    #[error("no usable c= line in session description")]
+    Connection,
+    /// An answer refuses the audio stream, or has none.
+    #[error("audio refused in the answer")]
+    Refused,
+    /// An answer has no voice codec of those offered.
+    #[error("no offered codec in the answer")]
+    Codecs,
+    /// An answer insists on encryption that was not offered.
+    #[error("SRTP in the answer to an RTP offer")]
+    Srtp,
+}
+
+/// The audio stream that we use of a description.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Audio {
+    /// Where its side wants to receive; the address is unspecified (`0.0.0.0`) where it does not.
+    pub rtp: SocketAddr,
+    /// RFC 3605's attribute, else the port above.
+    pub rtcp: SocketAddr,
+    /// As the describing side sees it. An unspecified address counts as not receiving: how RFC 2543 put
+    /// a call on hold (RFC 3264 8.4).
+    pub direction: Direction,
+    /// In the order of preference; without those whose meaning is unknown, and without wrappers of others.
+    pub formats: Vec<Format>,
+    /// How much its side wants in a packet.
+    pub ptime_ms: Option<u16>,
+    /// The most that its side takes in a packet.
+    pub max_ptime_ms: Option<u16>,
+    /// The profile demands SRTP.
+    pub is_srtp: bool,
+    /// Dynamic payload types without an `rtpmap`, as careless answers have them.
+    pub(super) unnamed: Vec<u8>,
+}
+
+/// One description: the lines as they came, and what we need of them.
+#[derive(Clone, Debug)]
+pub struct Description {
+    bytes: Bytes,
+    lines: Vec<Line>,
+    version: u64,
+    times: (u64, u64),
+    media: Vec<Media>,
+    audio: Option<(usize, Audio)>,
+}
+
+#[derive(Clone, Debug)]
+struct Line {
+    letter: u8,
+    value: Range<usize>,
+}
+
+/// What an `m=` line says.
+#[derive(Clone, Debug)]
+pub(super) struct Media {
+    pub(super) kind: Box<str>,
+    port: u16,
+    pub(super) protocol: Box<str>,
+    pub(super) first_format: Box<str>,
+    /// The index of the `m=` line among the lines.
+    line: usize,
+}
+
+/// What a stream's profile means to us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Profile {
+    Rtp,
+    Srtp,
+    Unusable,
+}
+
+/// The lines of one stream, or those before the first.
+#[derive(Default)]
+struct Section<'a> {
+    connection: Option<&'a str>,
+    attributes: Vec<(&'a str, &'a str)>,
+}
+
+impl Description {
+    /// Reads a description.
+    ///
+    /// Fails also where the audio stream that we would use has no usable address; a description without
+    /// such a stream is none the worse for it.
+    pub fn parse(bytes: Bytes) -> Result<Self, SdpError> {
+        if bytes.len() > LEN_MAX {
+            return Err(SdpError::TooLarge);
+        }
+        let lines = split(&bytes)?;
+        let mut description =
+            Self { bytes, lines, version: 0, times: (0, 0), media: vec![], audio: None };
+        description.read_session()?;
+        description.read_media()?;
+        description.audio = description.find_audio()?;
+        Ok(description)
+    }
+
+    /// Returns the first audio stream over RTP that is not refused (port 0), or over SRTP where there is
+    /// none over RTP.
+    pub fn audio(&self) -> Option<&Audio> {
+        self.audio.as_ref().map(|(_, audio)| audio)
+    }
+
+    /// Returns how many streams there are, refused ones included.
+    pub fn media_count(&self) -> usize {
+        self.media.len()
+    }
+
+    /// Returns the version in `o=`, which rises with each change (RFC 3264 8).
+    pub fn origin_version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns whether both say the same in all lines but `o=`.
+    pub fn same_except_origin(&self, other: &Self) -> bool {
+        let told = |(letter, _): &(u8, &[u8])| *letter != b'o';
+        self.lines().filter(told).eq(other.lines().filter(told))
+    }
+
+    /// Returns whether both ask for the same audio: formats, direction and packet time. Where it goes may
+    /// differ.
+    pub fn same_media(&self, other: &Self) -> bool {
+        let asks = |description: &Self| {
+            let audio = description.audio()?;
+            let ptime = (audio.ptime_ms, audio.max_ptime_ms);
+            Some((audio.formats.clone(), audio.direction, ptime, audio.is_srtp))
+        };
+        asks(self) == asks(other)
+    }
+
+    /// Returns the letters and values of the lines, in order.
+    pub fn lines(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        self.lines.iter().map(|line| (line.letter, self.value(line)))
+    }
+
+    /// Returns the description as it came.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Returns the index of the stream that [`Self::audio`] describes.
+    pub(super) fn audio_index(&self) -> Option<usize> {
+        self.audio.as_ref().map(|(index, _)| *index)
+    }
+
+    pub(super) fn media(&self) -> &[Media] {
+        &self.media
+    }
+
+    /// Returns the start and stop time, which an answer repeats (RFC 3264 6).
+    pub(super) fn times(&self) -> (u64, u64) {
+        self.times
+    }
+
+    fn value(&self, line: &Line) -> &[u8] {
+        self.bytes.get(line.value.clone()).unwrap_or_default()
+    }
+
+    fn text(&self, line: &Line) -> Option<&str> {
+        str::from_utf8(self.value(line)).ok()
+    }
+
+    fn read_session(&mut self) -> Result<(), SdpError> {
+        let first = self.lines.first().ok_or(SdpError::NotSdp)?;
+        if first.letter != b'v' || self.value(first).trim_ascii() != b"0" {
+            return Err(SdpError::NotSdp);
+        }
+        let origin = self.lines.iter().find(|line| line.letter == b'o');
+        let version = origin.and_then(|line| origin_version(self.value(line)));
+        let times = self.lines.iter().find(|line| line.letter == b't');
+        let times = times.and_then(|line| self.text(line)).and_then(|text| {
+            let (start, stop) = text.trim().split_once(' ')?;
+            Some((start.parse().ok()?, stop.trim().parse().ok()?))
+        });
+        self.version = version.ok_or(SdpError::Origin)?;
+        self.times = times.unwrap_or_default();
+        Ok(())
+    }
+
+    fn read_media(&mut self) -> Result<(), SdpError> {
+        let mut media = vec![];
+        for (index, line) in self.lines.iter().enumerate().filter(|(_, line)| line.letter == b'm') {
+            if media.len() == MEDIA_MAX {
+                return Err(SdpError::TooLarge);
+            }
+            let read = self.text(line).and_then(|text| Media::parse(text, index));
+            media.push(read.ok_or(SdpError::Media)?);
+        }
+        self.media = media;
+        Ok(())
+    }
+
+    fn find_audio(&self) -> Result<Option<(usize, Audio)>, SdpError> {
+        let live = |profile| {
+            move |media: &Media| {
+                &*media.kind == "audio" && media.port != 0 && media.profile() == profile
+            }
+        };
+        let index = self.media.iter().position(live(Profile::Rtp));
+        let index = index.or_else(|| self.media.iter().position(live(Profile::Srtp)));
+        let Some((index, media)) = index.and_then(|index| Some((index, self.media.get(index)?)))
+        else {
+            return Ok(None);
+        };
+        let before = self.media.first().map_or(0, |first| first.line);
+        let session = self.section(self.lines.get(..before).unwrap_or_default());
+        let after = media.line.saturating_add(1);
+        let rest = self.lines.get(after..).unwrap_or_default();
+        let len = rest.iter().position(|line| line.letter == b'm').unwrap_or(rest.len());
+        let section = self.section(rest.get(..len).unwrap_or_default());
+        let formats = self.lines.get(media.line).and_then(|line| self.text(line));
+        let audio = read_audio(media, formats.unwrap_or_default(), &section, &session)?;
+        Ok(Some((index, audio)))
+    }
+
+    /// Collects the lines that we may need; those that are not UTF-8 are none of them.
+    fn section(&self, lines: &[Line]) -> Section<'_> {
+        let mut section = Section::default();
+        for line in lines {
+            let Some(text) = self.text(line).map(str::trim) else { continue };
+            match line.letter {
+                b'c' => section.connection = section.connection.or(Some(text)),
+                b'a' => section.attributes.push(text.split_once(':').unwrap_or((text, ""))),
+                _ => {}
+            }
+        }
+        section
+    }
+}
+
+impl Media {
+    /// Reads `audio 49170/2 RTP/AVP 0 8`.
+    fn parse(text: &str, line: usize) -> Option<Self> {
+        let mut tokens = text.split_ascii_whitespace();
+        let mut token = || tokens.next().filter(|t| t.bytes().all(|b| b.is_ascii_graphic()));
+        let (kind, port, protocol, first_format) = (token()?, token()?, token()?, token()?);
+        let port = port.split_once('/').map_or(port, |(port, _)| port).parse().ok()?;
+        let (kind, protocol) = (kind.into(), protocol.into());
+        Some(Self { kind, port, protocol, first_format: first_format.into(), line })
+    }
+
+    /// Returns the kind of RTP; `UDP/TLS/RTP/SAVPF` is a browser's.
+    fn profile(&self) -> Profile {
+        match &*self.protocol {
+            "RTP/AVP" | "RTP/AVPF" => Profile::Rtp,
+            "RTP/SAVP" | "RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Profile::Srtp,
+            _ => Profile::Unusable,
+        }
+    }
+}
+
+impl Section<'_> {
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+    }
+
+    fn direction(&self) -> Option<Direction> {
+        self.attributes.iter().find_map(|(name, _)| Direction::parse(name))
+    }
+
+    fn milliseconds(&self, name: &str) -> Option<u16> {
+        self.attribute(name)?.trim().parse().ok().filter(|ms| PTIME_MS.contains(ms))
+    }
+}
+
+/// Cuts the description into lines; blank ones are skipped.
+fn split(bytes: &[u8]) -> Result<Vec<Line>, SdpError> {
+    let mut lines = vec![];
+    let mut start = 0_usize;
+    for (index, line) in bytes.split(|b| *b == b'\n').enumerate() {
+        let end = start.saturating_add(line.len());
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if lines.len() == LINES_MAX {
+            return Err(SdpError::TooLarge);
+        }
+        match line {
+            [letter, b'=', value @ ..] => {
+                let from = start.saturating_add(2);
+                let value = from..from.saturating_add(value.len());
+                lines.push(Line { letter: *letter, value });
+            }
+            line if line.trim_ascii().is_empty() => {}
+            _ => return Err(SdpError::Line { number: index.saturating_add(1) }),
+        }
+        start = end.saturating_add(1);
+    }
+    Ok(lines)
+}
+
+/// Reads the third field of `o=`. NTP times with fractions exceed 64 bits and count as the largest.
+fn origin_version(value: &[u8]) -> Option<u64> {
+    let mut fields = value.split(|b| *b == b' ').filter(|field| !field.is_empty());
+    let version = str::from_utf8(fields.nth(2)?).ok()?;
+    let complete = fields.count() >= 3 && version.bytes().all(|b| b.is_ascii_digit());
+    complete.then(|| version.parse().unwrap_or(u64::MAX))
+}
+
+fn read_audio(
+    media: &Media,
+    line: &str,
+    section: &Section<'_>,
+    session: &Section<'_>,
+) -> Result<Audio, SdpError> {
+    let connection = section.connection.or(session.connection).and_then(address);
+    let ip = connection.ok_or(SdpError::Connection)?;
+    let rtp = SocketAddr::new(ip, media.port);
+    let direction = section.direction().or_else(|| session.direction()).unwrap_or_default();
+    let reachable = Direction::of(true, !ip.is_unspecified());
+    let (formats, unnamed) = read_formats(line, section);
+    Ok(Audio {
+        rtp,
+        rtcp: section.attribute("rtcp").and_then(|value| rtcp(value, ip)).unwrap_or_else(|| {
+            SocketAddr::new(ip, media.port.checked_add(1).unwrap_or(media.port))
+        }),
+        direction: direction.and(reachable),
+        formats,
+        ptime_ms: section.milliseconds("ptime").or_else(|| session.milliseconds("ptime")),
+        max_ptime_ms: section.milliseconds("maxptime").or_else(|| session.milliseconds("maxptime")),
+        is_srtp: media.profile() == Profile::Srtp,
+        unnamed,
+    })
+}
+
+/// Reads the address of a `c=` line: `IN IP4 192.0.2.1`. The literal decides, not the address type.
+/// Multicast and broadcast are no places to send a call to.
+fn address(connection: &str) -> Option<IpAddr> {
+    let mut fields = connection.split_ascii_whitespace();
+    let (Some("IN"), Some("IP4" | "IP6"), Some(ip)) = (fields.next(), fields.next(), fields.next())
+    else {
+        return None;
+    };
+    let ip = ip.parse::<IpAddr>().ok()?.to_canonical();
+    let is_broadcast = match ip {
+        IpAddr::V4(v4) => v4.is_broadcast(),
+        IpAddr::V6(_) => false,
+    };
+    (!ip.is_multicast() && !is_broadcast).then_some(ip)
+}
+
+/// Reads RFC 3605's `53020` or `53020 IN IP4 192.0.2.1`.
+fn rtcp(value: &str, default: IpAddr) -> Option<SocketAddr> {
+    let value = value.trim();
+    let (port, connection) = value.split_once(' ').map_or((value, None), |(p, c)| (p, Some(c)));
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let ip = connection.map_or(Some(default), address)?;
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Returns the formats of an `m=` line that mean something, and the numbers that might.
+fn read_formats(line: &str, section: &Section<'_>) -> (Vec<Format>, Vec<u8>) {
+    let (mut formats, mut unnamed) = (Vec::<Format>::new(), vec![]);
+    let numbers = line.split_ascii_whitespace().skip(3).take(FORMATS_MAX);
+    for payload_type in numbers.filter_map(|n| n.parse().ok()).filter(|n: &u8| *n <= 127) {
+        if formats.iter().any(|format| format.payload_type == payload_type) {
+            continue;
+        }
+        match meaning(payload_type, section) {
+            Some(format) if format.codec.is_wrapper() => {}
+            Some(mut format) => {
+                format.fmtp = parameters(payload_type, section);
+                formats.push(format);
+            }
+            None => unnamed.push(payload_type),
+        }
+    }
+    (formats, unnamed)
+}
+
+fn meaning(payload_type: u8, section: &Section<'_>) -> Option<Format> {
+    let maps = section.attributes.iter().filter(|(name, _)| *name == "rtpmap");
+    maps.filter_map(|(_, value)| Format::of_rtpmap(value))
+        .find(|format| format.payload_type == payload_type)
+        .or_else(|| Format::of_static(payload_type))
+}
+
+/// Returns the `fmtp` of a payload type; it may be repeated to the other leg, so it must be harmless.
+fn parameters(payload_type: u8, section: &Section<'_>) -> Option<Box<str>> {
+    let harmless = |value: &&str| {
+        (1..=FMTP_LEN_MAX).contains(&value.len()) && value.bytes().all(|b| matches!(b, 32..=126))
+    };
+    section
+        .attributes
+        .iter()
+        .filter(|(name, _)| *name == "fmtp")
+        .filter_map(|(_, value)| value.trim_start().split_once(' '))
+        .find(|(number, _)| number.parse() == Ok(payload_type))
+        .map(|(_, value)| value.trim())
+        .filter(harmless)
+        .map(Into::into)
+}
