@@ -5,5 +5,7 @@
 
 pub mod cdr;
 pub mod ladder;
+pub mod log;
 pub mod mask;
+pub mod metrics;
 pub mod status;

@@ -1,0 +1,191 @@
+//! How log lines look, and the two that every call has.
+//!
+//! Owns: the format, the names of the identity fields, the wording of a call's two lines.
+//! Never: prints a number in full or a secret.
+//!
+//! Conventions: identity once, in the span (`call leg trunk sip_call_id rule aor flow`); values as
+//! fields; a message of at most four words. ERROR: we are broken. WARN: worth waking someone. INFO:
+//! one line at a call's start, one at its end, one per trunk state change. DEBUG: transitions. TRACE:
+//! packets.
+
+use super::{cdr::Cdr, cdr::Direction, mask::Number};
+use crate::ids::{CallId, Flow, LegId};
+use tracing::{Span, info, info_span};
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt,
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For people at a terminal: the same in colour.
+    Colour,
+    /// For machines: an object a line.
+    Json,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter is not one.
+    #[error(
+        "`{filter}` is not a log level: use error, warn, info, debug, trace, or `tandem=debug`"
+    )]
+    Filter {
+        /// As given.
+        filter: Box<str>,
+    },
+    /// It was set up before.
+    #[error("logging was set up twice")]
+    Twice(#[from] TryInitError),
+}
+
+/// Starts writing log lines to standard error.
+///
+/// `filter` is a level (`info`) or directives (`tandem::media=trace,warn`). The caller takes it from
+/// the environment where that overrides the configuration.
+pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
+    let filter = parse_filter(filter)?;
+    let registry = tracing_subscriber::registry().with(layer(format, std::io::stderr));
+    Ok(registry.with(filter).try_init()?)
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(filter).map_err(|_| LogError::Filter { filter: filter.into() })
+}
+
+fn layer<S, W>(format: Format, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(writer).with_target(false);
+    match format {
+        Format::Text => lines.with_ansi(false).boxed(),
+        Format::Colour => lines.with_ansi(true).boxed(),
+        Format::Json => {
+            let lines = lines.with_ansi(false).json().flatten_event(true);
+            lines.with_current_span(false).with_span_list(true).boxed()
+        }
+    }
+}
+
+/// Opens the span in which everything about one call is logged.
+pub fn call_span(call: CallId) -> Span {
+    info_span!("call", %call, rule = tracing::field::Empty, trunk = tracing::field::Empty)
+}
+
+/// Opens the span in which everything about one leg is logged, inside its call's.
+pub fn leg_span(leg: LegId, sip_call_id: &str, flow: Flow) -> Span {
+    info_span!("leg", %leg, sip_call_id, %flow)
+}
+
+/// Opens the span in which everything about one trunk is logged.
+pub fn trunk_span(trunk: &str) -> Span {
+    info_span!("trunk", trunk)
+}
+
+/// Opens the span in which everything about one registration is logged.
+pub fn registration_span(aor: &str, flow: Flow) -> Span {
+    info_span!("registration", aor = %Number(aor), %flow)
+}
+
+/// Writes the line at a call's start, inside its span.
+pub fn call_started(direction: Direction, from: &str, dialled: &str) {
+    let (from, dialled) = (Number(from), Number(dialled));
+    info!(direction = direction.word(), %from, %dialled, "call started");
+}
+
+/// Writes the line at a call's end, inside its span. A call that failed says why and what to do.
+pub fn call_ended(cdr: &Cdr) {
+    let (outcome, status) = (cdr.outcome().word(), cdr.ending.status);
+    let (by, talk_ms) = (cdr.ending.by.word(), cdr.times.talk_ms());
+    let (from, to) = (&cdr.caller.number, &cdr.callee.number);
+    let q850 = cdr.ending.q850;
+    match &cdr.ending.why {
+        None => info!(outcome, status, by, q850, talk_ms, %from, %to, "call ended"),
+        Some(why) => info!(outcome, status, by, q850, talk_ms, %from, %to, %why, "call ended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{ShardId, Transport},
+        observe::cdr::tests::{answered, refused},
+    };
+    use std::{
+        io::{self, Write},
+        sync::mpsc::{SyncSender, sync_channel},
+    };
+
+    /// Where a test's lines go.
+    #[derive(Clone)]
+    struct Sink(SyncSender<Vec<u8>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.try_send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(format: Format, filter: &str, log: impl FnOnce()) -> String {
+        let (sender, lines) = sync_channel(100);
+        let sink = Sink(sender);
+        let layer = layer(format, move || sink.clone());
+        let subscriber =
+            tracing_subscriber::registry().with(layer).with(parse_filter(filter).unwrap());
+        tracing::subscriber::with_default(subscriber, log);
+        String::from_utf8(lines.try_iter().flatten().collect()).unwrap()
+    }
+
+    fn one_call(cdr: &Cdr) {
+        let _call = call_span(cdr.call).entered();
+        Span::current().record("rule", "internal[2]");
+        call_started(cdr.direction, "1001", "(415) 555-0199");
+        let remote = "192.0.2.1:5060".parse().unwrap();
+        let flow = Flow { transport: Transport::Udp, local: remote, remote };
+        let _leg = leg_span(LegId::new(ShardId(0), 1), "a@b", flow).entered();
+        call_ended(cdr);
+    }
+
+    #[test]
+    fn a_call_has_two_lines_and_neither_tells_a_number() {
+        for format in [Format::Text, Format::Json] {
+            let lines = written(format, "info", || one_call(&answered(42)));
+            assert_eq!(lines.lines().count(), 2, "{lines}");
+            for leak in ["5550199", "555-0199", "7756187988"] {
+                assert!(!lines.contains(leak), "{lines}");
+            }
+            for fact in ["c00-2a", "internal[2]", "outbound", "+1415****199", "call ended"] {
+                assert!(lines.contains(fact), "{fact}\n{lines}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_call_says_why_and_what_to_do() {
+        let lines = written(Format::Text, "info", || one_call(&refused(1)));
+        let sentence = "T001: the carrier does not let us call from +1775****988 (help: set";
+        assert!(lines.contains(sentence), "{lines}");
+    }
+
+    #[test]
+    fn the_filter_filters_and_its_mistakes_are_told() {
+        assert_eq!(written(Format::Text, "warn", || one_call(&answered(1))), "");
+        let mistake = parse_filter("tandem=loud").unwrap_err().to_string();
+        assert!(mistake.contains("`tandem=loud`"), "{mistake}");
+    }
+}
