@@ -1,0 +1,221 @@
+//! Whether a phone is who it says it is: digest, the server's side (RFC 3261 22, RFC 7616, RFC 8760).
+//!
+//! Owns: challenges, their nonces, the comparison of names.
+//! Never: keeps a password, tells an unknown user from a wrong password, or authenticates a carrier.
+//!
+//! Three choices, each what phones in the field cope with best:
+//! * Every challenge is a 401 with WWW-Authenticate, for calls too: towards a phone we are the UAS of
+//!   its request (RFC 3261 22.2), not a proxy.
+//! * A wrong password is answered like none, with a fresh 401 that is not stale. Phones then ask
+//!   their user or give up by themselves (22.3); after a 403 many never try again. Whoever counts
+//!   failures has [`Reason::Wrong`].
+//! * SHA-256 is offered before MD5, on lines of their own (RFC 8760 2.3), always both: an offer that
+//!   depended on the user would tell who exists.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+
+use super::nonce::Nonces;
+use crate::{
+    ids::Entropy,
+    sip::{
+        HeaderName, Message, Method, NameAddr, Uri,
+        digest::{self, Algorithm, Challenge, Credentials},
+    },
+};
+use std::time::{Duration, SystemTime};
+
+/// How long a nonce is good for, where the configuration says nothing else.
+pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
+/// What is offered, in this order.
+const OFFERED: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
+/// Stands in for the password of a user who does not exist.
+const NOBODYS_PASSWORD: &str = "nobody";
+
+/// What is known of a user's password.
+#[derive(Clone, Debug)]
+pub enum Known<'u> {
+    /// The password itself.
+    Password(&'u str),
+    /// Its hashes with user and realm ([`digest::ha1`]).
+    Ha1(&'u [(Algorithm, Box<str>)]),
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It comes from this user.
+    Ok(Box<str>),
+    /// Answer 401 with these values of WWW-Authenticate, each on a line of its own.
+    Challenge {
+        /// The strongest algorithm first.
+        values: Vec<String>,
+        /// Why the request did not do.
+        reason: Reason,
+    },
+    /// Answer with this status; another attempt would not help.
+    Refuse {
+        /// 400 or 403.
+        status: u16,
+        /// The reason phrase.
+        reason: &'static str,
+    },
+}
+
+/// Why somebody is challenged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// No credentials for our realm, as in every first request.
+    Missing,
+    /// The password is right, but the nonce was too old, not ours or used before: `stale=true`.
+    Stale,
+    /// The password is wrong, or there is no such user.
+    Wrong,
+}
+
+/// Challenges phones and checks their answers, for one shard.
+#[derive(Debug)]
+pub struct Authenticator {
+    realm: Box<str>,
+    nonces: Nonces,
+    entropy: Entropy,
+}
+
+impl Authenticator {
+    /// Creates it with secrets of its own. The realm loses characters that need escapes.
+    pub fn new(realm: &str, lifetime: Duration, mut entropy: Entropy) -> Self {
+        let is_plain = |c: &char| !c.is_control() && !matches!(c, '"' | '\\');
+        let realm: String = realm.chars().filter(is_plain).collect();
+        Self { realm: realm.into(), nonces: Nonces::new(lifetime, &mut entropy), entropy }
+    }
+
+    /// Returns whose passwords are meant.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// Checks who sent a request, and that it speaks for nobody else. `users` knows passwords by
+    /// user name. The time taken does not tell whether a user exists.
+    pub fn check<'u>(
+        &mut self,
+        request: &Message,
+        users: impl Fn(&str) -> Option<Known<'u>>,
+        wall: SystemTime,
+    ) -> Verdict {
+        let Some(credentials) = self.credentials(request) else {
+            return self.challenge(Reason::Missing, wall);
+        };
+        let ha1 = self.ha1(&credentials, users(&credentials.username));
+        let is_right = digest::verify(&credentials, &ha1.text, request.method_token());
+        if !(is_right && ha1.is_real) {
+            return self.challenge(Reason::Wrong, wall);
+        }
+        // RFC 7616 3.4.6: the answer is to this request, not to one that somebody overheard.
+        if !names_the_same(&credentials.uri, request.uri()) {
+            return Verdict::Refuse { status: 400, reason: "Digest uri Is Not The Request-URI" };
+        }
+        let nc = credentials.nc.filter(|_| credentials.qop.is_some());
+        if !self.nonces.spend(&credentials.nonce, nc, wall) {
+            return self.challenge(Reason::Stale, wall);
+        }
+        identify(request, credentials.username)
+    }
+
+    /// Makes a challenge.
+    pub fn challenge(&mut self, reason: Reason, wall: SystemTime) -> Verdict {
+        let nonce = self.nonces.mint(&mut self.entropy, wall);
+        let challenge = |algorithm| Challenge {
+            realm: self.realm.clone(),
+            nonce: nonce.as_str().into(),
+            opaque: None,
+            algorithm,
+            qop_auth: true,
+            stale: reason == Reason::Stale,
+            proxy: false,
+        };
+        let values = OFFERED.map(|algorithm| challenge(algorithm).to_string()).into();
+        Verdict::Challenge { values, reason }
+    }
+
+    /// Returns the strongest answer to us: there may be some to others, and some to both offers.
+    fn credentials(&self, request: &Message) -> Option<Credentials> {
+        let given = request.credentials(HeaderName::Authorization).into_iter();
+        let ours = given.filter(|c| *c.realm == *self.realm && OFFERED.contains(&c.algorithm));
+        ours.max_by_key(|credentials| credentials.algorithm)
+    }
+
+    /// Hashes once, whatever is known: the password, or a stand-in beside what is stored.
+    fn ha1(&self, credentials: &Credentials, known: Option<Known<'_>>) -> Ha1 {
+        let algorithm = credentials.algorithm;
+        let password = match &known {
+            Some(Known::Password(password)) => password,
+            Some(Known::Ha1(_)) | None => NOBODYS_PASSWORD,
+        };
+        let text = digest::ha1(algorithm, &credentials.username, &self.realm, password);
+        match known {
+            Some(Known::Password(_)) => Ha1 { text, is_real: true },
+            Some(Known::Ha1(stored)) => match stored.iter().find(|(of, _)| *of == algorithm) {
+                Some((_, ha1)) => Ha1 { text: ha1.as_ref().into(), is_real: true },
+                None => Ha1 { text, is_real: false },
+            },
+            None => Ha1 { text, is_real: false },
+        }
+    }
+}
+
+/// What a password is compared by.
+struct Ha1 {
+    text: String,
+    /// Not the stand-in, with which nobody gets in.
+    is_real: bool,
+}
+
+/// Returns whether the request speaks for its sender: a phone registers itself only, and calls as
+/// itself or as nobody (RFC 3323 4.1).
+fn identify(request: &Message, user: Box<str>) -> Verdict {
+    let is =
+        |who: &NameAddr<'_>| who.parsed_uri().is_some_and(|uri| *uri.user_unescaped() == *user);
+    let (from, to) = (request.from(), request.to());
+    let is_registering = request.method() == Method::Register;
+    if is_registering && !is(&to) {
+        return Verdict::Refuse { status: 403, reason: "To Is Not The Authenticated User" };
+    }
+    if !is(&from) && (is_registering || !is_anonymous(&from)) {
+        return Verdict::Refuse { status: 403, reason: "From Is Not The Authenticated User" };
+    }
+    Verdict::Ok(user)
+}
+
+fn is_anonymous(from: &NameAddr<'_>) -> bool {
+    from.parsed_uri().is_some_and(|uri| {
+        uri.host.eq_ignore_ascii_case("anonymous.invalid")
+            && uri.user_unescaped().eq_ignore_ascii_case("anonymous")
+    })
+}
+
+/// Compares the digest's `uri` with the Request-URI: the same user at the same host. Ports and
+/// parameters are for transport, and some phones leave them out of one of the two.
+fn names_the_same(digest_uri: &str, request_uri: &str) -> bool {
+    if digest_uri == request_uri {
+        return true;
+    }
+    match (Uri::parse(digest_uri), Uri::parse(request_uri)) {
+        (Some(a), Some(b)) => {
+            let same_host = match (a.ip(), b.ip()) {
+                (Some(a), Some(b)) => a == b,
+                (None, None) => a.host.eq_ignore_ascii_case(b.host),
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            same_host && a.scheme == b.scheme && a.user_unescaped() == b.user_unescaped()
+        }
+        (None, _) | (_, None) => false,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test's sums are its own")]
+#[path = "auth_tests.rs"]
+mod tests;

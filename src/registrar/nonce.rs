@@ -1,0 +1,202 @@
+//! Nonces that carry their own proof of origin and age (RFC 7616 3.3, 5.4).
+//!
+//! Owns: their form (seconds, 64 random bits, a keyed MAC of 64 bits) and the counts of those in use.
+//! Never: remembers a nonce before somebody has proved a password with it, so strangers cost nothing.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+
+use crate::ids::{Entropy, MintKey};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Hex digits of time and entropy, which the MAC covers.
+const BODY_LEN: usize = 10 + 16;
+/// How far counts may arrive out of order; below that they count as replays.
+const WINDOW: u32 = u64::BITS;
+/// The most nonces in use at a time. The oldest go first, and are stale from then on.
+const IN_USE_MAX: usize = 16_384;
+
+/// When it was made, and 64 random bits: in order of age.
+type Id = (u64, u64);
+
+/// The nonces of one shard. The key is the shard's own: a request replayed under another Call-ID may
+/// reach another shard, which then knows neither the nonce nor its counts, and calls it stale.
+#[derive(Debug)]
+pub(super) struct Nonces {
+    key: MintKey,
+    lifetime: Duration,
+    in_use: BTreeMap<Id, Counts>,
+    /// Forgotten up to here.
+    floor: Option<Id>,
+}
+
+/// Which counts of one nonce were used: bit 0 is the highest one.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    highest: u32,
+    seen: u64,
+}
+
+impl Nonces {
+    pub(super) fn new(lifetime: Duration, entropy: &mut Entropy) -> Self {
+        Self { key: MintKey::draw(entropy), lifetime, in_use: BTreeMap::new(), floor: None }
+    }
+
+    /// Makes a nonce.
+    pub(super) fn mint(&self, entropy: &mut Entropy, wall: SystemTime) -> String {
+        let body = format!("{:010x}{:016x}", seconds(wall), entropy.next_u64());
+        let mac = self.key.hash(&body);
+        format!("{body}{mac:016x}")
+    }
+
+    /// Uses a nonce for the `nc`th time, or once and for all where the client does not count
+    /// (RFC 2069). Returns whether it was ours, young enough, and this count unused.
+    pub(super) fn spend(&mut self, nonce: &str, nc: Option<u32>, wall: SystemTime) -> bool {
+        let now = seconds(wall);
+        self.forget(now);
+        let Some(id) = self.read(nonce).filter(|id| self.is_alive(*id, now)) else { return false };
+        let is_fresh = match (self.in_use.get_mut(&id), nc) {
+            (Some(_), None) | (_, Some(0)) => false,
+            (Some(counts), Some(nc)) => counts.spend(nc),
+            (None, nc) => {
+                self.in_use.insert(id, Counts { highest: nc.unwrap_or(u32::MAX), seen: 1 });
+                true
+            }
+        };
+        if self.in_use.len() > IN_USE_MAX {
+            self.floor = self.in_use.pop_first().map(|(id, _)| id);
+        }
+        is_fresh
+    }
+
+    fn read(&self, nonce: &str) -> Option<Id> {
+        let (body, mac) = nonce.split_at_checked(BODY_LEN)?;
+        if mac != format!("{:016x}", self.key.hash(body)) {
+            return None;
+        }
+        let (made_at, random) = body.split_at_checked(10)?;
+        Some((u64::from_str_radix(made_at, 16).ok()?, u64::from_str_radix(random, 16).ok()?))
+    }
+
+    fn is_alive(&self, id: Id, now: u64) -> bool {
+        let age = now.checked_sub(id.0);
+        age.is_some_and(|age| age <= self.lifetime.as_secs()) && Some(id) > self.floor
+    }
+
+    fn forget(&mut self, now: u64) {
+        while let Some(oldest) = self.in_use.first_entry() {
+            if now.saturating_sub(oldest.key().0) <= self.lifetime.as_secs() {
+                return;
+            }
+            oldest.remove();
+        }
+    }
+}
+
+impl Counts {
+    fn spend(&mut self, nc: u32) -> bool {
+        if let Some(ahead) = nc.checked_sub(self.highest).filter(|ahead| *ahead > 0) {
+            self.seen = self.seen.checked_shl(ahead).unwrap_or(0) | 1;
+            self.highest = nc;
+            return true;
+        }
+        let behind = self.highest.saturating_sub(nc);
+        let Some(bit) = 1_u64.checked_shl(behind).filter(|_| behind < WINDOW) else { return false };
+        let is_fresh = self.seen & bit == 0;
+        self.seen |= bit;
+        is_fresh
+    }
+}
+
+fn seconds(wall: SystemTime) -> u64 {
+    wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test's sums are its own")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_used_once_in_any_order_within_the_window() {
+        let (mut nonces, mut entropy) = nonces(1);
+        let nonce = nonces.mint(&mut entropy, at(0));
+        for (nc, want) in [
+            (1, true),
+            (1, false),
+            (3, true),
+            (2, true),
+            (2, false),
+            (0, false),
+            (66, true),
+            (4, true),
+            (3, false),
+            (2, false),
+            (1000, true),
+            (937, true),
+            (936, false),
+            (u32::MAX, true),
+            (u32::MAX, false),
+        ] {
+            assert_eq!(nonces.spend(&nonce, Some(nc), at(1)), want, "{nc}");
+        }
+    }
+
+    #[test]
+    fn without_a_count_a_nonce_is_good_for_once() {
+        let (mut nonces, mut entropy) = nonces(1);
+        let nonce = nonces.mint(&mut entropy, at(0));
+        assert!(nonces.spend(&nonce, None, at(1)));
+        assert!(!nonces.spend(&nonce, None, at(1)));
+        assert!(!nonces.spend(&nonce, Some(1), at(1)));
+    }
+
+    #[test]
+    fn only_our_own_and_young_ones_count() {
+        let (mut nonces, mut entropy) = nonces(1);
+        let nonce = nonces.mint(&mut entropy, at(100));
+        assert_eq!(nonce.len(), 42);
+        assert!(!nonces.spend(&nonce, Some(1), at(99)), "from the future");
+        assert!(!nonces.spend(&nonce, Some(1), at(401)), "too old");
+        assert!(nonces.spend(&nonce, Some(1), at(400)));
+        let (made_at, rest) = nonce.split_at(10);
+        let forged = format!("{:010x}{rest}", u64::from_str_radix(made_at, 16).unwrap() + 1);
+        let (short, _) = nonce.split_at(41);
+        for other in ["", "abc", &forged, short, &format!("{nonce}0"), &"\u{e9}".repeat(21)] {
+            assert!(!nonces.spend(other, Some(2), at(200)), "{other}");
+        }
+        let (mut others, _) = self::nonces(2);
+        assert!(!others.spend(&nonce, Some(2), at(200)), "another shard's");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_forgotten_is_stale() {
+        let (mut nonces, mut entropy) = nonces(1);
+        let first = nonces.mint(&mut entropy, at(0));
+        assert!(nonces.spend(&first, Some(1), at(0)));
+        for _ in 0..IN_USE_MAX {
+            let nonce = nonces.mint(&mut entropy, at(1));
+            assert!(nonces.spend(&nonce, Some(1), at(1)));
+        }
+        assert_eq!(nonces.in_use.len(), IN_USE_MAX);
+        assert!(!nonces.spend(&first, Some(1), at(1)), "a replay of what was forgotten");
+        assert!(!nonces.spend(&first, Some(2), at(1)));
+        nonces.spend("", Some(1), at(302));
+        assert!(nonces.in_use.is_empty());
+    }
+
+    fn nonces(seed: u64) -> (Nonces, Entropy) {
+        let mut entropy = Entropy::from_u64(seed);
+        (Nonces::new(Duration::from_secs(300), &mut entropy), entropy)
+    }
+
+    fn at(s: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000 + s)
+    }
+}
