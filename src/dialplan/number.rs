@@ -1,0 +1,197 @@
+//! Telephone numbers: what counts as one, and what a dialled string means in a country.
+//!
+//! Owns: the E.164 form, a country's dialling rules (by Google's metadata), masking on `Display`.
+//! Never: decides where a number goes.
+
+use crate::observe::mask;
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat, Region};
+use std::fmt;
+
+/// Fewer digits than this after the country code is a short or emergency number (`112`, `116117`),
+/// which means something only where it was dialled.
+const NATIONAL_DIGITS_MIN: usize = 4;
+
+/// A telephone number in E.164 form. `Display` and `Debug` mask it: `+1415****234`.
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct E164(Box<str>);
+
+impl E164 {
+    /// Reads `+` and 7 to 15 digits; 15 is ITU-T E.164's limit, 7 ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('+')?;
+        let ok = (7..=15).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && !digits.starts_with('0');
+        ok.then(|| Self(text.into()))
+    }
+
+    /// Returns the number in full, for the wire and nowhere else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&mask::Number(&self.0), f)
+    }
+}
+
+impl fmt::Debug for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A country, as the one whose dialling rules apply. Prints as ISO 3166's two letters: `US`.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Country(Region);
+
+impl Country {
+    /// The United States: the default of a node that says nothing.
+    pub const US: Self = Self(Region::US);
+
+    /// Reads two letters, in any case, of a country whose numbering is known.
+    pub fn parse(code: &str) -> Option<Self> {
+        let region = Region::from_code(&code.to_ascii_uppercase()).ok()?;
+        PHONE_NUMBER_UTIL.get_country_code_for_region(region).map(|_| Self(region))
+    }
+
+    /// Returns the country in which a number was given out; `None` for satellite phones and the like.
+    pub fn of(number: &E164) -> Option<Self> {
+        let parsed = PHONE_NUMBER_UTIL.parse(number.expose(), None).ok()?;
+        parsed
+            .get_region_code()
+            .or_else(|| PHONE_NUMBER_UTIL.get_region_for_country_code(parsed.country_code))
+            .and_then(|region| Self::parse(region.as_region_str().as_str()))
+    }
+
+    /// Returns the E.164 form of what somebody in this country dialled: `(415) 555-0199`,
+    /// `020 765 43 21`, `0031 20 ...`, `+31...`; `None` where it has none.
+    ///
+    /// Short and emergency numbers, feature codes (`*97`), extensions and names have none: the
+    /// library would read `112` as a number of every country, so what is too short, or contains
+    /// anything but digits, a leading `+` and separators, never gets to it.
+    pub fn normalise(self, dialled: &str) -> Option<E164> {
+        if !is_dialable(dialled) {
+            return None;
+        }
+        let number = PHONE_NUMBER_UTIL.parse(dialled, Some(self.0)).ok()?;
+        if is_complete(&number) {
+            E164::parse(&number.format_as(PhoneNumberFormat::E164))
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_region_str().as_str())
+    }
+}
+
+impl fmt::Debug for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Loads the numbering of the world (some 10 ms), so that the first call need not wait for it.
+pub fn warm() {
+    let _ = Country::US.normalise("+14155550199");
+}
+
+/// Returns whether `dialled` can be a telephone number at all.
+fn is_dialable(dialled: &str) -> bool {
+    let body = dialled.trim();
+    let body = body.strip_prefix('+').unwrap_or(body);
+    let digits = body.bytes().filter(u8::is_ascii_digit).count();
+    let others = body.chars().all(|c| c.is_ascii_digit() || " -.()/".contains(c));
+    others && digits >= NATIONAL_DIGITS_MIN
+}
+
+/// Returns whether the number could be called from abroad: its length fits the country's plan (the
+/// plan's finer rules change faster than any copy of them), or a known range says so.
+fn is_complete(number: &PhoneNumber) -> bool {
+    use rlibphonenumber::NumberLengthType::{IsPossible, IsPossibleLocalOnly};
+    match number.is_possible_with_reason() {
+        Ok(IsPossible) => {
+            let national = number.get_national_significant_number();
+            number.is_valid() || national.len() > SHORT_DIGITS_MAX
+        }
+        Ok(IsPossibleLocalOnly) | Err(_) => false,
+    }
+}
+
+/// Up to here a number is complete only if it lies in a known range: `116117` is a service of many
+/// countries whose plans also allow six digits.
+const SHORT_DIGITS_MAX: usize = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_masked_until_exposed() {
+        let number = E164::parse("+14155550234").unwrap();
+        assert_eq!(number.to_string(), "+1415****234");
+        assert_eq!(format!("{number:?}"), "+1415****234");
+        assert_eq!(number.expose(), "+14155550234");
+    }
+
+    #[test]
+    fn what_is_not_e164_is_refused() {
+        for text in
+            ["7756187988", "+", "+123456", "+0123456789", "+1234567890123456", "+1415555x199"]
+        {
+            assert_eq!(E164::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn dialled_strings_become_e164_by_the_country() {
+        for (country, dialled, want) in [
+            ("US", "(415) 555-0199", Some("+14155550199")),
+            ("US", "4155550199", Some("+14155550199")),
+            ("US", "14155550199", Some("+14155550199")),
+            ("US", "+1 415 555 0199", Some("+14155550199")),
+            ("US", "011 31 20 765 43 21", Some("+31207654321")),
+            ("US", "555-0199", None),
+            ("NL", "020 765 43 21", Some("+31207654321")),
+            ("NL", "0031207654321", Some("+31207654321")),
+            ("NL", "+14155550199", Some("+14155550199")),
+            ("DE", "030 901820", Some("+4930901820")),
+            ("GB", "020 7946 0958", Some("+442079460958")),
+        ] {
+            let country = Country::parse(country).unwrap();
+            let got = country.normalise(dialled);
+            assert_eq!(got.as_ref().map(E164::expose), want, "{country} {dialled}");
+        }
+    }
+
+    #[test]
+    fn short_and_emergency_numbers_stay_as_they_are() {
+        for country in ["US", "NL", "DE", "GB", "AT", "AU"] {
+            let country = Country::parse(country).unwrap();
+            for dialled in [
+                "112", "911", "999", "933", "1001", "116117", "*97", "#31#", "alice", "", "+",
+                "1-1-2",
+            ] {
+                assert_eq!(country.normalise(dialled), None, "{country} {dialled}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_knows_its_country() {
+        for (number, want) in
+            [("+17756187988", "US"), ("+31207654321", "NL"), ("+14165550123", "CA")]
+        {
+            let number = E164::parse(number).unwrap();
+            assert_eq!(Country::of(&number).unwrap().to_string(), want);
+        }
+        assert_eq!(Country::parse("XX"), None);
+        assert_eq!(Country::parse("nl").unwrap().to_string(), "NL");
+    }
+}
