@@ -3,6 +3,10 @@
 //! Owns: what is particular to a trunk, in machines that the shard feeds.
 //! Never: sends, reads the clock, or decides where a call goes.
 
+pub mod credentials;
 pub mod health;
+pub mod identity;
 pub mod refusal;
 pub mod source;
+
+pub use credentials::TrunkCredentials;
