@@ -276,7 +276,7 @@ pub fn answer_alone(
 pub fn accept_answer(our_offer: &Description, answer: &Description) -> Result<Agreed, SdpError> {
     let ours = our_offer.audio().ok_or(SdpError::Refused)?;
     let theirs = answer.audio().ok_or(SdpError::Refused)?;
-    if theirs.is_srtp && !ours.is_srtp {
+    if theirs.is_srtp {
         return Err(SdpError::Srtp);
     }
     let unnamed = ours.formats.iter().filter(|f| theirs.unnamed.contains(&f.payload_type));

@@ -469,81 +469,45 @@ mod tests {
         assert_eq!(description.bytes(), lines);
     }
 
-    /// The address, in `c=` of either level, and the directions that follow from it (RFC 3264 8.4).
+    /// The addresses, in `c=` of either level and in RFC 3605's attribute.
     #[test]
-    fn addresses_and_directions() {
-        let session = "v=0\no=- 1 1 IN IP4 x\nc=IN IP4 192.0.2.1\n";
-        for (lines, rtp, rtcp, direction) in [
-            ("m=audio 4000 RTP/AVP 0", "192.0.2.1:4000", "192.0.2.1:4001", "sendrecv"),
-            ("m=audio 4000/2 RTP/AVP 0", "192.0.2.1:4000", "192.0.2.1:4001", "sendrecv"),
-            ("m=audio 65535 RTP/AVP 0", "192.0.2.1:65535", "192.0.2.1:65535", "sendrecv"),
-            (
-                "m=audio 4000 RTP/AVP 0\nc=IN IP4 192.0.2.2",
-                "192.0.2.2:4000",
-                "192.0.2.2:4001",
-                "sendrecv",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\nc=IN IP6 2001:db8::1",
-                "[2001:db8::1]:4000",
-                "[2001:db8::1]:4001",
-                "sendrecv",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\nc=IN IP6 ::ffff:192.0.2.2",
-                "192.0.2.2:4000",
-                "192.0.2.2:4001",
-                "sendrecv",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\nc=IN IP4 0.0.0.0",
-                "0.0.0.0:4000",
-                "0.0.0.0:4001",
-                "sendonly",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\nc=IN IP4 0.0.0.0\na=recvonly",
-                "0.0.0.0:4000",
-                "0.0.0.0:4001",
-                "inactive",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\nc=IN IP6 ::\na=sendonly",
-                "[::]:4000",
-                "[::]:4001",
-                "sendonly",
-            ),
-            ("a=sendonly\nm=audio 4000 RTP/AVP 0", "192.0.2.1:4000", "192.0.2.1:4001", "sendonly"),
-            (
-                "a=sendonly\nm=audio 4000 RTP/AVP 0\na=inactive",
-                "192.0.2.1:4000",
-                "192.0.2.1:4001",
-                "inactive",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\na=rtcp:53020",
-                "192.0.2.1:4000",
-                "192.0.2.1:53020",
-                "sendrecv",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\na=rtcp:53020 IN IP4 192.0.2.7",
-                "192.0.2.1:4000",
-                "192.0.2.7:53020",
-                "sendrecv",
-            ),
-            (
-                "m=audio 4000 RTP/AVP 0\na=rtcp:9 IN IP4 0.0.0.0",
-                "192.0.2.1:4000",
-                "192.0.2.1:4001",
-                "sendrecv",
-            ),
-            ("m=audio 4000 RTP/AVP 0\na=rtcp:0", "192.0.2.1:4000", "192.0.2.1:4001", "sendrecv"),
+    fn addresses() {
+        for (lines, rtp, rtcp) in [
+            ("m=audio 4000 RTP/AVP 0", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("m=audio 4000/2 RTP/AVP 0", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("m=audio 65535 RTP/AVP 0", "192.0.2.1:65535", "192.0.2.1:65535"),
+            ("AUDIO\nc=IN IP4 192.0.2.2", "192.0.2.2:4000", "192.0.2.2:4001"),
+            ("AUDIO\nc=IN IP6 2001:db8::1", "[2001:db8::1]:4000", "[2001:db8::1]:4001"),
+            ("AUDIO\nc=IN IP6 ::ffff:192.0.2.2", "192.0.2.2:4000", "192.0.2.2:4001"),
+            ("AUDIO\nm=video 1 RTP/AVP 31\nc=IN IP4 192.0.2.2", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("AUDIO\na=rtcp:53020", "192.0.2.1:4000", "192.0.2.1:53020"),
+            ("AUDIO\na=rtcp:53020 IN IP4 192.0.2.7", "192.0.2.1:4000", "192.0.2.7:53020"),
+            ("AUDIO\na=rtcp:9 IN IP4 0.0.0.0", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("AUDIO\na=rtcp:0", "192.0.2.1:4000", "192.0.2.1:4001"),
         ] {
-            let description = parse(&format!("{session}{lines}\n")).unwrap();
-            let audio = description.audio().unwrap();
-            let got = (audio.rtp.to_string(), audio.rtcp.to_string(), audio.direction.attribute());
-            assert_eq!(got, (rtp.into(), rtcp.into(), direction), "{lines}");
+            let audio = audio(lines);
+            let got = (audio.rtp.to_string(), audio.rtcp.to_string());
+            assert_eq!(got, (rtp.into(), rtcp.into()), "{lines}");
+        }
+    }
+
+    /// The attribute of either level, and the address (RFC 3264 8.4).
+    #[test]
+    fn directions() {
+        for (lines, want) in [
+            ("AUDIO", "sendrecv"),
+            ("AUDIO\na=recvonly", "recvonly"),
+            ("AUDIO\na=inactive ", "inactive"),
+            ("AUDIO\na=SENDONLY", "sendrecv"),
+            ("a=sendonly\nAUDIO", "sendonly"),
+            ("a=sendonly\nAUDIO\na=inactive", "inactive"),
+            ("a=sendonly\nAUDIO\na=sendrecv", "sendrecv"),
+            ("AUDIO\nm=video 1 RTP/AVP 31\na=inactive", "sendrecv"),
+            ("AUDIO\nc=IN IP4 0.0.0.0", "sendonly"),
+            ("AUDIO\nc=IN IP4 0.0.0.0\na=recvonly", "inactive"),
+            ("AUDIO\nc=IN IP6 ::\na=sendonly", "sendonly"),
+        ] {
+            assert_eq!(audio(lines).direction.attribute(), want, "{lines}");
         }
     }
 
@@ -579,11 +543,7 @@ mod tests {
             ("63 0\na=rtpmap:63 red/48000/2\na=fmtp:63 96/96", "0 PCMU/8000", ""),
             ("96\na=rtpmap:96 telephone-event/8000", "96 telephone-event/8000", ""),
         ] {
-            let text = format!(
-                "v=0\no=- 1 1 IN IP4 x\nc=IN IP4 192.0.2.1\nm=audio 4000 RTP/AVP {lines}\n"
-            );
-            let description = parse(&text).unwrap();
-            let audio = description.audio().unwrap();
+            let audio = audio(&format!("m=audio 4000 RTP/AVP {lines}"));
             let got = audio.formats.iter().map(|f| format!("{} {f}", f.payload_type));
             assert_eq!(got.collect::<Vec<_>>().join(" "), want, "{lines}");
             let got = audio.unnamed.iter().map(ToString::to_string);
@@ -602,13 +562,8 @@ mod tests {
             ("", None),
             (&long, None),
         ] {
-            let text = format!(
-                "v=0\no=- 1 1 IN IP4 x\nc=IN IP4 192.0.2.1\nm=audio 4000 RTP/AVP 18\n\
-                 a=fmtp:1 x\na=fmtp:18 {value}\n"
-            );
-            let description = parse(&text).unwrap();
-            let fmtp = description.audio().unwrap().formats[0].fmtp.clone();
-            assert_eq!(fmtp.as_deref(), want, "{value:?}");
+            let lines = format!("m=audio 4000 RTP/AVP 18\na=fmtp:1 x\na=fmtp:18 {value}");
+            assert_eq!(audio(&lines).formats[0].fmtp.as_deref(), want, "{value:?}");
         }
     }
 
@@ -639,8 +594,7 @@ mod tests {
             (format!("{session}{}", "a=x\n".repeat(LINES_MAX)), SdpError::TooLarge),
             (format!("{session}a={}", "x".repeat(LEN_MAX)), SdpError::TooLarge),
         ] {
-            let shown = &text[..text.len().min(80)];
-            assert_eq!(parse(&text).err(), Some(want), "{shown:?}");
+            assert_eq!(parse(&text).err(), Some(want), "{text:.80}");
         }
     }
 
@@ -676,6 +630,12 @@ mod tests {
             assert_eq!(twilio.same_except_origin(&other), same_lines, "{from} to {to}");
             assert_eq!(twilio.same_media(&other), same_media, "{from} to {to}");
         }
+    }
+
+    fn audio(lines: &str) -> Audio {
+        let lines = lines.replace("AUDIO", "m=audio 4000 RTP/AVP 0");
+        let text = format!("v=0\no=- 1 1 IN IP4 x\nc=IN IP4 192.0.2.1\n{lines}\n");
+        parse(&text).unwrap().audio().unwrap().clone()
     }
 
     fn parse(text: &str) -> Result<Description, SdpError> {

@@ -84,6 +84,15 @@ fn dtmf_comfort_noise_and_parameters_cross() {
          forth  8>8 96>96 97>97 98>98
          back   8>8 96>96 97>97 98>98",
     );
+    // The same without the fitting events first.
+    let leg = answer_alone(&describe(&format!("8 97 98\n{events}")), &phone, &mut local());
+    assert_eq!(leg.unwrap().1.dtmf.map(|event| event.payload_type), Some(98));
+    let (_, leg, ..) = settle(
+        &describe(&format!("96 8 98 97\n{events}")),
+        &phone,
+        &describe(&format!("96 8 98 97\n{events}")),
+    );
+    assert_eq!(leg.dtmf.map(|event| event.payload_type), Some(97));
     // Events of the wrong rate alone beside Opus: careless, but seen.
     exchange(
         "96 98\na=rtpmap:96 opus/48000/2\na=rtpmap:98 telephone-event/8000\n",
@@ -205,6 +214,25 @@ fn what_a_leg_agreed_on_is_complete() {
     assert_eq!(agreed.incoming(101).map(|f| f.codec.clone()), Some(Codec::TelephoneEvent));
     assert_eq!(agreed.ptime_ms, 30, "within what it takes");
     assert!(agreed.hears_dtmf());
+}
+
+#[test]
+fn the_packet_time_is_what_a_leg_takes() {
+    for (lines, want) in [
+        ("", 20),
+        ("a=ptime:30", 30),
+        ("a=ptime:40\na=maxptime:30", 30),
+        ("a=maxptime:10", 10),
+        ("a=maxptime:60", 20),
+        ("a=ptime:0\na=maxptime:201", 20),
+        ("a=ptime:x", 20),
+    ] {
+        let offer = describe(&format!("0\n{lines}"));
+        let (answer, agreed) = answer_alone(&offer, &policy(), &mut local()).unwrap();
+        assert_eq!(agreed.ptime_ms, want, "{lines}");
+        let said = Description::parse(answer).unwrap().audio().unwrap().ptime_ms;
+        assert_eq!(said, Some(want), "{lines}");
+    }
 }
 
 /// The PBX is the far end: G.711 only, in the caller's order.
@@ -395,7 +423,7 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn apply(bytes: &mut Vec<u8>, at: usize, edit: &Edit) {
-    let end = |len: usize| bytes.len().min(at + len);
+    let end = |len: usize| bytes.len().min(at.saturating_add(len));
     match edit {
         Edit::Put(byte) => {
             if let Some(place) = bytes.get_mut(at) {
