@@ -1,1 +1,294 @@
-//! Dialogs and the INVITE usage on them (RFC 3261 12 to 15).
+//! Dialogs (RFC 3261 12) and the small machines of the INVITE usage on them.
+//!
+//! Owns: a dialog's identity, its sequence numbers, its frozen route set and where its requests go.
+//! Never: starts a transaction, reads a clock or looks into a body.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects
+)]
+
+mod acks;
+mod modify;
+mod reliable;
+mod session_timer;
+mod success;
+
+pub use acks::Acks;
+pub use modify::{Glare, Modify, RefuseOffer};
+pub use reliable::{PrackOutcome, ReliableReceiver, ReliableSender, Resend};
+pub use session_timer::{Due, Refresher, SessionTimer, Wanted};
+pub use success::{Success, SuccessDue};
+
+use crate::{
+    ids::{Flow, Transport},
+    sip::{Builder, HeaderName, Message, Method, NameAddr, Uri},
+};
+use std::net::{IpAddr, SocketAddr};
+
+/// How requests inside a dialog find the peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// Back over the flow it speaks from: phones, which may sit behind a NAT.
+    Flow,
+    /// By route set and remote target (RFC 3261 12.2.1.1), where those can be reached at all.
+    Target,
+}
+
+/// What of a request places it in its dialog (RFC 3261 12.2.2).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    /// The next one.
+    InOrder,
+    /// Its CSeq is lower than one already seen.
+    Stale,
+}
+
+/// One dialog, early or confirmed.
+#[derive(Clone, Debug)]
+pub struct Dialog {
+    /// The Call-ID header's value.
+    pub call_id: Box<str>,
+    /// Our tag. It names our shard.
+    pub local_tag: Box<str>,
+    /// The peer's tag; empty where an RFC 2543 peer sent none.
+    pub remote_tag: Box<str>,
+    /// The From value of our requests, without the tag.
+    pub local: Box<[u8]>,
+    /// The To value of our requests, without the tag.
+    pub remote: Box<[u8]>,
+    local_cseq: u32,
+    remote_cseq: Option<u32>,
+    route_set: Vec<Box<str>>,
+    remote_target: Box<str>,
+    flow: Flow,
+    reach: Reach,
+}
+
+impl Dialog {
+    /// Creates the dialog of an INVITE that we received (RFC 3261 12.1.1).
+    ///
+    /// Returns `None` where it names no usable Contact: nothing could be sent to such a peer.
+    pub fn from_invite(
+        invite: &Message,
+        local_tag: &str,
+        flow: Flow,
+        reach: Reach,
+    ) -> Option<Self> {
+        Some(Self {
+            call_id: invite.call_id().into(),
+            local_tag: local_tag.into(),
+            remote_tag: invite.from_tag().unwrap_or("").into(),
+            local: without_tag(&invite.to()),
+            remote: without_tag(&invite.from()),
+            local_cseq: 0,
+            remote_cseq: Some(invite.cseq().number),
+            route_set: record_route(invite),
+            remote_target: contact_uri(invite)?,
+            flow,
+            reach,
+        })
+    }
+
+    /// Creates the dialog that a 101-299 response to our INVITE makes (RFC 3261 12.1.2).
+    ///
+    /// A response without Contact keeps the Request-URI as remote target.
+    pub fn from_response(invite: &Message, response: &Message, flow: Flow, reach: Reach) -> Self {
+        let mut route_set = record_route(response);
+        route_set.reverse();
+        Self {
+            call_id: invite.call_id().into(),
+            local_tag: invite.from_tag().unwrap_or("").into(),
+            remote_tag: response.to_tag().unwrap_or("").into(),
+            local: without_tag(&invite.from()),
+            remote: without_tag(&invite.to()),
+            local_cseq: invite.cseq().number,
+            remote_cseq: None,
+            route_set,
+            remote_target: contact_uri(response).unwrap_or_else(|| invite.uri().into()),
+            flow,
+            reach,
+        }
+    }
+
+    /// Returns whether a message with this Call-ID and peer's tag belongs here.
+    pub fn is(&self, call_id: &str, remote_tag: &str) -> bool {
+        *self.call_id == *call_id && *self.remote_tag == *remote_tag
+    }
+
+    /// Checks and notes the CSeq of a request from the peer (RFC 3261 12.2.2).
+    pub fn note_request(&mut self, request: &Message, flow: Flow) -> Order {
+        let number = request.cseq().number;
+        if self.remote_cseq.is_some_and(|last| number <= last) {
+            return Order::Stale;
+        }
+        self.remote_cseq = Some(number);
+        if self.reach == Reach::Flow {
+            self.flow = flow;
+        }
+        Order::InOrder
+    }
+
+    /// Takes the peer's new Contact from a target refresh (RFC 3261 12.2). The route set stays.
+    pub fn refresh_target(&mut self, message: &Message) {
+        if let Some(target) = contact_uri(message) {
+            self.remote_target = target;
+        }
+    }
+
+    /// Raises our CSeq above one that another dialog of the same INVITE has used.
+    pub fn raise_cseq(&mut self, at_least: u32) {
+        self.local_cseq = self.local_cseq.max(at_least);
+    }
+
+    /// Returns our last CSeq number.
+    pub fn local_cseq(&self) -> u32 {
+        self.local_cseq
+    }
+
+    /// Returns the peer's Contact, as it wrote it.
+    pub fn remote_target(&self) -> &str {
+        &self.remote_target
+    }
+
+    /// Returns where the next request goes.
+    pub fn flow(&self) -> Flow {
+        match self.reach {
+            Reach::Flow => self.flow,
+            Reach::Target => self.next_hop().unwrap_or(self.flow),
+        }
+    }
+
+    /// Starts a request inside the dialog, with the next CSeq. Via and Contact are the caller's.
+    pub fn request(&mut self, method: Method, via: &str) -> Builder {
+        self.local_cseq = self.local_cseq.saturating_add(1);
+        self.build(method, self.local_cseq, via)
+    }
+
+    /// Starts the ACK of a 2xx to the INVITE with this CSeq number (RFC 3261 13.2.2.4).
+    pub fn ack(&self, cseq: u32, via: &str) -> Builder {
+        self.build(Method::Ack, cseq, via)
+    }
+
+    fn build(&self, method: Method, cseq: u32, via: &str) -> Builder {
+        let (uri, routes) = self.request_uri_and_routes();
+        let mut builder = Builder::request(method.as_str(), uri);
+        builder.header(HeaderName::Via, via);
+        for route in routes {
+            builder.header(HeaderName::Route, route);
+        }
+        builder.header(HeaderName::MaxForwards, 70);
+        builder.raw_header("From", &with_tag(&self.local, &self.local_tag));
+        builder.raw_header("To", &with_tag(&self.remote, &self.remote_tag));
+        builder.header(HeaderName::CallId, &self.call_id);
+        builder.header(HeaderName::CSeq, format_args!("{cseq} {}", method.as_str()));
+        builder
+    }
+
+    /// Loose routing keeps the target in the Request-URI; a strict router wants its own address
+    /// there and the target at the end (RFC 3261 12.2.1.1).
+    fn request_uri_and_routes(&self) -> (&str, Vec<String>) {
+        let bracketed = |uri: &str| format!("<{uri}>");
+        match self.route_set.split_first() {
+            None => (&self.remote_target, vec![]),
+            Some((first, _)) if is_loose(first) => {
+                (&self.remote_target, self.route_set.iter().map(|r| bracketed(r)).collect())
+            }
+            Some((first, rest)) => {
+                let target = bracketed(&self.remote_target);
+                (first, rest.iter().map(|r| bracketed(r)).chain([target]).collect())
+            }
+        }
+    }
+
+    /// Reads an address from the first route or the target, unless it is one that only the peer's
+    /// own network can reach, or the connection we already have leads there.
+    fn next_hop(&self) -> Option<Flow> {
+        let first = self.route_set.first().unwrap_or(&self.remote_target);
+        let uri = Uri::parse(first)?;
+        let ip = uri.ip()?;
+        let transport = uri.transport().unwrap_or(Transport::Udp);
+        if ip == self.flow.remote.ip()
+            && transport.is_reliable()
+            && transport == self.flow.transport
+        {
+            return None;
+        }
+        if ip != self.flow.remote.ip() && !is_global(ip) {
+            return None;
+        }
+        let remote = SocketAddr::new(ip, uri.port.unwrap_or(5060));
+        // The listener of another transport has another address: only the shell's routing knows.
+        (transport == self.flow.transport).then_some(Flow { remote, ..self.flow })
+    }
+}
+
+/// Returns whether the whole internet could reach this address.
+pub fn is_global(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
+                || v4.is_multicast()
+                || shared)
+        }
+        IpAddr::V6(v6) => {
+            let first = v6.segments().first().copied().unwrap_or(0);
+            let local = first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80;
+            !(v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || local)
+        }
+    }
+}
+
+/// Returns the URI of the first Contact, as written.
+pub fn contact_uri(message: &Message) -> Option<Box<str>> {
+    let value = message.values(HeaderName::Contact).next()?;
+    let contact = NameAddr::parse(&value)?;
+    contact.parsed_uri()?;
+    Some(contact.uri.into())
+}
+
+fn record_route(message: &Message) -> Vec<Box<str>> {
+    message
+        .values(HeaderName::RecordRoute)
+        .filter_map(|value| Some(NameAddr::parse(&value)?.uri.into()))
+        .collect()
+}
+
+fn is_loose(uri: &str) -> bool {
+    Uri::parse(uri).is_some_and(|uri| uri.params.has("lr"))
+}
+
+/// Rewrites a From or To value as `display <uri>` with its parameters, less the tag.
+fn without_tag(value: &NameAddr<'_>) -> Box<[u8]> {
+    let mut out = vec![];
+    if let Some(display) = &value.display {
+        out.push(b'"');
+        for byte in display.iter() {
+            if matches!(byte, b'"' | b'\\') {
+                out.push(b'\\');
+            }
+            out.push(*byte);
+        }
+        out.extend_from_slice(b"\" ");
+    }
+    out.push(b'<');
+    out.extend_from_slice(value.uri.as_bytes());
+    out.push(b'>');
+    out.into()
+}
+
+fn with_tag(value: &[u8], tag: &str) -> Vec<u8> {
+    let mut out = value.to_vec();
+    if !tag.is_empty() {
+        out.extend_from_slice(b";tag=");
+        out.extend_from_slice(tag.as_bytes());
+    }
+    out
+}

@@ -41,7 +41,12 @@ pub enum Known<'u> {
     /// The password itself.
     Password(&'u str),
     /// Its hashes with user and realm ([`digest::ha1`]).
-    Ha1(&'u [(Algorithm, Box<str>)]),
+    Ha1 {
+        /// By MD5.
+        md5: Option<&'u str>,
+        /// By SHA-256.
+        sha256: Option<&'u str>,
+    },
 }
 
 /// What to do with a request.
@@ -87,9 +92,12 @@ pub struct Authenticator {
 impl Authenticator {
     /// Creates it with secrets of its own. The realm loses characters that need escapes.
     pub fn new(realm: &str, lifetime: Duration, mut entropy: Entropy) -> Self {
-        let is_plain = |c: &char| !c.is_control() && !matches!(c, '"' | '\\');
-        let realm: String = realm.chars().filter(is_plain).collect();
-        Self { realm: realm.into(), nonces: Nonces::new(lifetime, &mut entropy), entropy }
+        Self { realm: plain(realm), nonces: Nonces::new(lifetime, &mut entropy), entropy }
+    }
+
+    /// Speaks for another realm from now on; nonces stay good.
+    pub fn set_realm(&mut self, realm: &str) {
+        self.realm = plain(realm);
     }
 
     /// Returns whose passwords are meant.
@@ -152,18 +160,31 @@ impl Authenticator {
         let algorithm = credentials.algorithm;
         let password = match &known {
             Some(Known::Password(password)) => password,
-            Some(Known::Ha1(_)) | None => NOBODYS_PASSWORD,
+            Some(Known::Ha1 { .. }) | None => NOBODYS_PASSWORD,
         };
         let text = digest::ha1(algorithm, &credentials.username, &self.realm, password);
         match known {
             Some(Known::Password(_)) => Ha1 { text, is_real: true },
-            Some(Known::Ha1(stored)) => match stored.iter().find(|(of, _)| *of == algorithm) {
-                Some((_, ha1)) => Ha1 { text: ha1.as_ref().into(), is_real: true },
-                None => Ha1 { text, is_real: false },
-            },
+            Some(Known::Ha1 { md5, sha256 }) => {
+                let stored = match algorithm {
+                    Algorithm::Md5 => md5,
+                    Algorithm::Sha256 => sha256,
+                    Algorithm::Sha512_256 => None,
+                };
+                match stored {
+                    Some(ha1) => Ha1 { text: ha1.into(), is_real: true },
+                    None => Ha1 { text, is_real: false },
+                }
+            }
             None => Ha1 { text, is_real: false },
         }
     }
+}
+
+/// The realm stands in a quoted string that not every phone unescapes.
+fn plain(realm: &str) -> Box<str> {
+    let is_plain = |c: &char| !c.is_control() && !matches!(c, '"' | '\\');
+    realm.chars().filter(is_plain).collect::<String>().into()
 }
 
 /// What a password is compared by.

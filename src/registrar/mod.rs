@@ -9,6 +9,6 @@ pub mod location;
 mod nonce;
 pub mod register;
 
-pub use auth::{Authenticator, Known, Verdict};
+pub use auth::{Authenticator, Known, Reason, Verdict};
 pub use location::{Binding, Location};
 pub use register::{Policy, RegisterEvent, Reply, handle_register};

@@ -244,10 +244,11 @@ pub fn answer_from(
             chosen.push(Chosen { offered: found.clone(), fmtp });
         }
     }
-    let event_fmtp = other.sendable().find(|format| format.is_event()).map(events_of);
+    let events = other.sendable().find(|format| format.is_event());
+    let fmtp = events.and_then(|event| event.fmtp.clone());
     let allowed = other.direction.reversed();
     let ptime_ms = Some(other.ptime_ms);
-    answer(offer, audio, Answer { chosen, event_fmtp, allowed, ptime_ms }, local)
+    answer(offer, audio, Answer { chosen, event_fmtp: fmtp, allowed, ptime_ms }, local)
 }
 
 /// Answers an offer when we are the far end ourselves: a prompt, an echo. Only G.711 will do.
@@ -276,7 +277,7 @@ pub fn answer_alone(
 pub fn accept_answer(our_offer: &Description, answer: &Description) -> Result<Agreed, SdpError> {
     let ours = our_offer.audio().ok_or(SdpError::Refused)?;
     let theirs = answer.audio().ok_or(SdpError::Refused)?;
-    if theirs.is_srtp {
+    if theirs.is_srtp && !ours.is_srtp {
         return Err(SdpError::Srtp);
     }
     let unnamed = ours.formats.iter().filter(|f| theirs.unnamed.contains(&f.payload_type));
@@ -360,12 +361,8 @@ fn offerable(theirs: &[Format], policy: &Policy) -> Result<Vec<Format>, NoCommon
         let number = free_number(&formats, TELEPHONE_EVENT);
         formats.extend(number.map(|number| Format::telephone_event(number, NARROWBAND)));
     }
-    for format in &mut formats {
-        format.fmtp = match &format.codec {
-            Codec::Pcmu | Codec::Pcma => None,
-            Codec::TelephoneEvent => Some(events_of(format)),
-            Codec::Other(_) => format.fmtp.take(),
-        };
+    for format in formats.iter_mut().filter(|format| format.codec.is_g711()) {
+        format.fmtp = None;
     }
     Ok(formats)
 }
@@ -412,11 +409,6 @@ fn fitting_events(offered: &[Format], chosen: &[Chosen]) -> Vec<Format> {
         fitting.extend(offered.iter().find(|format| format.is_event()).cloned());
     }
     fitting
-}
-
-/// Returns which telephone events a side takes; 0-15 where it does not say (RFC 4733 2.4.1).
-fn events_of(format: &Format) -> Box<str> {
-    format.fmtp.clone().unwrap_or_else(|| "0-15".into())
 }
 
 /// Returns the packet time that a side asks for, within what it takes at most.

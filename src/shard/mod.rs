@@ -1,7 +1,538 @@
-//! A shard: everything that happens to some of the calls, without I/O.
+//! A shard: everything that happens to some of the calls, in one thread, without I/O.
+//!
+//! Owns: its transactions, calls, nonces and trunks' state; the order in which things happen.
+//! Never: reads a clock, opens a socket or waits; it is told, and answers with [`Output`]s.
+//!
+//! The contract: after each `handle_*` drain [`Shard::poll_output`], then sleep until
+//! [`Shard::poll_timeout`].
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used)]
+
+mod admission;
+mod invite;
 mod key;
-pub use crate::{
-    ids::{Mint, MintKey},
-    timers::Timers,
-};
+mod ladders;
+mod register;
+mod report;
+mod trunks;
+
 pub use key::shard_of;
+
+use crate::{
+    call::{Ask, By, Call, Effect, Ender, Owner, Record, ResolveFor, Wire, trunk_address},
+    config::Config,
+    dialog::Acks,
+    ids::{CallId, Entropy, Flow, LegId, Mint, MintKey, ShardId},
+    media,
+    observe::metrics,
+    registrar::{Authenticator, Location, auth::NONCE_LIFETIME},
+    sip::{Message, Method, ParseError},
+    timers::Timers,
+    transaction::{self, ClientId, Layer, ServerId},
+    trunk::Trunks,
+};
+use bytes::Bytes;
+use ladders::Ladders;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// How often expired bindings are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How many calls one shard may hold; more are refused with 503.
+const CALLS_MAX: usize = 10_000;
+
+/// What the shell must do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send one message.
+    Transmit {
+        /// Where to.
+        flow: Flow,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// Tell the media worker that owns this call's legs.
+    Media(CallId, media::Command),
+    /// Ask a helper.
+    Ask(Ask),
+    /// Keep something.
+    Record(Record),
+}
+
+/// What helpers answer.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`Ask::Resolve`]: where it is, best first; empty where it is nowhere.
+    Resolved {
+        /// As asked.
+        token: ResolveFor,
+        /// How to reach each address.
+        flows: Vec<Flow>,
+    },
+    /// To [`Ask::Prompt`].
+    Prompt {
+        /// As asked.
+        call: CallId,
+        /// As asked.
+        file: Box<str>,
+        /// The sound, or `None` where it cannot be read.
+        prompt: Option<media::Prompt>,
+    },
+}
+
+/// What makes shards one program.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The configuration for new calls.
+    pub config: Arc<Config>,
+    /// Who is reachable where.
+    pub location: Location,
+    /// What our identifiers are sealed with; the same for all shards of a node.
+    pub key: MintKey,
+}
+
+/// Everything but the calls, so that a call can be stepped with the rest of the shard in hand.
+struct Core {
+    shared: Shared,
+    mint: Mint,
+    entropy: Entropy,
+    tx: Layer,
+    acks: Acks,
+    auth: Authenticator,
+    trunks: Trunks,
+    owners: BTreeMap<ClientId, Owner>,
+    tags: BTreeMap<Box<str>, Owner>,
+    call_ids: BTreeMap<Box<str>, (CallId, Box<str>)>,
+    ladders: Ladders,
+    sent: Vec<transaction::Output>,
+    effects: VecDeque<Effect>,
+    /// A pair of readings: what the wall clock said at that instant.
+    clock: (Instant, SystemTime),
+    next_leg: u64,
+    next_call: u64,
+}
+
+/// One shard.
+pub struct Shard {
+    id: ShardId,
+    core: Core,
+    calls: BTreeMap<CallId, Call>,
+    /// Which call waits for an INVITE's CANCEL.
+    invites: BTreeMap<ServerId, Owner>,
+    probes: BTreeMap<ClientId, trunks::Probe>,
+    timers: Timers<CallId>,
+    touched: BTreeSet<CallId>,
+    out: VecDeque<Output>,
+    counters: metrics::Shard,
+    sweep_at: Instant,
+    is_draining: bool,
+}
+
+impl Shard {
+    /// Creates a shard. `wall` is what the wall clock says at `now`.
+    pub fn new(
+        id: ShardId,
+        shared: Shared,
+        seed: [u8; 32],
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
+        let mut entropy = Entropy::new(seed);
+        let mint = Mint::new(id, shared.key, derive(&mut entropy));
+        let layer_mint = Mint::new(id, shared.key, derive(&mut entropy));
+        let auth =
+            Authenticator::new(&shared.config.sip.realm, NONCE_LIFETIME, derive(&mut entropy));
+        let mut shard = Self {
+            id,
+            core: Core {
+                shared,
+                mint,
+                tx: Layer::new(layer_mint),
+                acks: Acks::default(),
+                auth,
+                trunks: Trunks::default(),
+                owners: BTreeMap::new(),
+                tags: BTreeMap::new(),
+                call_ids: BTreeMap::new(),
+                ladders: Ladders::default(),
+                sent: vec![],
+                effects: VecDeque::new(),
+                clock: (now, wall),
+                // A restart must not repeat the numbers of yesterday's CDRs.
+                next_leg: entropy.below(1 << 40),
+                next_call: entropy.below(1 << 40),
+                entropy,
+            },
+            calls: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            timers: Timers::default(),
+            touched: BTreeSet::new(),
+            out: VecDeque::new(),
+            counters: metrics::Shard::default(),
+            sweep_at: now + SWEEP_EVERY,
+            is_draining: false,
+        };
+        shard.configure_trunks(now);
+        shard
+    }
+
+    /// Tells what the wall clock says now: it is set, and drifts.
+    pub fn set_clock(&mut self, now: Instant, wall: SystemTime) {
+        self.core.clock = (now, wall);
+    }
+
+    /// Takes a new configuration. Running calls keep theirs.
+    pub fn configure(&mut self, config: Arc<Config>, now: Instant) {
+        self.core.auth.set_realm(&config.sip.realm);
+        self.core.shared.config = config;
+        self.configure_trunks(now);
+        self.settle(now);
+    }
+
+    /// Refuses new calls from here on.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Returns whether no call is left.
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Returns whether nothing at all is left of past calls: the check of the simulated world.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+            && self.core.tx.is_empty()
+            && self.core.acks.is_empty()
+            && self.core.owners.is_empty()
+            && self.core.tags.is_empty()
+            && self.core.call_ids.is_empty()
+            && self.invites.is_empty()
+            && self.probes.is_empty()
+    }
+
+    /// Accepts one message, or what was meant to be one.
+    pub fn handle_message(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        match Message::parse(bytes) {
+            Ok(message) => {
+                self.count_received(&message);
+                self.core.ladders.received(&message, &self.core.call_ids, now);
+                self.core.tx.receive(message, flow, now, &mut self.core.sent);
+            }
+            Err(error) => self.refuse_unreadable(&error, flow),
+        }
+        self.settle(now);
+    }
+
+    fn refuse_unreadable(&mut self, error: &ParseError, flow: Flow) {
+        self.counters.discards.count("unreadable");
+        if let Some(salvage) = &error.salvage {
+            let status = error.problem.status();
+            let bytes = salvage.reply(status, &error.problem.to_string(), flow.remote);
+            self.core.sent.push(transaction::Output::Send { flow, bytes });
+        }
+    }
+
+    /// Learns that a flow is dead: its connection closed, or a datagram could not be sent.
+    pub fn handle_flow_failed(&mut self, flow: Flow, now: Instant) {
+        self.core.tx.send_failed(flow, now, &mut self.core.sent);
+        for binding in self.core.shared.location.drop_flow(flow) {
+            let (aor, contact) = (binding.aor, binding.contact);
+            self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
+        }
+        self.settle(now);
+    }
+
+    /// Accepts what a media worker reports.
+    pub fn handle_media(&mut self, call: CallId, event: media::Event, now: Instant) {
+        self.step(call, now, |call, wire| call.on_media(event, wire));
+        self.settle(now);
+    }
+
+    /// Accepts what a helper found out.
+    pub fn handle_answer(&mut self, answer: Answer, now: Instant) {
+        match answer {
+            Answer::Resolved { token: ResolveFor::Trunk(name), flows } => {
+                self.core.trunks.resolved(&name, flows, now);
+            }
+            Answer::Resolved { token: ResolveFor::Leg(owner), flows } => {
+                self.step(owner.call, now, |call, wire| {
+                    call.on_resolved(owner.leg, &flows, wire);
+                });
+            }
+            Answer::Prompt { call, file, prompt } => {
+                self.step(call, now, |call, wire| call.on_prompt(&file, prompt, wire));
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Ends a call at an operator's wish; returns whether there is such a call.
+    pub fn hang_up(&mut self, call: CallId, now: Instant) -> bool {
+        let known = self.calls.contains_key(&call);
+        let reason = "Q.850;cause=16;text=\"Hung up by operator\"";
+        self.step(call, now, |call, wire| call.end(Ender::Us, 480, Some(reason), wire));
+        self.settle(now);
+        known
+    }
+
+    /// Returns when [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let own = [
+            self.core.tx.poll_timeout(),
+            self.core.acks.poll_timeout(),
+            self.core.trunks.poll_timeout(),
+            self.timers.next_deadline(),
+        ];
+        own.into_iter().flatten().chain(self.next_sweep()).min()
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.core.tx.handle_timeout(now, &mut self.core.sent);
+        self.core.acks.sweep(now);
+        self.settle(now);
+        while let Some(call) = self.timers.pop_due(now) {
+            self.step(call, now, Call::handle_timeout);
+            self.settle(now);
+        }
+        self.fire_trunks(now);
+        if self.sweep_at <= now {
+            self.sweep_at = now + SWEEP_EVERY;
+            self.sweep_bindings(now);
+        }
+        self.settle(now);
+    }
+
+    /// Returns the next thing to do outside.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// A world without registrations has nothing to sweep, and can come to rest.
+    fn next_sweep(&self) -> Option<Instant> {
+        (!self.core.shared.location.is_empty()).then_some(self.sweep_at)
+    }
+
+    /// Runs one step of a call. A step that panics costs that call, never the shard.
+    fn step(&mut self, id: CallId, now: Instant, step: impl FnOnce(&mut Call, &mut Wire<'_>)) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        self.touched.insert(id);
+        let span = crate::observe::log::call_span(id);
+        let _entered = span.enter();
+        let mut wire = self.core.wire(now);
+        let stepped = catch_unwind(AssertUnwindSafe(|| step(call, &mut wire)));
+        if stepped.is_err() {
+            self.counters.panics += 1;
+            tracing::error!(call = %id, "call step panicked");
+            call.abandon(&mut wire);
+        }
+    }
+
+    /// Carries out everything that the last step asked for, and what that leads to.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            for output in std::mem::take(&mut self.core.sent) {
+                match output {
+                    transaction::Output::Send { flow, bytes } => self.transmit(flow, bytes, now),
+                    transaction::Output::Event(event) => self.on_event(event, now),
+                }
+            }
+            if self.core.sent.is_empty() {
+                break;
+            }
+        }
+        for id in std::mem::take(&mut self.touched) {
+            self.forget_or_arm(id, now);
+        }
+        self.core.ladders.forget_unclaimed();
+        for effect in self.core.effects.drain(..) {
+            self.out.push_back(match effect {
+                Effect::Media(call, command) => Output::Media(call, command),
+                Effect::Ask(ask) => Output::Ask(ask),
+                Effect::Record(record) => Output::Record(record),
+            });
+        }
+    }
+
+    fn transmit(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        self.core.ladders.sent(&bytes, &self.core.call_ids, now);
+        self.count_sent(&bytes);
+        self.out.push_back(Output::Transmit { flow, bytes });
+    }
+
+    /// Writes the CDR of a call that is over and forgets it; arms the timer of one that is not.
+    fn forget_or_arm(&mut self, id: CallId, now: Instant) {
+        let Some(call) = self.calls.get(&id) else { return };
+        if call.phase() != crate::call::Phase::Over {
+            self.timers.arm(id, call.poll_timeout());
+            return;
+        }
+        self.timers.arm(id, None);
+        let Some(call) = self.calls.remove(&id) else { return };
+        self.core.call_ids.retain(|_, (owner, _)| *owner != id);
+        self.invites.retain(|_, owner| owner.call != id);
+        let span = crate::observe::log::call_span(id);
+        let _entered = span.enter();
+        let mut cdr = call.into_cdr(&self.core.wire(now));
+        cdr.ladder = self.core.ladders.take(id);
+        self.counters.calls.count_end(&cdr);
+        self.core.effects.push_back(Effect::Record(Record::Cdr(Box::new(cdr))));
+    }
+
+    fn on_event(&mut self, event: transaction::Event, now: Instant) {
+        use transaction::Event;
+        match event {
+            Event::Request { tx, message, flow } => self.on_request(tx, message, flow, now),
+            Event::Cancel { tx, message } => {
+                if let Some(owner) = self.invites.get(&tx).copied() {
+                    self.step(owner.call, now, |call, wire| {
+                        call.on_cancel(owner.leg, &message, wire);
+                    });
+                }
+            }
+            Event::Ack { message, flow } => self.on_ack(&message, flow, now),
+            // The leg has sent its refusal and is gone; the peer will find out by itself.
+            Event::NeverAcked { .. } => self.counters.discards.count("never_acked"),
+            Event::Response { tx, message, flow } => self.on_response(tx, &message, flow, now),
+            Event::Timeout { tx } => {
+                self.counters.timeouts += 1;
+                self.on_failure(tx, By::Silence, now);
+            }
+            Event::SendFailed { tx } => self.on_failure(tx, By::Transport, now),
+        }
+    }
+
+    /// A request belongs to a dialog of ours by its To tag, or is new.
+    fn on_request(&mut self, tx: ServerId, message: Message, flow: Flow, now: Instant) {
+        let Some(tag) = message.to_tag() else { return self.admit(tx, message, flow, now) };
+        let owner = self.core.tags.get(tag).copied().filter(|owner| {
+            let leg = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg));
+            leg.is_some_and(|leg| leg.owns(&message))
+        });
+        match owner {
+            Some(owner) => self.step(owner.call, now, |call, wire| {
+                call.on_request(owner.leg, (tx, &message, flow), wire);
+            }),
+            None if message.method() == Method::Options => {
+                self.answer_options(tx, &message, flow, now)
+            }
+            None => self.reply(tx, &message, flow, 481, now),
+        }
+    }
+
+    fn on_ack(&mut self, ack: &Message, _flow: Flow, now: Instant) {
+        let owner = ack.to_tag().and_then(|tag| self.core.tags.get(tag)).copied();
+        match owner {
+            Some(owner) => {
+                self.step(owner.call, now, |call, wire| call.on_ack(owner.leg, ack, wire));
+            }
+            None => self.counters.discards.count("stray_ack"),
+        }
+    }
+
+    fn on_response(&mut self, tx: ClientId, response: &Message, flow: Flow, now: Instant) {
+        let is_success = response.method() == Method::Invite && response.status() / 100 == 2;
+        let acked =
+            response.to_tag().filter(|_| is_success).and_then(|tag| self.core.acks.find(tx, tag));
+        if let Some((flow, ack)) = acked {
+            return self.transmit(flow, ack, now);
+        }
+        if self.probes.contains_key(&tx) {
+            return self.probe_answered(tx, response, now);
+        }
+        match self.core.owners.get(&tx).copied() {
+            Some(owner) => self.step(owner.call, now, |call, wire| {
+                call.on_response(owner.leg, (tx, response, flow), wire);
+            }),
+            None => self.counters.discards.count("stray_response"),
+        }
+    }
+
+    fn on_failure(&mut self, tx: ClientId, by: By, now: Instant) {
+        if self.probes.contains_key(&tx) {
+            return self.probe_failed(tx, now);
+        }
+        if let Some(owner) = self.core.owners.get(&tx).copied() {
+            self.step(owner.call, now, |call, wire| call.on_failure(owner.leg, tx, by, wire));
+        }
+    }
+
+    fn count_received(&mut self, message: &Message) {
+        if message.is_request() {
+            self.counters.requests.count(method_word(message.method()));
+        } else {
+            self.counters.responses_received.count(metrics::Shard::class(message.status()));
+        }
+    }
+
+    fn count_sent(&mut self, bytes: &Bytes) {
+        if let Some(status) = ladders::status_of(bytes) {
+            self.counters.responses_sent.count(metrics::Shard::class(status));
+        }
+    }
+}
+
+impl Core {
+    fn wall(&self, now: Instant) -> SystemTime {
+        let (then, wall) = self.clock;
+        wall + now.saturating_duration_since(then)
+    }
+
+    fn wire(&mut self, now: Instant) -> Wire<'_> {
+        let wall = self.wall(now);
+        Wire {
+            now,
+            wall,
+            config: &self.shared.config,
+            mint: &mut self.mint,
+            entropy: &mut self.entropy,
+            tx: &mut self.tx,
+            acks: &mut self.acks,
+            owners: &mut self.owners,
+            tags: &mut self.tags,
+            call_ids: &mut self.call_ids,
+            location: &self.shared.location,
+            trunks: &mut self.trunks,
+            sent: &mut self.sent,
+            effects: &mut self.effects,
+            next_leg: &mut self.next_leg,
+        }
+    }
+}
+
+/// Makes an independent source of randomness from another.
+fn derive(entropy: &mut Entropy) -> Entropy {
+    let mut seed = [0; 32];
+    entropy.fill(&mut seed);
+    Entropy::new(seed)
+}
+
+fn method_word(method: Method) -> &'static str {
+    if method == Method::Other { "other" } else { method.as_str() }
+}
+
+impl Shard {
+    /// Names a new call and its first leg.
+    fn new_owner(&mut self) -> Owner {
+        self.core.next_call = self.core.next_call.wrapping_add(1);
+        self.core.next_leg = self.core.next_leg.wrapping_add(1);
+        let call = CallId::new(self.id, self.core.next_call);
+        Owner { call, leg: LegId::new(self.id, self.core.next_leg) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.calls.len() >= CALLS_MAX
+    }
+
+    fn ask_trunk_address(&mut self, name: &str) {
+        if let Some(trunk) = self.core.shared.config.trunks.get(name) {
+            let ask = trunk_address(ResolveFor::Trunk(name.into()), trunk);
+            self.core.effects.push_back(Effect::Ask(ask));
+        }
+    }
+}

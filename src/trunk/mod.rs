@@ -8,5 +8,7 @@ pub mod health;
 pub mod identity;
 pub mod refusal;
 pub mod source;
+mod table;
 
 pub use credentials::TrunkCredentials;
+pub use table::{TrunkState, Trunks};

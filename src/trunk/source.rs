@@ -80,6 +80,11 @@ impl Network {
         if network.address == address { Ok(network) } else { Err(NetworkError::HostBits(network)) }
     }
 
+    /// Returns the first address and the length of the prefix.
+    pub fn parts(self) -> (IpAddr, u8) {
+        (self.address, self.prefix)
+    }
+
     /// Returns whether `ip` lies inside. An IPv4 address in IPv6 clothes (`::ffff:a.b.c.d`), as a
     /// dual-stack socket reports it, counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {

@@ -1,0 +1,171 @@
+//! The B2BUA's header policy, all of it: what passes from one leg to the other, what is rewritten,
+//! what is dropped.
+//!
+//! Passes: display names; the end-to-end headers in [`PASS`] and `X-` headers, between phones and
+//! from a trunk to phones. Rewritten: Request-URI, From, To, Contact, Via, Call-ID, CSeq, Max-Forwards,
+//! identity. Dropped: everything else, so that neither side sees the other's topology.
+//!
+//! Owns: identity towards each kind of peer.
+//! Never: sends anything.
+
+use super::outgoing::InviteSpec;
+use crate::{
+    config::{Config, Trunk, User},
+    dialplan::E164,
+    sip::{HeaderLine, HeaderName, Message, quote},
+};
+
+/// Headers that speak to the other person, not to the other hop.
+const PASS: &[HeaderName] = &[
+    HeaderName::AlertInfo,
+    HeaderName::CallInfo,
+    HeaderName::Organization,
+    HeaderName::Priority,
+    HeaderName::Subject,
+];
+/// How many `X-` headers pass, and how long each may be.
+const EXTENSION_HEADERS_MAX: usize = 16;
+const EXTENSION_HEADER_BYTES_MAX: usize = 512;
+/// RFC 3261 8.1.1.6.
+const MAX_FORWARDS: u32 = 70;
+
+/// Who calls, as the callee is to see it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// A user's name, or the number of somebody outside.
+    pub user: Box<str>,
+    /// The display name.
+    pub display: Option<Box<str>>,
+    /// The number, where the caller is outside or has one of its own.
+    pub number: Option<E164>,
+    /// Whether the caller asks not to be shown (RFC 3323).
+    pub is_private: bool,
+    /// Our own user, where it is one.
+    pub phone: Option<std::sync::Arc<User>>,
+}
+
+impl Identity {
+    /// Returns the From value towards a phone or a stranger.
+    fn name_addr(&self, host: &str) -> Vec<u8> {
+        if self.is_private {
+            return b"\"Anonymous\" <sip:anonymous@anonymous.invalid>".to_vec();
+        }
+        let uri = format!("<sip:{}@{host}>", escape_user(&self.user));
+        match &self.display {
+            Some(display) => format!("{} {uri}", quote(display)).into_bytes(),
+            None => uri.into_bytes(),
+        }
+    }
+}
+
+/// Writes the INVITE to a phone at one of its bindings.
+pub(super) fn to_phone(
+    identity: &Identity,
+    callee: &User,
+    (uri, routes): (String, Vec<Box<str>>),
+    invite: &Message,
+    config: &Config,
+) -> InviteSpec {
+    let realm = &config.sip.realm;
+    let mut headers = passed(invite);
+    if identity.is_private {
+        headers.push(privacy());
+    } else if identity.phone.is_none() {
+        let asserted = format!("<sip:{}@{realm}>", escape_user(&identity.user));
+        headers.push((HeaderName::PAssertedIdentity.as_str().into(), asserted.into_bytes()));
+    }
+    InviteSpec {
+        uri: uri.into(),
+        from: identity.name_addr(realm).into(),
+        to: format!("<sip:{}@{realm}>", escape_user(&callee.name)).into_bytes().into(),
+        routes,
+        headers,
+        max_forwards: hops_left(invite),
+    }
+}
+
+/// Writes the INVITE to a carrier: the forced caller ID, and nothing of the phone behind it.
+pub(super) fn to_trunk(
+    trunk: &Trunk,
+    number: &str,
+    caller_id: &E164,
+    identity: &Identity,
+    transport_param: &str,
+) -> Option<InviteSpec> {
+    let host = trunk.uris.first()?;
+    let authority = match host.port {
+        Some(port) => format!("{}:{port}", host.host),
+        None => host.host.to_string(),
+    };
+    let domain = trunk.from_domain.as_deref().unwrap_or(&host.host);
+    let own = format!("<sip:{}@{domain}>", caller_id.expose());
+    let from = match &trunk.caller_name {
+        Some(name) => format!("{} {own}", quote(name)),
+        None => own.clone(),
+    };
+    let mut headers = vec![(HeaderName::PAssertedIdentity.as_str().into(), own.into_bytes())];
+    if identity.is_private {
+        headers.push(privacy());
+    }
+    Some(InviteSpec {
+        uri: format!("sip:{number}@{authority}{transport_param}").into(),
+        from: from.into_bytes().into(),
+        to: format!("<sip:{number}@{}>", host.host).into_bytes().into(),
+        routes: vec![],
+        headers,
+        max_forwards: MAX_FORWARDS,
+    })
+}
+
+/// Writes the INVITE to a URI that the dialplan or a redirection names.
+pub(super) fn to_uri(
+    identity: &Identity,
+    uri: &str,
+    invite: &Message,
+    config: &Config,
+) -> InviteSpec {
+    InviteSpec {
+        uri: uri.into(),
+        from: identity.name_addr(&config.sip.realm).into(),
+        to: format!("<{uri}>").into_bytes().into(),
+        routes: vec![],
+        headers: passed(invite),
+        max_forwards: hops_left(invite),
+    }
+}
+
+fn passed(invite: &Message) -> Vec<(Box<str>, Vec<u8>)> {
+    let known = invite.lines().filter(|line| PASS.contains(&line.id()));
+    let extensions = invite
+        .lines()
+        .filter(|line| line.name().get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-")))
+        .filter(|line| line.line().len() <= EXTENSION_HEADER_BYTES_MAX)
+        .take(EXTENSION_HEADERS_MAX);
+    let owned = |line: HeaderLine<'_>| (line.name().into(), line.value().into_owned());
+    known.chain(extensions).map(owned).collect()
+}
+
+/// RFC 3261 16.6: one hop less than the caller allowed. A B2BUA that forgot it would make loops.
+fn hops_left(invite: &Message) -> u32 {
+    invite
+        .number(HeaderName::MaxForwards)
+        .map_or(MAX_FORWARDS, |n| n.saturating_sub(1))
+        .min(MAX_FORWARDS)
+}
+
+fn privacy() -> (Box<str>, Vec<u8>) {
+    (HeaderName::Privacy.as_str().into(), b"id".to_vec())
+}
+
+/// Escapes what may not stand in a URI's user part (RFC 3261 25.1).
+pub(super) fn escape_user(user: &str) -> String {
+    let mut out = String::with_capacity(user.len());
+    for byte in user.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
+            out.push(byte.into());
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

@@ -1,0 +1,352 @@
+//! The leg that called us: its INVITE and our responses to it (RFC 3261 13.3, RFC 3262).
+//!
+//! Owns: the INVITE's server transaction, our tag, the reliable provisional responses.
+//! Never: decides what to answer; the call does.
+
+use super::{
+    leg::{Death, InDialog, Leg, LegEvent, Origin, Purpose, Stage, description, finish},
+    negotiation::LegMedia,
+    profile::Profile,
+    wire::{Owner, Wire},
+};
+use crate::{
+    dialog::{
+        Dialog, Due, Modify, PrackOutcome, Refresher, ReliableSender, Resend, SessionTimer,
+        Success, SuccessDue, Wanted,
+    },
+    ids::Flow,
+    sip::{Builder, HeaderName, Message, Method, default_reason},
+    transaction::ServerId,
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, time::Instant};
+
+/// The INVITE that made this leg.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// Its transaction.
+    pub tx: ServerId,
+    /// The request.
+    pub invite: Message,
+    /// Where it came from.
+    pub flow: Flow,
+    /// Our tag.
+    pub tag: Box<str>,
+    /// Present where the caller requires reliable provisional responses.
+    reliable: Option<ReliableSender>,
+}
+
+impl Incoming {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.reliable.as_ref().and_then(ReliableSender::poll_timeout)
+    }
+}
+
+impl Leg {
+    /// Creates the leg of an INVITE; `None` where its Contact is of no use, and nothing is registered.
+    pub fn incoming(
+        owner: Owner,
+        name: Box<str>,
+        profile: Profile,
+        (tx, invite, flow): (ServerId, Message, Flow),
+        wire: &mut Wire<'_>,
+    ) -> Option<Self> {
+        let tag: Box<str> = wire.mint.tag().into();
+        let dialog = Dialog::from_invite(&invite, &tag, flow, profile.reach)?;
+        let reliable = invite
+            .has_option(HeaderName::Require, "100rel")
+            .then(|| ReliableSender::new(wire.entropy.next_u64() as u32));
+        let mut modify = Modify::default();
+        if invite.sdp().is_some() {
+            // Cannot fail: a new dialog is stable.
+            let offered = modify.they_offer();
+            debug_assert!(offered.is_ok());
+        }
+        wire.tags.insert(tag.clone(), owner);
+        wire.call_ids.insert(invite.call_id().into(), (owner.call, name.clone()));
+        Some(Self {
+            owner,
+            name,
+            media: LegMedia::new(profile.policy.clone(), flow, wire),
+            stage: Stage::Ringing,
+            peer_allows_update: allows_update(&invite),
+            origin: Origin::Incoming(Incoming { tx, invite, flow, tag, reliable }),
+            dialog: Some(dialog),
+            modify,
+            session: SessionTimer::default(),
+            success: None,
+            pending: BTreeMap::new(),
+            asked: None,
+            bye_after_ack: None,
+            ack_answers: false,
+            profile,
+        })
+    }
+
+    /// Sends a provisional response, reliably where the caller requires it.
+    pub fn progress(&mut self, status: u16, sdp: Option<&Bytes>, wire: &mut Wire<'_>) {
+        if self.stage != Stage::Ringing {
+            return;
+        }
+        let contact = self.contact(wire);
+        let Origin::Incoming(incoming) = &mut self.origin else { return };
+        let from = incoming.flow.remote;
+        let reason = default_reason(status);
+        let mut builder =
+            Builder::reply(&incoming.invite, status, reason, Some(&incoming.tag), from);
+        builder.copy(&incoming.invite, HeaderName::RecordRoute);
+        builder.header(HeaderName::Contact, contact);
+        let rseq = incoming.reliable.as_mut().map(|reliable| {
+            let rseq = reliable.number();
+            builder.header(HeaderName::Require, "100rel").header(HeaderName::RSeq, rseq);
+            rseq
+        });
+        self.profile.write_common_headers(&mut builder, wire.config);
+        let bytes = finish(builder, sdp);
+        let now = match (rseq, &mut incoming.reliable) {
+            (Some(rseq), Some(reliable)) => reliable.send(rseq, bytes, wire.now),
+            (Some(_) | None, _) => Some(bytes),
+        };
+        if sdp.is_some() && rseq.is_some() {
+            // A reliable answer settles the offer (RFC 3262 5).
+            self.modify.settle();
+        }
+        if let Some(bytes) = now {
+            wire.tx.respond(incoming.tx, status, bytes, wire.now, wire.sent);
+        }
+    }
+
+    /// Sends 200 with our answer, or our offer where the INVITE had none.
+    pub fn answer(&mut self, sdp: &Bytes, wire: &mut Wire<'_>) {
+        if self.stage != Stage::Ringing {
+            return;
+        }
+        let contact = self.contact(wire);
+        let Origin::Incoming(incoming) = &mut self.origin else { return };
+        if let Some(reliable) = &mut incoming.reliable {
+            reliable.stop();
+        }
+        let invite = incoming.invite.clone();
+        let (tx, remote) = (incoming.tx, incoming.flow.remote);
+        let mut builder = Builder::reply(&invite, 200, "OK", Some(&incoming.tag), remote);
+        builder.copy(&invite, HeaderName::RecordRoute);
+        builder.header(HeaderName::Contact, contact);
+        for (name, value) in self.accept_session_timer(&invite, wire) {
+            builder.header(name, value);
+        }
+        self.profile.write_common_headers(&mut builder, wire.config);
+        let bytes = finish(builder, Some(sdp));
+        wire.tx.respond(tx, 200, bytes.clone(), wire.now, wire.sent);
+        self.success = Some((tx, Success::new(invite.cseq().number, bytes, wire.now)));
+        self.ack_answers = invite.sdp().is_none();
+        self.modify.settle();
+        self.stage = Stage::Unacknowledged;
+    }
+
+    /// Sends a final refusal; the leg is gone.
+    pub fn refuse(
+        &mut self,
+        status: u16,
+        reason: &str,
+        headers: &[(HeaderName, String)],
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        if let (Stage::Ringing, Origin::Incoming(incoming)) = (self.stage, &self.origin) {
+            let from = incoming.flow.remote;
+            let mut builder =
+                Builder::reply(&incoming.invite, status, reason, Some(&incoming.tag), from);
+            for (name, value) in headers {
+                builder.header(*name, value);
+            }
+            self.profile.write_common_headers(&mut builder, wire.config);
+            wire.tx.respond(incoming.tx, status, builder.finish(), wire.now, wire.sent);
+            self.leave(wire, out);
+        }
+    }
+
+    /// Takes a CANCEL of the leg's INVITE.
+    pub fn handle_cancel(&mut self, cancel: &Message, out: &mut Vec<LegEvent>) {
+        if self.stage == Stage::Ringing {
+            let reason = cancel.header_str(HeaderName::Reason).map(|r| r.into());
+            out.push(LegEvent::Cancelled { reason });
+        }
+    }
+
+    /// Takes an ACK to a 2xx of ours: of the first INVITE, or of a re-INVITE.
+    pub fn handle_ack(&mut self, ack: &Message, wire: &mut Wire<'_>, out: &mut Vec<LegEvent>) {
+        let acked = self.success.take_if(|(_, success)| success.cseq == ack.cseq().number);
+        if acked.is_none() {
+            return;
+        }
+        let first = self.stage == Stage::Unacknowledged;
+        if first {
+            self.stage = Stage::Up;
+        }
+        let wanted = std::mem::take(&mut self.ack_answers);
+        let sdp = if wanted { description(ack).unwrap_or(None) } else { None };
+        if !first {
+            self.modify.settle();
+        }
+        if let Some(reason) = self.bye_after_ack.take() {
+            self.bye(reason.as_deref(), wire);
+        } else if first {
+            out.push(LegEvent::Acked { sdp });
+        } else if let Some(sdp) = sdp {
+            out.push(LegEvent::OfferAcked { sdp });
+        }
+    }
+
+    /// Takes a PRACK (RFC 3262 3).
+    pub(super) fn handle_prack(
+        &mut self,
+        tx: ServerId,
+        prack: &Message,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        let Origin::Incoming(incoming) = &mut self.origin else {
+            return self.say(tx, prack, 481, wire);
+        };
+        let rack = prack.header_str(HeaderName::RAck).and_then(|value| read_rack(&value));
+        let invite_cseq = incoming.invite.cseq().number;
+        let outcome = match (rack, &mut incoming.reliable) {
+            (Some((rseq, cseq)), Some(reliable)) if cseq == invite_cseq => {
+                reliable.acknowledge(rseq, wire.now)
+            }
+            (Some(_) | None, _) => PrackOutcome::Unknown,
+        };
+        let PrackOutcome::Acknowledged(next) = outcome else {
+            return self.say(tx, prack, 481, wire);
+        };
+        let invite_tx = incoming.tx;
+        match description(prack) {
+            Ok(None) => self.say(tx, prack, 200, wire),
+            Ok(Some(sdp)) => self.take_offer(tx, prack, sdp, wire, out),
+            Err(()) => self.say(tx, prack, 488, wire),
+        }
+        if let Some(bytes) = next {
+            wire.tx.respond(invite_tx, 180, bytes, wire.now, wire.sent);
+        }
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, wire: &mut Wire<'_>, out: &mut Vec<LegEvent>) {
+        self.fire_success(wire, out);
+        self.fire_reliable(wire, out);
+        self.fire_session(wire, out);
+    }
+
+    fn fire_success(&mut self, wire: &mut Wire<'_>, out: &mut Vec<LegEvent>) {
+        let Some((tx, success)) = &mut self.success else { return };
+        match success.handle_timeout(wire.now) {
+            None => {}
+            Some(SuccessDue::Resend(bytes)) => {
+                wire.tx.respond(*tx, 200, bytes, wire.now, wire.sent)
+            }
+            Some(SuccessDue::NeverAcked) => {
+                self.success = None;
+                self.modify.settle();
+                self.bye_after_ack = None;
+                self.bye(Some("SIP;cause=408;text=\"ACK missing\""), wire);
+                out.push(LegEvent::Dead(Death::NeverAcked));
+            }
+        }
+    }
+
+    fn fire_reliable(&mut self, wire: &mut Wire<'_>, out: &mut Vec<LegEvent>) {
+        let Origin::Incoming(incoming) = &mut self.origin else { return };
+        let tx = incoming.tx;
+        match incoming.reliable.as_mut().and_then(|r| r.handle_timeout(wire.now)) {
+            None => {}
+            Some(Resend::Again(bytes)) => wire.tx.respond(tx, 180, bytes, wire.now, wire.sent),
+            Some(Resend::NeverAcknowledged) => {
+                out.push(LegEvent::Cancelled { reason: None });
+                self.refuse(504, "Provisional Response Not Acknowledged", &[], wire, out);
+            }
+        }
+    }
+
+    /// Answers the session timer's part of an INVITE or UPDATE (RFC 4028 9): headers for the 2xx.
+    pub(super) fn accept_session_timer(
+        &mut self,
+        request: &Message,
+        wire: &Wire<'_>,
+    ) -> Vec<(HeaderName, String)> {
+        if !self.profile.session_timers {
+            return vec![];
+        }
+        let peer_supports = request.has_option(HeaderName::Supported, "timer");
+        let value = request.header_str(HeaderName::SessionExpires);
+        let Some(wanted) = value.and_then(|v| Wanted::parse(&v)) else {
+            self.session.stop();
+            return vec![];
+        };
+        let (refresher, by) = match wanted.by_uac {
+            Some(true) => (Refresher::Peer, "uac"),
+            None if peer_supports => (Refresher::Peer, "uac"),
+            Some(false) | None => (Refresher::Us, "uas"),
+        };
+        self.session.start(wanted.interval_s, refresher, wire.now);
+        let expires = format!("{};refresher={by}", wanted.interval_s);
+        let mut headers = vec![(HeaderName::SessionExpires, expires)];
+        if peer_supports {
+            headers.push((HeaderName::Require, "timer".to_owned()));
+        }
+        headers
+    }
+
+    fn contact(&self, wire: &Wire<'_>) -> String {
+        let Origin::Incoming(incoming) = &self.origin else { return String::new() };
+        wire.contact(incoming.flow, &self.profile.contact_user)
+    }
+
+    /// Answers a request of the peer's with a status and nothing else.
+    pub(super) fn say(&self, tx: ServerId, request: &Message, status: u16, wire: &mut Wire<'_>) {
+        self.reply_to((tx, request), (status, default_reason(status)), |_| {}, None, wire);
+    }
+}
+
+/// Returns whether the peer's Allow header names UPDATE.
+pub(super) fn allows_update(message: &Message) -> bool {
+    message.values(HeaderName::Allow).any(|value| *value == *Method::Update.as_str().as_bytes())
+}
+
+/// Reads the RSeq and CSeq numbers of a RAck value that acknowledges an INVITE's response.
+fn read_rack(value: &str) -> Option<(u32, u32)> {
+    let mut parts = value.split_ascii_whitespace();
+    let (rseq, cseq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    (parts.next()? == "INVITE").then_some((rseq, cseq))
+}
+
+impl Leg {
+    fn fire_session(&mut self, wire: &mut Wire<'_>, out: &mut Vec<LegEvent>) {
+        match self.session.handle_timeout(wire.now) {
+            None => {}
+            Some(Due::Refresh) => self.refresh(wire),
+            Some(Due::Expired) => {
+                if self.stage == Stage::Up {
+                    self.bye(Some("SIP;cause=408;text=\"Session expired\""), wire);
+                }
+                out.push(LegEvent::Dead(Death::SessionExpired));
+            }
+        }
+    }
+
+    /// Refreshes the session: UPDATE without a body where the peer takes it, else re-INVITE with
+    /// what we said last.
+    fn refresh(&mut self, wire: &mut Wire<'_>) {
+        if self.stage != Stage::Up {
+            return;
+        }
+        if self.peer_allows_update && self.profile.update {
+            let update = InDialog::new(Purpose::Refresh, Method::Update, None);
+            self.send_in_dialog(update, wire);
+        } else if let Some(sdp) = self.media.last_said()
+            && self.modify.we_offer(wire.now)
+        {
+            let reinvite = InDialog::new(Purpose::Refresh, Method::Invite, Some(sdp));
+            self.send_in_dialog(reinvite, wire);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One leg's side of the media negotiation: what it was told, what it said, what that makes.
+//!
+//! Owns: the leg's session description, its media port, the outcome of the last offer and answer.
+//! Never: knows the other leg; it is handed what that one agreed on.
+
+use super::wire::{Wire, advertised_ip};
+use crate::{
+    ids::{Flow, LegId},
+    media,
+    sdp::{self, Agreed, Codec, Description, Direction, Local, NoCommonCodec, Policy},
+};
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+
+/// The leg's media port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Port {
+    /// Not asked for, or given back.
+    Closed,
+    /// Asked for.
+    Opening,
+    /// Open: the RTP port; RTCP is the next one.
+    Open(u16),
+}
+
+/// A leg's media, as far as signalling knows it.
+#[derive(Clone, Debug)]
+pub struct LegMedia {
+    policy: Policy,
+    session: u64,
+    /// Where to bind, and what to say in SDP.
+    addresses: Option<(IpAddr, IpAddr)>,
+    port: Port,
+    local: Option<Local>,
+    /// Our offer that has no answer yet.
+    offered: Option<Description>,
+    /// The peer's last accepted description.
+    theirs: Option<Description>,
+    agreed: Option<Agreed>,
+}
+
+impl LegMedia {
+    /// Creates the media of a leg whose peer's address is known.
+    pub fn new(policy: Policy, flow: Flow, wire: &mut Wire<'_>) -> Self {
+        let mut media = Self::unplaced(policy, wire);
+        media.place(flow, wire);
+        media
+    }
+
+    /// Creates the media of a leg whose peer has yet to be resolved.
+    pub fn unplaced(policy: Policy, wire: &mut Wire<'_>) -> Self {
+        Self {
+            policy,
+            // RFC 8866 5.2: numeric; small enough for readers that use signed 63-bit numbers.
+            session: wire.entropy.next_u64() >> 2,
+            addresses: None,
+            port: Port::Closed,
+            local: None,
+            offered: None,
+            theirs: None,
+            agreed: None,
+        }
+    }
+
+    /// Fixes the addresses once the peer's is known.
+    pub fn place(&mut self, flow: Flow, wire: &Wire<'_>) {
+        self.addresses = Some((flow.local.ip(), advertised_ip(wire.config, flow)));
+    }
+
+    /// Returns the command that opens the port, the first time it can be given.
+    pub fn open(&mut self, leg: LegId) -> Option<media::Command> {
+        let (ip, _) = self.addresses?;
+        if self.port != Port::Closed {
+            return None;
+        }
+        self.port = Port::Opening;
+        Some(media::Command::Open { leg, ip })
+    }
+
+    /// Notes the port.
+    pub fn opened(&mut self, port: u16) {
+        self.port = Port::Open(port);
+        if let Some((_, advertised)) = self.addresses {
+            self.local = Some(Local::new(self.session, SocketAddr::new(advertised, port)));
+        }
+    }
+
+    /// Returns the command that gives the port back.
+    pub fn close(&mut self, leg: LegId) -> Option<media::Command> {
+        match std::mem::replace(&mut self.port, Port::Closed) {
+            Port::Closed => None,
+            Port::Opening | Port::Open(_) => Some(media::Command::Close { leg }),
+        }
+    }
+
+    /// Returns the RTP port, where it is open.
+    pub fn open_port(&self) -> Option<u16> {
+        match self.port {
+            Port::Open(port) => Some(port),
+            Port::Closed | Port::Opening => None,
+        }
+    }
+
+    /// Returns what both sides agreed on.
+    pub fn agreed(&self) -> Option<&Agreed> {
+        self.agreed.as_ref()
+    }
+
+    /// Returns the peer's last description.
+    pub fn theirs(&self) -> Option<&Description> {
+        self.theirs.as_ref()
+    }
+
+    /// Returns the session description that we sent last.
+    pub fn last_said(&self) -> Option<Bytes> {
+        self.local.as_ref().and_then(|local| local.last.clone())
+    }
+
+    /// Makes our offer from the other leg's.
+    pub fn offer_from(&mut self, other: &Description) -> Result<Bytes, NoCommonCodec> {
+        let local = self.local.as_mut().ok_or(NoCommonCodec::NoPort)?;
+        let offer = sdp::offer_from(other, &self.policy, local)?;
+        self.note_offer(&offer);
+        Ok(offer)
+    }
+
+    /// Makes our offer from nothing but the policy.
+    pub fn fresh_offer(&mut self, direction: Direction) -> Result<Bytes, NoCommonCodec> {
+        let local = self.local.as_mut().ok_or(NoCommonCodec::NoPort)?;
+        let offer = sdp::fresh_offer(&self.policy, direction, local);
+        self.note_offer(&offer);
+        Ok(offer)
+    }
+
+    fn note_offer(&mut self, offer: &Bytes) {
+        self.offered = Description::parse(offer.clone()).ok();
+        debug_assert!(self.offered.is_some(), "own offer unreadable");
+    }
+
+    /// Answers the peer's offer so that it fits what the other leg agreed on.
+    pub fn answer_from(
+        &mut self,
+        offer: &Description,
+        other: &Agreed,
+    ) -> Result<Bytes, NoCommonCodec> {
+        let local = self.local.as_mut().ok_or(NoCommonCodec::NoPort)?;
+        let (answer, agreed) = sdp::answer_from(offer, other, &self.policy, local)?;
+        self.settle(offer.clone(), agreed);
+        Ok(answer)
+    }
+
+    /// Answers the peer's offer as the far end itself: for prompts and echo.
+    pub fn answer_alone(&mut self, offer: &Description) -> Result<Bytes, NoCommonCodec> {
+        let local = self.local.as_mut().ok_or(NoCommonCodec::NoPort)?;
+        let (answer, agreed) = sdp::answer_alone(offer, &self.policy, local)?;
+        self.settle(offer.clone(), agreed);
+        Ok(answer)
+    }
+
+    /// Takes the peer's answer to our offer.
+    ///
+    /// An early dialog's answer leaves the offer open: another fork, or the 2xx, answers it again.
+    pub fn accept_answer(
+        &mut self,
+        answer: &Description,
+        is_final: bool,
+    ) -> Result<(), NoCommonCodec> {
+        let offer = self.offered.as_ref().ok_or(NoCommonCodec::NoOffer)?;
+        let agreed = sdp::accept_answer(offer, answer)?;
+        self.theirs = Some(answer.clone());
+        self.agreed = Some(agreed);
+        if is_final {
+            self.offered = None;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, theirs: Description, agreed: Agreed) {
+        self.theirs = Some(theirs);
+        self.agreed = Some(agreed);
+    }
+
+    /// Returns whether the peer's new offer asks for nothing but what holds already: the same codecs
+    /// and direction. Then only we need to answer it.
+    pub fn is_refresh(&self, offer: &Description) -> bool {
+        self.theirs.as_ref().is_some_and(|theirs| theirs.same_media(offer))
+    }
+
+    /// Returns where its packets go and which are believed, for the media worker.
+    pub fn aim(&self, leg: LegId, latch: &media::Latch) -> Option<media::Command> {
+        let agreed = self.agreed.as_ref()?;
+        let remote = media::Remote {
+            rtp: agreed.remote,
+            rtcp: agreed.remote_rtcp,
+            latch: latch.clone(),
+            sends: agreed.direction.sends(),
+            receives: agreed.direction.receives(),
+        };
+        Some(media::Command::Aim { leg, remote, stream: stream(agreed) })
+    }
+
+    /// Returns whether the peer has put us on hold, or we it.
+    pub fn is_held(&self) -> bool {
+        self.agreed.as_ref().is_some_and(|a| a.direction != Direction::SendRecv)
+    }
+
+    /// Forgets an offer of ours that was refused.
+    pub fn forget_offer(&mut self) {
+        self.offered = None;
+    }
+}
+
+/// Says to the media worker what a leg agreed on.
+fn stream(agreed: &Agreed) -> media::Stream {
+    let law = match agreed.format.codec {
+        Codec::Pcmu => Some(media::Law::Mu),
+        Codec::Pcma => Some(media::Law::A),
+        Codec::TelephoneEvent | Codec::Other(_) => None,
+    };
+    let payload_type = agreed.format.payload_type;
+    let receive = agreed.accepts.iter().find(|f| f.codec == Codec::TelephoneEvent);
+    let telephone_events = agreed.dtmf.as_ref().map(|dtmf| media::TelephoneEvents {
+        receive: receive.unwrap_or(dtmf).payload_type,
+        send: dtmf.payload_type,
+        clock_rate: dtmf.clock_rate,
+    });
+    media::Stream {
+        voice: law.map(|law| media::Voice { payload_type, law }),
+        clock_rate: agreed.format.clock_rate,
+        ptime_ms: agreed.ptime_ms,
+        telephone_events,
+    }
+}
+
+/// Says to the media worker what happens to each payload type between two legs.
+pub(super) fn path_map(path: &sdp::Path) -> media::PathMap {
+    let mut map = media::PathMap::new();
+    for from in 0..=127 {
+        if let Some((to, convert)) = path.get(from) {
+            let convert = match convert {
+                sdp::Convert::Keep => media::Convert::Keep,
+                sdp::Convert::UlawToAlaw => media::Convert::UlawToAlaw,
+                sdp::Convert::AlawToUlaw => media::Convert::AlawToUlaw,
+            };
+            map.set(from, to, convert);
+        }
+    }
+    map
+}

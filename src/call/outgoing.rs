@@ -1,0 +1,489 @@
+//! The leg that we call: its INVITE and the responses to it (RFC 3261 13.2, 22.2, 8.1.3.4).
+//!
+//! Owns: the INVITE's client transaction, the early dialogs, the retries.
+//! Never: decides what a refusal means for the call.
+
+use super::{
+    incoming::allows_update,
+    leg::{By, Leg, LegEvent, Origin, Pending, Purpose, Refused, Stage, description, finish},
+    negotiation::LegMedia,
+    profile::Profile,
+    wire::{DATAGRAM_REQUEST_MAX, Owner, Wire},
+};
+use crate::{
+    dialog::{Dialog, Modify, Refresher, ReliableReceiver, SessionTimer, Wanted},
+    ids::Flow,
+    sip::{Builder, HeaderName, Message, Method, NameAddr},
+    transaction::ClientId,
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// How many early dialogs one INVITE may make: forks behind the called peer.
+const EARLY_MAX: usize = 16;
+/// How many contacts of one 3xx are followed.
+const CONTACTS_MAX: usize = 5;
+
+/// What the INVITE says, whichever attempt it is.
+#[derive(Clone, Debug)]
+pub struct InviteSpec {
+    /// The Request-URI.
+    pub uri: Box<str>,
+    /// The From value, without the tag.
+    pub from: Box<[u8]>,
+    /// The To value.
+    pub to: Box<[u8]>,
+    /// The Route set to start with (Path, outbound proxy): URIs.
+    pub routes: Vec<Box<str>>,
+    /// What else the header policy wants said.
+    pub headers: Vec<(Box<str>, Vec<u8>)>,
+    /// Max-Forwards.
+    pub max_forwards: u32,
+}
+
+/// The INVITE of this leg, on its way.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// What it says.
+    pub spec: InviteSpec,
+    /// Where it goes, once known.
+    pub flow: Option<Flow>,
+    /// Our tag.
+    pub tag: Box<str>,
+    /// The Call-ID.
+    pub call_id: Box<str>,
+    /// The offer in it.
+    offer: Option<Bytes>,
+    cseq: u32,
+    /// The attempt that runs now, as sent.
+    attempt: Option<(ClientId, Message)>,
+    early: BTreeMap<Box<str>, (Dialog, ReliableReceiver)>,
+    min_se_s: Option<u32>,
+    authenticated: bool,
+    /// Whether a too large INVITE went to TCP, and may yet go back to UDP.
+    tcp_tried: bool,
+}
+
+impl Leg {
+    /// Creates a leg that is to be called. Nothing is sent before [`Self::invite`].
+    pub fn outgoing(
+        owner: Owner,
+        name: Box<str>,
+        profile: Profile,
+        spec: InviteSpec,
+        flow: Option<Flow>,
+        wire: &mut Wire<'_>,
+    ) -> Self {
+        let tag: Box<str> = wire.mint.tag().into();
+        let call_id: Box<str> = wire.mint.call_id().into();
+        wire.tags.insert(tag.clone(), owner);
+        wire.call_ids.insert(call_id.clone(), (owner.call, name.clone()));
+        let mut media = LegMedia::unplaced(profile.policy.clone(), wire);
+        if let Some(flow) = flow {
+            media.place(flow, wire);
+        }
+        Self {
+            owner,
+            name,
+            media,
+            stage: Stage::Opening,
+            origin: Origin::Outgoing(Outgoing {
+                spec,
+                flow,
+                tag,
+                call_id,
+                offer: None,
+                cseq: 0,
+                attempt: None,
+                early: BTreeMap::new(),
+                min_se_s: None,
+                authenticated: false,
+                tcp_tried: false,
+            }),
+            dialog: None,
+            modify: Modify::default(),
+            session: SessionTimer::default(),
+            success: None,
+            pending: BTreeMap::new(),
+            asked: None,
+            bye_after_ack: None,
+            ack_answers: false,
+            peer_allows_update: false,
+            profile,
+        }
+    }
+
+    /// Tells a leg in `Opening` where its peer is.
+    pub fn set_flow(&mut self, flow: Flow, wire: &mut Wire<'_>) {
+        if let Origin::Outgoing(outgoing) = &mut self.origin {
+            outgoing.flow = Some(flow);
+            self.media.place(flow, wire);
+        }
+    }
+
+    /// Sends the INVITE with our offer.
+    pub fn invite(&mut self, offer: Bytes, wire: &mut Wire<'_>) {
+        let Origin::Outgoing(outgoing) = &mut self.origin else { return };
+        outgoing.offer = Some(offer);
+        self.stage = Stage::Ringing;
+        let offered = self.modify.we_offer(wire.now);
+        debug_assert!(offered, "a new leg has no offer outstanding");
+        self.send_invite(None, wire);
+    }
+
+    fn send_invite(&mut self, credentials: Option<(HeaderName, String)>, wire: &mut Wire<'_>) {
+        let Origin::Outgoing(outgoing) = &mut self.origin else { return };
+        let Some(mut flow) = outgoing.flow else { return };
+        outgoing.cseq = outgoing.cseq.saturating_add(1);
+        outgoing.authenticated |= credentials.is_some();
+        let (mut branch, mut bytes) =
+            build_invite(outgoing, &self.profile, &self.session, credentials.as_ref(), flow, wire);
+        if bytes.len() > DATAGRAM_REQUEST_MAX
+            && !flow.transport.is_reliable()
+            && self.profile.tcp_too
+            && !outgoing.tcp_tried
+            && let Some(tcp) = wire.over_tcp(flow)
+        {
+            outgoing.tcp_tried = true;
+            flow = tcp;
+            (branch, bytes) = build_invite(
+                outgoing,
+                &self.profile,
+                &self.session,
+                credentials.as_ref(),
+                flow,
+                wire,
+            );
+        }
+        let Ok(sent) = Message::parse(bytes.clone()) else {
+            tracing::error!(leg = %self.owner.leg, "own INVITE unreadable");
+            return;
+        };
+        let tx = wire.request(self.owner, Method::Invite, &branch, bytes, flow);
+        outgoing.attempt = Some((tx, sent));
+        let pending = Pending {
+            purpose: Purpose::Invite,
+            method: Method::Invite,
+            cseq: outgoing.cseq,
+            body: None,
+            reason: None,
+        };
+        self.pending.insert(tx, pending);
+    }
+
+    pub(super) fn handle_invite_response(
+        &mut self,
+        tx: ClientId,
+        response: &Message,
+        flow: Flow,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        match response.status() {
+            0..=100 => {}
+            101..=199 => self.handle_provisional(response, flow, wire, out),
+            200..=299 => self.handle_success(tx, response, flow, wire, out),
+            status => self.handle_refusal(tx, status, response, wire, out),
+        }
+    }
+
+    fn handle_provisional(
+        &mut self,
+        response: &Message,
+        flow: Flow,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        let tag: Box<str> = response.to_tag().unwrap_or("").into();
+        let reach = self.profile.reach;
+        let Origin::Outgoing(outgoing) = &mut self.origin else { return };
+        let Some((_, invite)) = &outgoing.attempt else { return };
+        if !tag.is_empty() && !outgoing.early.contains_key(&tag) && outgoing.early.len() < EARLY_MAX
+        {
+            let dialog = Dialog::from_response(invite, response, flow, reach);
+            outgoing.early.insert(tag.clone(), (dialog, ReliableReceiver::default()));
+        }
+        self.peer_allows_update |= allows_update(response);
+        if response.has_option(HeaderName::Require, "100rel")
+            && let Some(rseq) = response.number(HeaderName::RSeq)
+            && !self.prack(&tag, rseq, wire)
+        {
+            return;
+        }
+        if self.stage == Stage::Ringing {
+            let sdp = description(response).unwrap_or(None);
+            out.push(LegEvent::Progress { status: response.status(), sdp });
+        }
+    }
+
+    /// Acknowledges a reliable response; returns whether it was new.
+    fn prack(&mut self, tag: &str, rseq: u32, wire: &mut Wire<'_>) -> bool {
+        let Origin::Outgoing(outgoing) = &mut self.origin else { return false };
+        let invite_cseq = outgoing.cseq;
+        let Some((dialog, receiver)) = outgoing.early.get_mut(tag) else { return false };
+        if !receiver.accept(rseq) {
+            return false;
+        }
+        let flow = dialog.flow();
+        let (via, branch) = wire.via(flow);
+        let mut builder = dialog.request(Method::Prack, &via);
+        let cseq = dialog.local_cseq();
+        builder.header(HeaderName::RAck, format_args!("{rseq} {invite_cseq} INVITE"));
+        self.profile.write_common_headers(&mut builder, wire.config);
+        let tx = wire.request(self.owner, Method::Prack, &branch, builder.finish(), flow);
+        let pending = Pending {
+            purpose: Purpose::Prack,
+            method: Method::Prack,
+            cseq,
+            body: None,
+            reason: None,
+        };
+        self.pending.insert(tx, pending);
+        true
+    }
+
+    fn handle_success(
+        &mut self,
+        tx: ClientId,
+        response: &Message,
+        flow: Flow,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        let tag: Box<str> = response.to_tag().unwrap_or("").into();
+        let reach = self.profile.reach;
+        let Origin::Outgoing(outgoing) = &mut self.origin else { return };
+        let Some((_, invite)) = &outgoing.attempt else { return };
+        let cseq = invite.cseq().number;
+        // The route set is frozen when the dialog is made: carriers route by the first one, and what
+        // RFC 3261 13.2.2.4 recomputes for RFC 2543 peers loses their BYE.
+        let mut dialog = match outgoing.early.remove(&tag) {
+            Some((dialog, _)) => dialog,
+            None => Dialog::from_response(invite, response, flow, reach),
+        };
+        let known = self.dialog.as_ref().is_some_and(|d| *d.remote_tag == *tag);
+        if known {
+            return;
+        }
+        if !twilio_nat(response) {
+            dialog.refresh_target(response);
+        }
+        let ack_flow = dialog.flow();
+        let (via, _) = wire.via(ack_flow);
+        let mut ack = dialog.ack(cseq, &via);
+        for name in [HeaderName::Authorization, HeaderName::ProxyAuthorization] {
+            ack.copy(invite, name);
+        }
+        let ack = ack.finish();
+        wire.acks.keep(tx, &tag, ack_flow, ack.clone(), wire.now);
+        wire.send(ack_flow, ack);
+        match self.stage {
+            Stage::Ringing => {
+                self.dialog = Some(dialog);
+                self.stage = Stage::Up;
+                self.modify.settle();
+                self.peer_allows_update |= allows_update(response);
+                self.read_session_timer(response, wire);
+                let sdp = description(response).unwrap_or(None);
+                out.push(LegEvent::Answered { sdp });
+            }
+            // It picked up before our CANCEL reached it (RFC 3261 9.1).
+            Stage::Leaving if self.dialog.is_none() => {
+                self.dialog = Some(dialog);
+                self.bye(Some("SIP;cause=487;text=\"Cancelled\""), wire);
+            }
+            // Another fork picked up as well.
+            Stage::Up | Stage::Leaving | Stage::Opening | Stage::Unacknowledged | Stage::Gone => {
+                let bye_flow = dialog.flow();
+                let (via, branch) = wire.via(bye_flow);
+                let bye = dialog.request(Method::Bye, &via).finish();
+                wire.tx.request(bye, &branch, Method::Bye, bye_flow, wire.now, wire.sent);
+            }
+        }
+    }
+
+    fn handle_refusal(
+        &mut self,
+        tx: ClientId,
+        status: u16,
+        response: &Message,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        self.finish(tx, wire);
+        if self.stage == Stage::Leaving {
+            return self.leave(wire, out);
+        }
+        let Origin::Outgoing(outgoing) = &mut self.origin else { return };
+        outgoing.early.clear();
+        match status {
+            401 | 407 => {
+                let uri = outgoing.spec.uri.clone();
+                let header = self.profile.authorize(response, Method::Invite, &uri, wire.entropy);
+                if let Some(header) = header {
+                    return self.send_invite(Some(header), wire);
+                }
+            }
+            // RFC 4028 7.3: the peer wants a longer interval; once.
+            422 if self.profile.session_timers && outgoing.min_se_s.is_none() => {
+                outgoing.min_se_s = response.number(HeaderName::MinSe);
+                if outgoing.min_se_s.is_some() {
+                    return self.send_invite(None, wire);
+                }
+            }
+            _ => {}
+        }
+        let Origin::Outgoing(outgoing) = &self.origin else { return };
+        let refused = Refused {
+            status,
+            reason: String::from_utf8_lossy(response.reason()).into(),
+            by: By::Peer,
+            q850: response.header_str(HeaderName::Reason).map(|r| r.into()),
+            authenticated: outgoing.authenticated,
+            received: response.via().received(),
+            carrier_error: response
+                .other("X-Twilio-Error")
+                .and_then(|value| leading_number(&value)),
+        };
+        let contacts = if status / 100 == 3 { contacts(response) } else { vec![] };
+        out.push(match contacts.is_empty() {
+            true => LegEvent::Refused(refused),
+            false => LegEvent::Redirected { contacts, refused },
+        });
+        self.leave(wire, out);
+    }
+
+    pub(super) fn handle_invite_failure(
+        &mut self,
+        tx: ClientId,
+        by: By,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        self.finish(tx, wire);
+        let Origin::Outgoing(outgoing) = &mut self.origin else { return };
+        // RFC 3261 18.1.1: nobody listens on TCP; the large INVITE goes as a datagram after all.
+        if by == By::Transport && outgoing.tcp_tried && self.stage == Stage::Ringing {
+            return self.send_invite(None, wire);
+        }
+        let authenticated = outgoing.authenticated;
+        if self.stage == Stage::Ringing {
+            let (status, reason) = match by {
+                By::Silence => (408, "Request Timeout"),
+                By::Transport | By::Peer | By::Us => (503, "Service Unavailable"),
+            };
+            out.push(LegEvent::Refused(Refused {
+                authenticated,
+                ..Refused::ours(by, status, reason)
+            }));
+        }
+        self.leave(wire, out);
+    }
+
+    /// Sends CANCEL; the leg is gone when its INVITE is.
+    pub(super) fn cancel(
+        &mut self,
+        reason: Option<&str>,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        let Origin::Outgoing(outgoing) = &self.origin else { return };
+        match &outgoing.attempt {
+            Some((tx, _)) => {
+                self.stage = Stage::Leaving;
+                wire.tx.cancel(*tx, reason, wire.now, wire.sent);
+            }
+            None => self.leave(wire, out),
+        }
+    }
+
+    /// Reads what a 2xx says about the session timer (RFC 4028 7.2).
+    pub(super) fn read_session_timer(&mut self, response: &Message, wire: &Wire<'_>) {
+        let wanted =
+            response.header_str(HeaderName::SessionExpires).and_then(|v| Wanted::parse(&v));
+        match wanted {
+            Some(wanted) if self.profile.session_timers => {
+                let refresher = match wanted.by_uac {
+                    Some(true) | None => Refresher::Us,
+                    Some(false) => Refresher::Peer,
+                };
+                self.session.start(wanted.interval_s, refresher, wire.now);
+            }
+            Some(_) | None => self.session.stop(),
+        }
+    }
+
+    /// Returns the interval the peer insisted on, for the next attempt.
+    pub fn host_called(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Outgoing(outgoing) => Some(&outgoing.spec.uri),
+            Origin::Incoming(_) => None,
+        }
+    }
+}
+
+fn build_invite(
+    outgoing: &Outgoing,
+    profile: &Profile,
+    session: &SessionTimer,
+    credentials: Option<&(HeaderName, String)>,
+    flow: Flow,
+    wire: &mut Wire<'_>,
+) -> (String, Bytes) {
+    let spec = &outgoing.spec;
+    let (via, branch) = wire.via(flow);
+    let mut builder = Builder::request(Method::Invite.as_str(), &spec.uri);
+    builder.header(HeaderName::Via, via);
+    for route in &spec.routes {
+        builder.header(HeaderName::Route, format_args!("<{route}>"));
+    }
+    builder.header(HeaderName::MaxForwards, spec.max_forwards);
+    let mut from = spec.from.to_vec();
+    from.extend_from_slice(b";tag=");
+    from.extend_from_slice(outgoing.tag.as_bytes());
+    builder.raw_header("From", &from).raw_header("To", &spec.to);
+    builder.header(HeaderName::CallId, &outgoing.call_id);
+    builder.header(HeaderName::CSeq, format_args!("{} INVITE", outgoing.cseq));
+    builder.header(HeaderName::Contact, wire.contact(flow, &profile.contact_user));
+    for (name, value) in &spec.headers {
+        builder.raw_header(name, value);
+    }
+    if let Some((name, value)) = credentials {
+        builder.header(*name, value);
+    }
+    match outgoing.min_se_s {
+        None => profile.write_session_headers(&mut builder, session, wire.config),
+        Some(min_se_s) => {
+            profile.write_session_headers_at_least(&mut builder, min_se_s, wire.config)
+        }
+    }
+    profile.write_common_headers(&mut builder, wire.config);
+    (branch, finish(builder, outgoing.offer.as_ref()))
+}
+
+/// Twilio marks 2xx over re-dialed connections with `;twnat=` in the Contact; who adopts that target
+/// loses the BYE.
+fn twilio_nat(response: &Message) -> bool {
+    crate::dialog::contact_uri(response).is_some_and(|uri| uri.contains(";twnat="))
+}
+
+/// Reads the number at the start of `32201 Authentication failure`.
+fn leading_number(value: &[u8]) -> Option<u32> {
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(value.get(..digits)?).ok()?.parse().ok()
+}
+
+fn contacts(response: &Message) -> Vec<Box<str>> {
+    let mut found: Vec<(u32, Box<str>)> = response
+        .values(HeaderName::Contact)
+        .filter_map(|value| {
+            let contact = NameAddr::parse(&value)?;
+            contact.parsed_uri()?;
+            let q = contact.params.get("q").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+            Some(((q.clamp(0.0, 1.0) * 1000.0) as u32, contact.uri.into()))
+        })
+        .take(CONTACTS_MAX)
+        .collect();
+    found.sort_by_key(|(q, _)| std::cmp::Reverse(*q));
+    found.into_iter().map(|(_, uri)| uri).collect()
+}

@@ -1,0 +1,201 @@
+//! What a leg's peer can do and may be told: phones, trunks and strangers differ in policy only.
+//!
+//! Owns: the peer's capabilities, our credentials towards it, the headers every message carries.
+//! Never: keeps the state of a dialog.
+
+use super::indialog::ALLOW;
+use crate::{
+    config::{Config, LatchPolicy, Trunk, User},
+    dialog::{Reach, Refresher, SessionTimer},
+    ids::Entropy,
+    media::{Latch, Network},
+    sdp::Policy,
+    sip::{Builder, HeaderName, Message, Method},
+    trunk::TrunkCredentials,
+};
+use std::sync::Arc;
+
+/// Whom a leg speaks to.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A registered or authenticated user.
+    Phone(Arc<User>),
+    /// A carrier.
+    Trunk(Arc<Trunk>),
+    /// Somebody the dialplan names by URI.
+    Elsewhere,
+}
+
+/// A peer's policy.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Who it is.
+    pub peer: Peer,
+    /// How requests find it.
+    pub reach: Reach,
+    /// Whether RFC 4028 may be used with it.
+    pub session_timers: bool,
+    /// Whether it may be told that we support 100rel.
+    pub reliable: bool,
+    /// Whether it may be sent UPDATE.
+    pub update: bool,
+    /// Whether it listens on TCP as well, for requests too large for a datagram.
+    pub tcp_too: bool,
+    /// Which codecs it may be offered.
+    pub policy: Policy,
+    /// Which media source is believed.
+    pub latch: Latch,
+    /// The user part of our Contact towards it.
+    pub contact_user: Box<str>,
+    /// Our name and password there.
+    pub credentials: Option<TrunkCredentials>,
+}
+
+impl Profile {
+    /// Returns the policy for a phone of ours.
+    pub fn phone(user: &Arc<User>, config: &Config) -> Self {
+        Self {
+            peer: Peer::Phone(user.clone()),
+            reach: Reach::Flow,
+            session_timers: true,
+            reliable: true,
+            update: true,
+            tcp_too: false,
+            policy: Policy::phone(config.rtp.codecs.clone()),
+            latch: match user.latch {
+                LatchPolicy::Learn => Latch::Learn,
+                LatchPolicy::Strict => Latch::Strict { ranges: [].into() },
+            },
+            contact_user: user.name.clone(),
+            credentials: None,
+        }
+    }
+
+    /// Returns the policy for a carrier.
+    pub fn trunk(trunk: &Arc<Trunk>) -> Self {
+        let credentials = match (&trunk.username, &trunk.password) {
+            (Some(username), Some(password)) => {
+                Some(TrunkCredentials::new(username, password.expose()))
+            }
+            (Some(_) | None, _) => None,
+        };
+        Self {
+            peer: Peer::Trunk(trunk.clone()),
+            reach: Reach::Target,
+            session_timers: trunk.session_timers,
+            reliable: trunk.prack,
+            update: trunk.update,
+            tcp_too: trunk.tcp_too,
+            policy: Policy::trunk(trunk.codecs.clone()),
+            latch: Latch::Strict { ranges: media_ranges(trunk) },
+            contact_user: trunk.name.clone(),
+            credentials,
+        }
+    }
+
+    /// Returns the policy for a URI of the dialplan's.
+    pub fn elsewhere(config: &Config) -> Self {
+        Self {
+            peer: Peer::Elsewhere,
+            reach: Reach::Target,
+            session_timers: true,
+            reliable: true,
+            update: true,
+            tcp_too: false,
+            policy: Policy::phone(config.rtp.codecs.clone()),
+            latch: Latch::Learn,
+            contact_user: "tandem".into(),
+            credentials: None,
+        }
+    }
+
+    /// Returns the trunk, where it is one.
+    pub fn as_trunk(&self) -> Option<&Arc<Trunk>> {
+        match &self.peer {
+            Peer::Trunk(trunk) => Some(trunk),
+            Peer::Phone(_) | Peer::Elsewhere => None,
+        }
+    }
+
+    /// Returns the user, where it is one.
+    pub fn as_phone(&self) -> Option<&Arc<User>> {
+        match &self.peer {
+            Peer::Phone(user) => Some(user),
+            Peer::Trunk(_) | Peer::Elsewhere => None,
+        }
+    }
+
+    /// Answers a challenge, where we have credentials that were not yet refused.
+    pub fn authorize(
+        &mut self,
+        response: &Message,
+        method: Method,
+        uri: &str,
+        entropy: &mut Entropy,
+    ) -> Option<(HeaderName, String)> {
+        self.credentials.as_mut()?.answer(response, method.as_str(), uri, entropy)
+    }
+
+    /// Writes the session timer's headers of an INVITE or UPDATE of ours (RFC 4028 7.1).
+    pub fn write_session_headers(
+        &self,
+        builder: &mut Builder,
+        session: &SessionTimer,
+        config: &Config,
+    ) {
+        if !self.session_timers {
+            return;
+        }
+        match session.agreed() {
+            Some((interval_s, refresher)) => {
+                let by = match refresher {
+                    Refresher::Us => "uac",
+                    Refresher::Peer => "uas",
+                };
+                builder.header(
+                    HeaderName::SessionExpires,
+                    format_args!("{interval_s};refresher={by}"),
+                );
+            }
+            None => {
+                builder.header(HeaderName::SessionExpires, config.sip.session_expires.as_secs());
+            }
+        }
+        builder.header(HeaderName::MinSe, config.sip.min_se.as_secs());
+    }
+
+    /// The same after a 422 that named a longer interval.
+    pub fn write_session_headers_at_least(
+        &self,
+        builder: &mut Builder,
+        min_se_s: u32,
+        config: &Config,
+    ) {
+        let interval_s = config.sip.session_expires.as_secs().max(min_se_s.into());
+        builder.header(HeaderName::SessionExpires, interval_s);
+        builder.header(HeaderName::MinSe, min_se_s);
+    }
+
+    /// Writes what every message of ours says about us.
+    pub fn write_common_headers(&self, builder: &mut Builder, config: &Config) {
+        builder.header(HeaderName::Allow, ALLOW);
+        let supported = match (self.reliable, self.session_timers) {
+            (true, true) => "100rel, timer",
+            (true, false) => "100rel",
+            (false, true) => "timer",
+            (false, false) => "",
+        };
+        if !supported.is_empty() {
+            builder.header(HeaderName::Supported, supported);
+        }
+        builder.header(HeaderName::UserAgent, &config.sip.user_agent);
+    }
+}
+
+fn media_ranges(trunk: &Trunk) -> Arc<[Network]> {
+    let network = |source: &crate::trunk::source::Network| {
+        let (address, prefix) = source.parts();
+        Network { address, prefix }
+    };
+    trunk.media_sources.iter().map(network).collect()
+}

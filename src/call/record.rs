@@ -1,0 +1,364 @@
+//! What a call leaves behind: the draft of its CDR, its two log lines, why it failed.
+//!
+//! Owns: the times, the parties, the ending, the quality figures.
+//! Never: influences the call.
+
+use super::{
+    Ender,
+    headers::Identity,
+    leg::{By, Death, Leg, Refused},
+    wire::Wire,
+};
+use crate::{
+    ids::CallId,
+    media::{Measured, Quality},
+    observe::{
+        cdr::{
+            CallMedia, Cdr, EndedBy, Ending, Explanation, LegMedia, Party, Route, Stream, Times,
+            UtcMs,
+        },
+        log,
+        mask::Number,
+    },
+    sdp::Agreed,
+    sip::Uri,
+    trunk::refusal::{Answer, Attempt, Auth, Refusal},
+};
+use std::time::Instant;
+
+pub use crate::observe::cdr::Direction;
+
+/// A CDR in the making.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    cdr: Cdr,
+    started: Instant,
+    ended: bool,
+    was_private_number: Option<Box<str>>,
+}
+
+impl Draft {
+    pub(super) fn new(
+        id: CallId,
+        caller: &Leg,
+        identity: &Identity,
+        dialled: &str,
+        direction: Direction,
+        wire: &Wire<'_>,
+    ) -> Self {
+        let times = Times { start: wire.wall.into(), ..Times::default() };
+        let trunk = caller.profile.as_trunk().map(|trunk| trunk.name.to_string());
+        let cdr = Cdr {
+            call: id,
+            direction,
+            caller: Party {
+                number: (&*identity.user).into(),
+                user: identity.phone.as_ref().map(|user| (&*user.name).into()),
+                sip_call_id: Some(caller.sip_call_id().to_owned()),
+            },
+            callee: Party { number: dialled.into(), ..Party::default() },
+            route: Route { dialled: dialled.into(), trunk, ..Route::default() },
+            times,
+            ending: Ending { by: EndedBy::Tandem, status: 500, q850: None, why: None },
+            media: CallMedia::default(),
+            ladder: None,
+        };
+        log::call_started(direction, &identity.user, dialled);
+        Self { cdr, started: wire.now, ended: false, was_private_number: None }
+    }
+
+    /// Returns the record as it stands.
+    pub fn cdr(&self) -> &Cdr {
+        &self.cdr
+    }
+
+    /// Returns when the call began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    fn utc(&self, now: Instant) -> UtcMs {
+        let since = now.saturating_duration_since(self.started);
+        UtcMs(self.cdr.times.start.0.saturating_add(u64::try_from(since.as_millis()).unwrap_or(0)))
+    }
+
+    pub(super) fn routed(&mut self, rule: &str) {
+        self.cdr.route.rule = Some(rule.to_owned());
+    }
+
+    pub(super) fn trunk(&mut self, name: &str, caller_id: &str, number: &str) {
+        self.cdr.direction = match self.cdr.direction {
+            Direction::Internal => Direction::Outbound,
+            other @ (Direction::Outbound | Direction::Inbound) => other,
+        };
+        self.cdr.route.trunk = Some(name.to_owned());
+        self.cdr.route.caller_id = Some(caller_id.into());
+        self.cdr.callee.number = number.into();
+        self.was_private_number = Some(number.into());
+    }
+
+    /// A leg was made for this callee.
+    pub(super) fn tried(&mut self, leg: &Leg) {
+        self.cdr.callee.sip_call_id = Some(leg.sip_call_id().to_owned());
+        if let Some(user) = leg.profile.as_phone() {
+            self.cdr.callee.user = Some((&*user.name).into());
+        }
+    }
+
+    pub(super) fn ringing(&mut self, wire: &Wire<'_>) {
+        let now = self.utc(wire.now);
+        self.cdr.times.ring.get_or_insert(now);
+    }
+
+    pub(super) fn answered(&mut self, wire: &Wire<'_>) {
+        let now = self.utc(wire.now);
+        if self.cdr.times.answer.is_none() {
+            self.cdr.times.answer = Some(now);
+            self.cdr.ending.why = None;
+        }
+    }
+
+    pub(super) fn log_answer(&self) {
+        let delay_ms = self.cdr.times.answer_delay_ms();
+        tracing::debug!(call = %self.cdr.call, delay_ms, "call answered");
+    }
+
+    /// Notes the winner, where several rang.
+    pub(super) fn leg_gone(&mut self, is_caller: bool, is_peer: bool, leg: &Leg) {
+        if is_peer && !is_caller {
+            self.tried(leg);
+        }
+    }
+
+    pub(super) fn codecs(&mut self, caller: &Agreed, callee: &Agreed) {
+        self.cdr.media.caller.codec = Some(caller.format.codec.name().to_owned());
+        self.cdr.media.callee.codec = Some(callee.format.codec.name().to_owned());
+        self.cdr.media.is_transcoded = caller.format.codec != callee.format.codec;
+    }
+
+    pub(super) fn quality(&mut self, is_caller: bool, is_peer: bool, quality: &Quality) {
+        let side = match (is_caller, is_peer) {
+            (true, _) => &mut self.cdr.media.caller,
+            (false, true) => &mut self.cdr.media.callee,
+            (false, false) => return,
+        };
+        note_quality(side, quality);
+    }
+
+    pub(super) fn cancelled(&mut self) {
+        self.cdr.ending.why = None;
+    }
+
+    pub(super) fn ended(&mut self, by: Ender, status: u16, reason: Option<&str>, wire: &Wire<'_>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.cdr.times.end = self.utc(wire.now);
+        self.cdr.ending.by = match by {
+            Ender::Caller => EndedBy::Caller,
+            Ender::Callee => EndedBy::Callee,
+            Ender::Us => EndedBy::Tandem,
+        };
+        self.cdr.ending.status = if self.cdr.times.answer.is_some() { 200 } else { status };
+        self.cdr.ending.q850 = reason.and_then(q850).or_else(|| q850_of_status(status));
+    }
+
+    fn why(&mut self, code: &str, sentence: String, help: Option<&str>) {
+        self.cdr.ending.why =
+            Some(Explanation { code: code.to_owned(), sentence, help: help.map(str::to_owned) });
+    }
+
+    pub(super) fn unroutable(&mut self, context: &str, dialled: &str) {
+        let sentence = format!("no rule of `{context}` matches {}", Number(dialled));
+        let help = format!(
+            "add a `[[{context}.rule]]` that matches it; `tandem dialplan try` shows what was tried"
+        );
+        self.why("R001", sentence, Some(&help));
+    }
+
+    pub(super) fn rejected_by_rule(&mut self, status: u16) {
+        let rule = self.cdr.route.rule.clone().unwrap_or_default();
+        self.why("R002", format!("rule `{rule}` rejects with {status}"), None);
+    }
+
+    pub(super) fn looped(&mut self) {
+        self.why(
+            "R003",
+            "the dialplan's `goto`s do not end".to_owned(),
+            Some("run `tandem dialplan try` with this number and break the circle"),
+        );
+    }
+
+    pub(super) fn no_codec(&mut self) {
+        self.why(
+            "M001",
+            "the two sides have no codec in common".to_owned(),
+            Some("allow PCMU or PCMA on the phone, or add the codec to `[rtp] codecs`"),
+        );
+    }
+
+    pub(super) fn media_timeout(&mut self) {
+        self.why(
+            "M002",
+            "no media came from one side for the whole of `[rtp] timeout`".to_owned(),
+            Some("open the RTP ports in the firewall, or set `[node] public_ip`"),
+        );
+    }
+
+    pub(super) fn died(&mut self, death: Death) {
+        let (code, sentence, help) = match death {
+            Death::NeverAcked => (
+                "S001",
+                "our 200 OK was never acknowledged",
+                "the caller cannot reach our Contact: set `[node] public_ip`",
+            ),
+            Death::SessionExpired => (
+                "S002",
+                "nobody refreshed the session",
+                "the phone has gone away; look at its network",
+            ),
+            Death::Forgotten => (
+                "S003",
+                "the other side no longer knows the call",
+                "the phone or carrier has restarted, or dropped the call without a BYE",
+            ),
+        };
+        self.why(code, sentence.to_owned(), Some(help));
+    }
+
+    /// A target that could not even be tried.
+    pub(super) fn not_tried(&mut self, refused: &Refused) {
+        let help = match &*refused.reason {
+            "Not Registered" => Some("`tandem phones` shows who is registered, and from where"),
+            "Trunk Down" => {
+                Some("`tandem trunks` shows since when; the carrier answers no OPTIONS")
+            }
+            "Trunk Full" => Some("raise `max_calls` of the trunk, if the carrier allows more"),
+            "No Caller ID For This Trunk" => Some("set `caller_id` of the trunk, user or rule"),
+            _ => None,
+        };
+        let reason = refused.reason.to_ascii_lowercase();
+        self.why("R004", format!("nobody could be called: {reason}"), help);
+    }
+
+    pub(super) fn rang_out(&mut self, leg: &Leg) {
+        self.why("R005", format!("{} did not answer in time", Number(&leg.name)), None);
+    }
+
+    /// A callee refused; what a carrier says is explained in its own terms.
+    pub(super) fn refused(&mut self, leg: &Leg, refused: &Refused) {
+        if let Some(trunk) = leg.profile.as_trunk() {
+            let evidence = answer(refused);
+            let refusal = Refusal::read(&self.attempt(leg, refused), &evidence);
+            tracing::warn!(
+                call = %self.cdr.call,
+                trunk = %trunk.name,
+                code = refusal.code(),
+                why = %refusal,
+                "trunk refused"
+            );
+            let help = refusal.help();
+            self.why(refusal.code(), refusal.diagnosis(&evidence), help.as_deref());
+            return;
+        }
+        let name = Number(&leg.name);
+        let (code, sentence) = match refused.by {
+            By::Peer => ("P001", format!("{name} answered {} {}", refused.status, refused.reason)),
+            By::Silence => ("P002", format!("{name} did not answer at all")),
+            By::Transport => ("P003", format!("nothing could be sent to {name}")),
+            By::Us => ("R004", format!("{name} could not be called: {}", refused.reason)),
+        };
+        self.why(code, sentence, None);
+    }
+
+    fn attempt<'a>(&'a self, leg: &'a Leg, refused: &Refused) -> Attempt<'a> {
+        let uri = leg.host_called().and_then(Uri::parse);
+        Attempt {
+            host: uri.as_ref().map_or("", |uri| uri.host),
+            number: self.was_private_number.as_deref().unwrap_or(""),
+            caller_id: self.cdr.route.caller_id.as_ref().map_or("", |id| id.expose()),
+            auth: match (refused.authenticated, refused.status, &leg.profile.credentials) {
+                (true, ..) => Auth::Sent,
+                (false, 401 | 407, None) => Auth::Missing,
+                (false, ..) => Auth::NotAsked,
+            },
+            rang: self.cdr.times.ring.is_some(),
+            offered_g711: true,
+            offered_srtp: false,
+            max_forwards: 70,
+        }
+    }
+
+    pub(super) fn abandoned(&mut self, wire: &Wire<'_>) {
+        self.ended(Ender::Us, 500, None, wire);
+        self.why(
+            "X001",
+            "a fault of ours ended the call".to_owned(),
+            Some("report it with the log's ERROR line and `tandem call ladder`"),
+        );
+    }
+
+    /// Returns the finished record, once nothing of the call is left.
+    pub(super) fn finish(&mut self, wire: &Wire<'_>) -> Cdr {
+        self.ended(Ender::Us, 500, None, wire);
+        // What went wrong before somebody answered is no failure of the call.
+        if self.cdr.times.answer.is_some() && self.cdr.ending.by != EndedBy::Tandem {
+            self.cdr.ending.why = None;
+        }
+        log::call_ended(&self.cdr);
+        self.cdr.clone()
+    }
+}
+
+fn answer(refused: &Refused) -> Answer {
+    match refused.by {
+        By::Silence | By::Transport | By::Us => Answer::Silence,
+        By::Peer => Answer::Final {
+            status: refused.status,
+            reason: refused.reason.clone(),
+            error: refused.carrier_error,
+            received: refused.received,
+        },
+    }
+}
+
+fn note_quality(side: &mut LegMedia, quality: &Quality) {
+    let stream = |measured: &Measured| Stream {
+        packets: measured.packets,
+        lost: measured.lost,
+        jitter_ms: measured.jitter_ms as f32,
+        mos: measured.mos.map(|mos| mos as f32),
+    };
+    side.received = Some(stream(&quality.received));
+    side.sent = Some(stream(&quality.sent));
+    side.relay_jitter_us = Some(quality.relay_jitter_us as u32);
+}
+
+/// Reads the cause of a `Q.850;cause=16` Reason value.
+fn q850(reason: &str) -> Option<u8> {
+    let mut parts = reason.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case("Q.850") {
+        return None;
+    }
+    parts.find_map(|part| part.strip_prefix("cause=")?.parse().ok())
+}
+
+/// The cause that stands for a SIP status (RFC 3398 8.2.6.1).
+fn q850_of_status(status: u16) -> Option<u8> {
+    Some(match status {
+        200..=299 => 16,
+        404 => 1,
+        486 | 600 => 17,
+        408 => 102,
+        480 => 18,
+        487 => 127,
+        403 | 603 => 21,
+        410 => 22,
+        484 => 28,
+        488 | 606 => 31,
+        501 | 415 | 416 => 79,
+        502 => 38,
+        503 => 41,
+        _ => return None,
+    })
+}

@@ -1,0 +1,217 @@
+//! From a dialplan's target to the legs that ring: a user's contacts, a trunk's address, a URI.
+//!
+//! Owns: which legs a target makes, and why it makes none.
+//! Never: sends an INVITE; a leg does once its port and address are there.
+
+use super::{
+    Call, Leg,
+    headers::{self, Identity},
+    hunt::own_number,
+    leg::{By, Origin, Refused},
+    outgoing::InviteSpec,
+    profile::Profile,
+    wire::{Ask, Owner, ResolveFor, Wire},
+};
+use crate::{
+    config::{Trunk, User},
+    dialplan::{Decision, Dial, E164, Query, Step, Target},
+    ids::{Flow, Transport},
+    sip::{Message, Scheme, Uri},
+    trunk::{health, identity::Inbound},
+};
+use std::sync::Arc;
+
+impl Call {
+    /// Makes the legs of one target; none of them has sent anything yet.
+    pub(super) fn legs_for(
+        &mut self,
+        target: &Target,
+        dial: &Dial,
+        wire: &mut Wire<'_>,
+    ) -> Result<Vec<Leg>, Refused> {
+        match target {
+            Target::User(name) => self.legs_of_user(name, wire),
+            Target::Trunk { trunk, number, .. } => {
+                // The rule's, else the user's, else the trunk's; never what the phone says.
+                let forced = self.config.caller_id(&self.identity.user, dial, target).cloned();
+                self.leg_of_trunk(trunk, number, forced, wire).map(|leg| vec![leg])
+            }
+            Target::Uri(uri) => self.leg_of_uri(uri, wire).map(|leg| vec![leg]),
+        }
+    }
+
+    fn legs_of_user(&self, name: &str, wire: &mut Wire<'_>) -> Result<Vec<Leg>, Refused> {
+        let Some(user) = self.config.users.get(name).cloned() else {
+            return Err(Refused::ours(By::Us, 404, "No Such User"));
+        };
+        let bindings = wire.location.find(name, wire.wall);
+        if bindings.is_empty() {
+            return Err(Refused::ours(By::Us, 480, "Not Registered"));
+        }
+        let Some(invite) = self.caller_invite() else { return Ok(vec![]) };
+        let legs = bindings.iter().map(|binding| {
+            let (uri, flow, routes) = binding.target();
+            let config = &self.config;
+            let spec = headers::to_phone(&self.identity, &user, (uri, routes), &invite, config);
+            self.new_leg(user.name.clone(), Profile::phone(&user, config), spec, Some(flow), wire)
+        });
+        Ok(legs.collect())
+    }
+
+    fn leg_of_trunk(
+        &mut self,
+        name: &str,
+        number: &str,
+        caller_id: Option<E164>,
+        wire: &mut Wire<'_>,
+    ) -> Result<Leg, Refused> {
+        let Some(trunk) = self.config.trunks.get(name).cloned() else {
+            return Err(Refused::ours(By::Us, 404, "No Such Trunk"));
+        };
+        let caller_id =
+            caller_id.ok_or_else(|| Refused::ours(By::Us, 403, "No Caller ID For This Trunk"))?;
+        let Some(state) = wire.trunks.state_mut(name) else {
+            return Err(Refused::ours(By::Us, 503, "Trunk Removed"));
+        };
+        if state.health() == health::State::Down {
+            return Err(Refused::ours(By::Us, 503, "Trunk Down"));
+        }
+        if trunk.max_calls.is_some_and(|max| state.calls >= max) {
+            return Err(Refused::ours(By::Us, 503, "Trunk Full"));
+        }
+        let flow = state.flow();
+        state.calls = state.calls.saturating_add(1);
+        let param = match trunk.transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+        };
+        let spec = headers::to_trunk(&trunk, number, &caller_id, &self.identity, param)
+            .ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;
+        self.draft.trunk(name, caller_id.expose(), number);
+        let leg = self.new_leg(trunk.name.clone(), Profile::trunk(&trunk), spec, flow, wire);
+        if flow.is_none() {
+            wire.ask(trunk_address(ResolveFor::Leg(leg.owner), &trunk));
+        }
+        Ok(leg)
+    }
+
+    fn leg_of_uri(&self, uri: &str, wire: &mut Wire<'_>) -> Result<Leg, Refused> {
+        let parsed = Uri::parse(uri).filter(|uri| uri.scheme == Scheme::Sip);
+        let Some(parsed) = parsed else {
+            return Err(Refused::ours(By::Us, 416, "Unsupported URI Scheme"));
+        };
+        let Some(invite) = self.caller_invite() else {
+            return Err(Refused::ours(By::Us, 480, "Caller Gone"));
+        };
+        let spec = headers::to_uri(&self.identity, uri, &invite, &self.config);
+        let name = parsed.user.unwrap_or(parsed.host).into();
+        let profile = Profile::elsewhere(&self.config);
+        let leg = self.new_leg(name, profile, spec, None, wire);
+        wire.ask(Ask::Resolve {
+            token: ResolveFor::Leg(leg.owner),
+            host: parsed.host.trim_matches(['[', ']']).into(),
+            port: parsed.port,
+            transport: parsed.transport().unwrap_or(Transport::Udp),
+        });
+        Ok(leg)
+    }
+
+    /// Makes the legs of a redirection's contact: numbers of ours by the dialplan of the redirecting
+    /// user, other addresses directly.
+    pub(super) fn legs_for_redirect(
+        &mut self,
+        contact: &str,
+        context: &str,
+        wire: &mut Wire<'_>,
+    ) -> Vec<Leg> {
+        let Some(uri) = Uri::parse(contact) else { return vec![] };
+        let is_ours = |host: &str| self.is_ours(host);
+        let Some(number) = own_number(&uri, is_ours) else {
+            return self.leg_of_uri(contact, wire).into_iter().collect();
+        };
+        let at = self.config.node.timezone.local(wire.wall);
+        let query = Query { context, from: &self.identity.user, dialled: number, at };
+        let Decision::Matched { steps, .. } = self.config.dialplan.route(&query) else {
+            return vec![];
+        };
+        let Some(Step::Dial(dial)) = steps.into_iter().next() else { return vec![] };
+        let group = dial.groups.first().map_or(&[][..], Vec::as_slice);
+        group
+            .iter()
+            .filter_map(|target| self.legs_for(target, &dial, wire).ok())
+            .flatten()
+            .collect()
+    }
+
+    /// Returns whether a URI's host means this PBX.
+    fn is_ours(&self, host: &str) -> bool {
+        let bare = host.trim_matches(['[', ']']);
+        let listens = |ip: std::net::IpAddr| {
+            self.legs.values().filter_map(Leg::flow).any(|flow| flow.local.ip() == ip)
+        };
+        bare.eq_ignore_ascii_case(&self.config.sip.realm) || bare.parse().is_ok_and(listens)
+    }
+
+    fn new_leg(
+        &self,
+        name: Box<str>,
+        profile: Profile,
+        spec: InviteSpec,
+        flow: Option<Flow>,
+        wire: &mut Wire<'_>,
+    ) -> Leg {
+        let owner = Owner { call: self.id, leg: wire.leg_id(self.id) };
+        Leg::outgoing(owner, name, profile, spec, flow, wire)
+    }
+
+    fn caller_invite(&self) -> Option<Message> {
+        match &self.legs.get(&self.caller)?.origin {
+            Origin::Incoming(incoming) => Some(incoming.invite.clone()),
+            Origin::Outgoing(_) => None,
+        }
+    }
+
+    /// A trunk's leg has ended: there is room for another.
+    pub(super) fn release_trunk(&self, leg: &Leg, wire: &mut Wire<'_>) {
+        if let (Some(trunk), Origin::Outgoing(_)) = (leg.profile.as_trunk(), &leg.origin)
+            && let Some(state) = wire.trunks.state_mut(&trunk.name)
+        {
+            state.calls = state.calls.saturating_sub(1);
+        }
+    }
+}
+
+/// Asks where a trunk's INVITEs and OPTIONS go.
+pub fn trunk_address(token: ResolveFor, trunk: &Arc<Trunk>) -> Ask {
+    let (host, port) = match (&trunk.address, trunk.uris.first()) {
+        (Some(address), _) => (address.ip().to_string().into(), Some(address.port())),
+        (None, Some(uri)) => (uri.host.clone(), uri.port),
+        (None, None) => ("".into(), None),
+    };
+    Ask::Resolve { token, host, port, transport: trunk.transport }
+}
+
+impl Identity {
+    /// Returns the identity of a user of ours.
+    pub fn of_user(user: &Arc<User>, display: Option<&str>, is_private: bool) -> Self {
+        Self {
+            user: user.name.clone(),
+            display: user.display.clone().or_else(|| display.map(Into::into)),
+            number: user.caller_id.clone(),
+            is_private,
+            phone: Some(user.clone()),
+        }
+    }
+
+    /// Returns the identity of somebody behind a carrier.
+    pub fn of_trunk(inbound: &Inbound) -> Self {
+        let number = inbound.caller.as_ref().map(|number| number.expose());
+        Self {
+            user: number.unwrap_or("anonymous").into(),
+            display: inbound.name.clone(),
+            number: number.and_then(E164::parse),
+            is_private: inbound.is_private,
+            phone: None,
+        }
+    }
+}

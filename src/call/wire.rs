@@ -1,0 +1,206 @@
+//! What a step of a call may use: the transaction layer, the clock's reading, identifiers, effects.
+//!
+//! Owns: nothing; it borrows from the shard for the length of one step.
+//! Never: decides anything about a call.
+
+use crate::{
+    config::{Config, PublicIp},
+    dialog::{Acks, is_global},
+    ids::{CallId, Entropy, Flow, LegId, Mint, Transport},
+    media,
+    observe::cdr::Cdr,
+    registrar::{Binding, Location},
+    sip::Method,
+    transaction::{ClientId, Layer, Output},
+    trunk::Trunks,
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+/// RFC 3261 18.1.1: a larger request goes over a congestion-controlled transport, where there is one.
+pub(super) const DATAGRAM_REQUEST_MAX: usize = 1300;
+
+/// Who a transaction, a tag or an answer belongs to.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Owner {
+    /// The call.
+    pub call: CallId,
+    /// The leg.
+    pub leg: LegId,
+}
+
+/// A question to the world outside. The answer names the same token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ask {
+    /// Which addresses does this host have, and from which of ours are they reached?
+    Resolve {
+        /// Who asks.
+        token: ResolveFor,
+        /// A name or an address, without brackets.
+        host: Box<str>,
+        /// A port, where the URI names one.
+        port: Option<u16>,
+        /// How we mean to speak to it.
+        transport: Transport,
+    },
+    /// What does this sound file hold?
+    Prompt {
+        /// Who asks.
+        call: CallId,
+        /// The file, as the dialplan names it.
+        file: Box<str>,
+    },
+}
+
+/// Who asked for an address.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum ResolveFor {
+    /// A leg that is to call it.
+    Leg(Owner),
+    /// A trunk, named in the configuration.
+    Trunk(Box<str>),
+}
+
+/// Something to keep.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A call has ended.
+    Cdr(Box<Cdr>),
+    /// A phone is reachable there.
+    Bind(Box<Binding>),
+    /// It no longer is.
+    Unbind {
+        /// The user's name.
+        aor: Box<str>,
+        /// The contact, as it was bound.
+        contact: Box<str>,
+    },
+}
+
+/// What a step wants done outside the core, in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// For the media worker that owns this call's legs.
+    Media(CallId, media::Command),
+    /// For a helper.
+    Ask(Ask),
+    /// For the store.
+    Record(Record),
+}
+
+/// The way out for one step.
+pub struct Wire<'s> {
+    /// The time.
+    pub now: Instant,
+    /// The time of day.
+    pub wall: SystemTime,
+    /// The configuration that holds for new calls.
+    pub config: &'s Arc<Config>,
+    /// Makes identifiers.
+    pub mint: &'s mut Mint,
+    /// Makes everything else that is random.
+    pub entropy: &'s mut Entropy,
+    /// The transactions.
+    pub tx: &'s mut Layer,
+    /// The ACKs that may have to be repeated.
+    pub acks: &'s mut Acks,
+    /// Whose client transactions those are.
+    pub owners: &'s mut BTreeMap<ClientId, Owner>,
+    /// Whose dialogs those are, by our tag.
+    pub tags: &'s mut BTreeMap<Box<str>, Owner>,
+    /// Whose messages those are, by Call-ID, and what that peer is called: for the ladders.
+    pub call_ids: &'s mut BTreeMap<Box<str>, (CallId, Box<str>)>,
+    /// Who is reachable where.
+    pub location: &'s Location,
+    /// The carriers.
+    pub trunks: &'s mut Trunks,
+    /// What the transaction layer wants done.
+    pub sent: &'s mut Vec<Output>,
+    /// What else is wanted.
+    pub effects: &'s mut VecDeque<Effect>,
+    /// The next leg's serial number.
+    pub next_leg: &'s mut u64,
+}
+
+impl Wire<'_> {
+    /// Returns the address that we name to this peer in Via, Contact and SDP.
+    pub fn advertised(&self, flow: Flow) -> SocketAddr {
+        SocketAddr::new(advertised_ip(self.config, flow), flow.local.port())
+    }
+
+    /// Makes a Via value and the branch in it.
+    pub fn via(&mut self, flow: Flow) -> (String, String) {
+        let branch = self.mint.branch();
+        let sent_by = self.advertised(flow);
+        let token = flow.transport.token();
+        (format!("SIP/2.0/{token} {sent_by};rport;branch={branch}"), branch)
+    }
+
+    /// Makes a Contact value that leads back to this listener.
+    pub fn contact(&self, flow: Flow, user: &str) -> String {
+        let address = self.advertised(flow);
+        match flow.transport {
+            Transport::Udp => format!("<sip:{user}@{address}>"),
+            Transport::Tcp => format!("<sip:{user}@{address};transport=tcp>"),
+        }
+    }
+
+    /// Starts a client transaction for a leg.
+    pub fn request(
+        &mut self,
+        owner: Owner,
+        method: Method,
+        branch: &str,
+        bytes: Bytes,
+        flow: Flow,
+    ) -> ClientId {
+        let id = self.tx.request(bytes, branch, method, flow, self.now, self.sent);
+        self.owners.insert(id, owner);
+        id
+    }
+
+    /// Sends bytes that belong to no transaction: an ACK to a 2xx.
+    pub fn send(&mut self, flow: Flow, bytes: Bytes) {
+        self.sent.push(Output::Send { flow, bytes });
+    }
+
+    /// Returns the same peer over TCP, where we listen on it.
+    pub fn over_tcp(&self, flow: Flow) -> Option<Flow> {
+        let listen = self.config.sip.listen.iter().find(|l| l.transport == Transport::Tcp)?;
+        let local = SocketAddr::new(flow.local.ip(), listen.address.port());
+        Some(Flow { transport: Transport::Tcp, local, ..flow })
+    }
+
+    /// Asks a media worker for something.
+    pub fn media(&mut self, call: CallId, command: media::Command) {
+        self.effects.push_back(Effect::Media(call, command));
+    }
+
+    /// Asks a helper for something.
+    pub fn ask(&mut self, ask: Ask) {
+        self.effects.push_back(Effect::Ask(ask));
+    }
+
+    /// Names a new leg.
+    pub fn leg_id(&mut self, call: CallId) -> LegId {
+        *self.next_leg = self.next_leg.wrapping_add(1);
+        LegId::new(call.shard(), *self.next_leg)
+    }
+}
+
+/// Returns the address of ours that this peer is told: the public one where the peer is outside.
+pub fn advertised_ip(config: &Config, flow: Flow) -> IpAddr {
+    match &config.node.public_ip {
+        PublicIp::Address(ip)
+            if is_global(flow.remote.ip()) && ip.is_ipv4() == flow.remote.is_ipv4() =>
+        {
+            *ip
+        }
+        PublicIp::Address(_) | PublicIp::Auto | PublicIp::Interface(_) => flow.local.ip(),
+    }
+}

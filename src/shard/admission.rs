@@ -1,0 +1,243 @@
+//! Admission: what happens to a request that belongs to no dialog of ours (RFC 3261 8.2).
+//!
+//! Owns: the order of the checks, and every refusal that needs no call.
+//! Never: opens a call (`invite` does) or changes a binding (`register` does).
+
+use super::{Core, Shard};
+use crate::{
+    call::ALLOW,
+    config::UserSecret,
+    ids::Flow,
+    registrar::{Known, Reason, Verdict},
+    sip::{Builder, HeaderName, Message, Method, Scheme, Uri, default_reason},
+    transaction::ServerId,
+};
+use std::{borrow::Cow, time::Instant};
+
+/// Extensions that an INVITE may require of us.
+const INVITE_EXTENSIONS: &[&str] = &["100rel", "timer"];
+/// Extensions that a REGISTER may require of us.
+const REGISTER_EXTENSIONS: &[&str] = &["path"];
+/// RFC 3261 21.5.7: a message we will not look into. A datagram cannot be larger.
+const REQUEST_MAX: usize = 65_535;
+/// How long a refused caller should stay away, in seconds.
+pub(super) const RETRY_AFTER_S: u32 = 5;
+
+/// A refusal: status, reason phrase where the default says too little, headers.
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) reason: Option<Cow<'static, str>>,
+    pub(super) headers: Vec<(HeaderName, String)>,
+}
+
+impl Refusal {
+    pub(super) fn plain(status: u16) -> Self {
+        Self { status, reason: None, headers: vec![] }
+    }
+
+    pub(super) fn because(status: u16, reason: &'static str) -> Self {
+        Self { status, reason: Some(reason.into()), headers: vec![] }
+    }
+
+    fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+impl Shard {
+    /// Decides about a request outside every dialog.
+    pub(super) fn admit(&mut self, tx: ServerId, message: Message, flow: Flow, now: Instant) {
+        if let Err(refusal) = self.check(&message) {
+            return self.refuse(tx, &message, flow, &refusal, now);
+        }
+        match message.method() {
+            Method::Invite => self.admit_invite(tx, message, flow, now),
+            Method::Register => self.admit_register(tx, &message, flow, now),
+            Method::Options => self.answer_options(tx, &message, flow, now),
+            Method::Bye | Method::Update | Method::Prack | Method::Info => {
+                self.reply(tx, &message, flow, 481, now);
+            }
+            Method::Subscribe => {
+                self.refuse(tx, &message, flow, &Refusal::plain(489), now);
+            }
+            Method::Message | Method::Notify | Method::Publish | Method::Refer => {
+                let refusal = Refusal::plain(405).with(HeaderName::Allow, ALLOW);
+                self.refuse(tx, &message, flow, &refusal, now);
+            }
+            Method::Other => {
+                let refusal = Refusal::plain(501).with(HeaderName::Allow, ALLOW);
+                self.refuse(tx, &message, flow, &refusal, now);
+            }
+            // The transaction layer keeps these to itself.
+            Method::Ack | Method::Cancel => {}
+        }
+    }
+
+    /// The checks of RFC 3261 8.2 and 16.3 that do not depend on who asks.
+    fn check(&self, message: &Message) -> Result<(), Refusal> {
+        if message.bytes().len() > REQUEST_MAX {
+            return Err(Refusal::plain(513));
+        }
+        let scheme = Uri::parse(message.uri()).map(|uri| uri.scheme);
+        match (scheme, message.method()) {
+            (None, _) => return Err(Refusal::because(400, "Bad Request-URI")),
+            (Some(Scheme::Sip), _) | (Some(Scheme::Tel), Method::Invite) => {}
+            (Some(Scheme::Sips | Scheme::Tel | Scheme::Urn | Scheme::Other), _) => {
+                return Err(Refusal::plain(416));
+            }
+        }
+        if message.number(HeaderName::MaxForwards) == Some(0) {
+            return Err(Refusal::plain(483));
+        }
+        if message.vias().any(|via| self.core.mint.knows(via.branch())) {
+            return Err(Refusal::plain(482));
+        }
+        let method = message.method();
+        let known = if method == Method::Invite {
+            INVITE_EXTENSIONS
+        } else if method == Method::Register {
+            REGISTER_EXTENSIONS
+        } else {
+            &[]
+        };
+        let unsupported = unsupported(message, known);
+        if !unsupported.is_empty() {
+            return Err(Refusal::plain(420).with(HeaderName::Unsupported, unsupported));
+        }
+        check_body(message)
+    }
+
+    /// Answers OPTIONS as the INVITE's part of us would (RFC 3261 11.2).
+    pub(super) fn answer_options(
+        &mut self,
+        tx: ServerId,
+        message: &Message,
+        flow: Flow,
+        now: Instant,
+    ) {
+        let refusal = Refusal::plain(if self.is_draining { 503 } else { 200 })
+            .with(HeaderName::Allow, ALLOW)
+            .with(HeaderName::Accept, "application/sdp")
+            .with(HeaderName::AcceptEncoding, "identity")
+            .with(HeaderName::AcceptLanguage, "en")
+            .with(HeaderName::Supported, "100rel, timer, path");
+        self.refuse(tx, message, flow, &refusal, now);
+    }
+
+    /// Answers with a status and nothing else.
+    pub(super) fn reply(
+        &mut self,
+        tx: ServerId,
+        message: &Message,
+        flow: Flow,
+        status: u16,
+        now: Instant,
+    ) {
+        self.refuse(tx, message, flow, &Refusal::plain(status), now);
+    }
+
+    /// Answers with a status, a reason and headers. The tag is always the same for the same request,
+    /// so that nothing need be kept (RFC 3261 8.2.7).
+    pub(super) fn refuse(
+        &mut self,
+        tx: ServerId,
+        message: &Message,
+        flow: Flow,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
+        let tag = self.core.mint.tag_of(message.call_id());
+        let reason = refusal.reason.as_deref().unwrap_or(default_reason(refusal.status));
+        let mut builder = Builder::reply(message, refusal.status, reason, Some(&tag), flow.remote);
+        for (name, value) in &refusal.headers {
+            builder.header(*name, value);
+        }
+        builder.header(HeaderName::Server, &self.core.shared.config.sip.user_agent);
+        self.core.tx.respond(tx, refusal.status, builder.finish(), now, &mut self.core.sent);
+    }
+
+    /// Finds out which user of ours sends this request; answers it where that is not clear.
+    pub(super) fn authenticate(
+        &mut self,
+        tx: ServerId,
+        message: &Message,
+        flow: Flow,
+        now: Instant,
+    ) -> Option<Box<str>> {
+        let (word, refusal) = match self.core.verdict(message, now) {
+            Verdict::Ok(user) => {
+                self.counters.authentications.count("ok");
+                return Some(user);
+            }
+            Verdict::Challenge { values, reason } => {
+                let mut refusal = Refusal::plain(401);
+                for value in values {
+                    refusal = refusal.with(HeaderName::WwwAuthenticate, value);
+                }
+                let word = match reason {
+                    Reason::Missing => "challenged",
+                    Reason::Stale => "stale",
+                    Reason::Wrong => "wrong",
+                };
+                if reason == Reason::Wrong {
+                    tracing::warn!(%flow, "wrong credentials");
+                }
+                (word, refusal)
+            }
+            Verdict::Refuse { status, reason } => ("refused", Refusal::because(status, reason)),
+        };
+        self.counters.authentications.count(word);
+        self.refuse(tx, message, flow, &refusal, now);
+        None
+    }
+}
+
+impl Core {
+    fn verdict(&mut self, message: &Message, now: Instant) -> Verdict {
+        let wall = self.wall(now);
+        let users = &self.shared.config.users;
+        let known = |name: &str| {
+            users.get(name).map(|user| match &user.secret {
+                UserSecret::Password(secret) => Known::Password(secret.expose()),
+                UserSecret::Ha1 { md5, sha256 } => Known::Ha1 {
+                    md5: md5.as_ref().map(|secret| secret.expose()),
+                    sha256: sha256.as_ref().map(|secret| secret.expose()),
+                },
+            })
+        };
+        self.auth.check(message, known, wall)
+    }
+}
+
+/// Lists what a request requires and we do not know (RFC 3261 8.2.2.3).
+fn unsupported(message: &Message, known: &[&str]) -> String {
+    let required =
+        message.values(HeaderName::Require).chain(message.values(HeaderName::ProxyRequire));
+    let mut unknown: Vec<String> = vec![];
+    for option in required {
+        let option = String::from_utf8_lossy(&option);
+        if !known.iter().any(|k| k.eq_ignore_ascii_case(&option)) {
+            unknown.push(option.into_owned());
+        }
+    }
+    unknown.join(", ")
+}
+
+/// RFC 3261 8.2.3: a body that must be understood and cannot be.
+fn check_body(message: &Message) -> Result<(), Refusal> {
+    if message.body().is_empty() {
+        return Ok(());
+    }
+    let encoding = message.header_str(HeaderName::ContentEncoding);
+    if encoding.is_some_and(|e| !e.eq_ignore_ascii_case("identity")) {
+        return Err(Refusal::plain(415).with(HeaderName::AcceptEncoding, "identity"));
+    }
+    let optional = message
+        .header_str(HeaderName::ContentDisposition)
+        .is_some_and(|d| d.to_ascii_lowercase().contains("handling=optional"));
+    if message.method() == Method::Invite && message.sdp().is_none() && !optional {
+        return Err(Refusal::plain(415).with(HeaderName::Accept, "application/sdp"));
+    }
+    Ok(())
+}

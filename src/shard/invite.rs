@@ -1,0 +1,177 @@
+//! New calls: who calls, whether they may, and what the call begins with.
+//!
+//! Owns: the way from an INVITE to a [`Call`].
+//! Never: decides where the call goes; its program asks the dialplan.
+
+use super::{
+    Shard,
+    admission::{RETRY_AFTER_S, Refusal},
+};
+use crate::{
+    call::{Call, Direction, Identity, Leg, Opening, Profile},
+    config::{Trunk, User},
+    dialog::Wanted,
+    ids::Flow,
+    sdp::Description,
+    sip::{HeaderName, Message, Scheme, Uri},
+    transaction::ServerId,
+    trunk::identity::Inbound,
+};
+use std::{sync::Arc, time::Instant};
+
+/// Who an INVITE comes from, as far as we believe it.
+enum Caller {
+    /// A user of ours, by digest.
+    Phone(Arc<User>),
+    /// A carrier, by its address.
+    Trunk(Arc<Trunk>),
+}
+
+impl Shard {
+    pub(super) fn admit_invite(
+        &mut self,
+        tx: ServerId,
+        message: Message,
+        flow: Flow,
+        now: Instant,
+    ) {
+        if self.is_draining || self.is_full() {
+            let mut refusal = Refusal::plain(503);
+            refusal.headers.push((HeaderName::RetryAfter, RETRY_AFTER_S.to_string()));
+            return self.refuse(tx, &message, flow, &refusal, now);
+        }
+        let caller = match self.trunk_at(flow) {
+            Some(trunk) => Caller::Trunk(trunk),
+            None => {
+                let Some(name) = self.authenticate(tx, &message, flow, now) else { return };
+                match self.core.shared.config.users.get(&name) {
+                    Some(user) => Caller::Phone(user.clone()),
+                    None => return self.reply(tx, &message, flow, 403, now),
+                }
+            }
+        };
+        match self.opening(&caller, &message) {
+            Ok((opening, identity, profile)) => {
+                self.open_call(tx, message, flow, now, (opening, identity, profile));
+            }
+            Err(refusal) => self.refuse(tx, &message, flow, &refusal, now),
+        }
+    }
+
+    /// Returns the trunk that may originate calls from this address. It is never challenged.
+    fn trunk_at(&self, flow: Flow) -> Option<Arc<Trunk>> {
+        let ip = flow.remote.ip().to_canonical();
+        self.core.shared.config.trunks.values().find_map(|trunk| {
+            let known = self.core.trunks.state(&trunk.name).map_or(&[][..], |s| s.flows());
+            let is_its = trunk.sources.iter().any(|network| network.contains(ip))
+                || known.iter().any(|known| known.remote == flow.remote);
+            is_its.then(|| trunk.clone())
+        })
+    }
+
+    /// Reads everything that the call needs to begin with.
+    fn opening(
+        &self,
+        caller: &Caller,
+        message: &Message,
+    ) -> Result<(Opening, Identity, Profile), Refusal> {
+        let config = &self.core.shared.config;
+        let offer = match message.sdp() {
+            Some(bytes) => {
+                let parsed = Description::parse(bytes);
+                Some(parsed.map_err(|_| Refusal::because(488, "Bad Session Description"))?)
+            }
+            None => None,
+        };
+        self.check_session_timer(caller, message)?;
+        Ok(match caller {
+            Caller::Phone(user) => {
+                let dialled = dialled(message).ok_or_else(|| Refusal::plain(484))?;
+                let from = message.from();
+                let display = from.display_str();
+                let is_private = wants_privacy(message);
+                let identity = Identity::of_user(user, display.as_deref(), is_private);
+                let direction = Direction::Internal;
+                let opening = Opening { context: user.context.clone(), dialled, offer, direction };
+                (opening, identity, Profile::phone(user, config))
+            }
+            Caller::Trunk(trunk) => {
+                let inbound = Inbound::read(message);
+                let did = inbound.did.as_ref().map(|did| did.expose().into());
+                let dialled =
+                    did.or_else(|| dialled(message)).ok_or_else(|| Refusal::plain(484))?;
+                let identity = Identity::of_trunk(&inbound);
+                let direction = Direction::Inbound;
+                let opening = Opening { context: trunk.context.clone(), dialled, offer, direction };
+                (opening, identity, Profile::trunk(trunk))
+            }
+        })
+    }
+
+    /// RFC 4028 9: an interval shorter than ours is refused with what would do.
+    fn check_session_timer(&self, caller: &Caller, message: &Message) -> Result<(), Refusal> {
+        let supported = match caller {
+            Caller::Phone(_) => true,
+            Caller::Trunk(trunk) => trunk.session_timers,
+        };
+        let value = message.header_str(HeaderName::SessionExpires);
+        let wanted = value.and_then(|value| Wanted::parse(&value)).filter(|_| supported);
+        let min_s = self.core.shared.config.sip.min_se.as_secs();
+        if wanted.is_some_and(|wanted| u64::from(wanted.interval_s) < min_s)
+            && message.has_option(HeaderName::Supported, "timer")
+        {
+            let mut refusal = Refusal::plain(422);
+            refusal.headers.push((HeaderName::MinSe, min_s.to_string()));
+            return Err(refusal);
+        }
+        Ok(())
+    }
+
+    fn open_call(
+        &mut self,
+        tx: ServerId,
+        message: Message,
+        flow: Flow,
+        now: Instant,
+        (opening, identity, profile): (Opening, Identity, Profile),
+    ) {
+        let owner = self.new_owner();
+        let name: Box<str> = match (&profile.peer, &identity.phone) {
+            (crate::call::Peer::Trunk(trunk), _) => trunk.name.clone(),
+            (_, Some(user)) => user.name.clone(),
+            (_, None) => "caller".into(),
+        };
+        self.core.ladders.begin(owner.call, &name, &message, now);
+        self.counters.calls.count_start(opening.direction);
+        let span = crate::observe::log::call_span(owner.call);
+        let _entered = span.enter();
+        let mut wire = self.core.wire(now);
+        let leg = Leg::incoming(owner, name, profile, (tx, message.clone(), flow), &mut wire);
+        let Some(leg) = leg else {
+            self.core.ladders.take(owner.call);
+            return self.refuse(tx, &message, flow, &Refusal::because(400, "Bad Contact"), now);
+        };
+        let call = Call::new(owner.call, leg, identity, opening, &mut wire);
+        self.invites.insert(tx, owner);
+        self.calls.insert(owner.call, call);
+        self.touched.insert(owner.call);
+    }
+}
+
+/// Returns the number dialled: the Request-URI's user part, or a `tel:` number.
+fn dialled(message: &Message) -> Option<Box<str>> {
+    let uri = Uri::parse(message.uri())?;
+    let user = match uri.scheme {
+        Scheme::Sip | Scheme::Sips | Scheme::Tel => uri.user_unescaped(),
+        Scheme::Urn | Scheme::Other => return None,
+    };
+    let is_fit = !user.is_empty() && user.len() <= 128 && !user.chars().any(char::is_control);
+    is_fit.then(|| user.into())
+}
+
+fn wants_privacy(message: &Message) -> bool {
+    let named = message
+        .header_str(HeaderName::Privacy)
+        .is_some_and(|p| p.split([';', ',']).any(|v| matches!(v.trim(), "id" | "user" | "header")));
+    named || message.from().parsed_uri().is_some_and(|uri| uri.host.ends_with("anonymous.invalid"))
+}

@@ -1,0 +1,63 @@
+//! REGISTER, and what becomes of bindings that nobody refreshes.
+//!
+//! Owns: the way from a REGISTER to the location service and the store.
+//! Never: knows the rules of RFC 3261 10.3; `registrar` does.
+
+use super::{Shard, admission::Refusal};
+use crate::{
+    call::{Effect, Record},
+    ids::Flow,
+    registrar::{Policy, RegisterEvent, handle_register},
+    sip::Message,
+    transaction::ServerId,
+};
+use std::time::Instant;
+
+impl Shard {
+    pub(super) fn admit_register(
+        &mut self,
+        tx: ServerId,
+        message: &Message,
+        flow: Flow,
+        now: Instant,
+    ) {
+        let Some(user) = self.authenticate(tx, message, flow, now) else { return };
+        let config = &self.core.shared.config;
+        let Some(known) = config.users.get(&user) else {
+            return self.reply(tx, message, flow, 403, now);
+        };
+        let policy = Policy {
+            min_expires: config.sip.expires_min,
+            default_expires: config.sip.expires_default,
+            max_expires: config.sip.expires_max,
+            max_contacts: known.max_contacts,
+        };
+        let location = &self.core.shared.location;
+        let reply = handle_register(message, flow, &user, &policy, location, self.core.wall(now));
+        self.counters.registrations.count(match (reply.status, reply.events.first()) {
+            (200, Some(RegisterEvent::Bound(_))) => "bound",
+            (200, Some(RegisterEvent::Unbound { .. })) => "unbound",
+            (200, None) => "fetched",
+            (_, _) => "refused",
+        });
+        for event in reply.events {
+            let record = match event {
+                RegisterEvent::Bound(binding) => Record::Bind(binding),
+                RegisterEvent::Unbound { aor, contact } => Record::Unbind { aor, contact },
+            };
+            self.core.effects.push_back(Effect::Record(record));
+        }
+        let (status, reason) = (reply.status, Some(reply.reason));
+        self.refuse(tx, message, flow, &Refusal { status, reason, headers: reply.headers }, now);
+    }
+
+    /// Forgets the phones that did not come back in time.
+    pub(super) fn sweep_bindings(&mut self, now: Instant) {
+        let wall = self.core.wall(now);
+        for binding in self.core.shared.location.sweep(wall) {
+            tracing::debug!(aor = %crate::observe::mask::Number(&binding.aor), "registration expired");
+            let (aor, contact) = (binding.aor, binding.contact);
+            self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
+        }
+    }
+}

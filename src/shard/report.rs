@@ -1,0 +1,150 @@
+//! What an operator may ask of a shard.
+//!
+//! Owns: the views of calls and trunks; counters at a scrape.
+//! Never: changes anything.
+
+use super::Shard;
+use crate::{
+    call::{Call, Leg, Phase, Stage},
+    ids::CallId,
+    observe::{
+        cdr::UtcMs,
+        ladder::Rungs,
+        metrics,
+        status::{self, CallDetail, CallSummary, LegRow, TrunkRow, TrunkState},
+    },
+    transaction,
+    trunk::health,
+};
+use std::time::Instant;
+
+impl Shard {
+    /// Lists the running calls.
+    pub fn calls(&self, now: Instant) -> Vec<CallSummary> {
+        self.calls.values().map(|call| summary(call, now)).collect()
+    }
+
+    /// Tells everything about one running call.
+    pub fn call(&self, id: CallId, now: Instant) -> Option<CallDetail> {
+        let call = self.calls.get(&id)?;
+        let cdr = call.draft().cdr();
+        let why = cdr.ending.why.iter().map(ToString::to_string);
+        let rule = cdr.route.rule.iter().map(|rule| format!("rule {rule}"));
+        Some(CallDetail {
+            summary: summary(call, now),
+            dialled: cdr.route.dialled.clone(),
+            caller_id: cdr.route.caller_id.clone(),
+            legs: call.legs().map(leg_row).collect(),
+            is_transcoded: cdr.media.is_transcoded,
+            why: rule.chain(why).collect(),
+        })
+    }
+
+    /// Returns the messages of a running call.
+    pub fn ladder(&self, id: CallId) -> Option<Rungs> {
+        self.core.ladders.of(id)
+    }
+
+    /// Counts the running calls that each user takes part in.
+    pub fn calls_of(&self, user: &str) -> u64 {
+        let is_of = |call: &&Call| {
+            call.legs().any(|leg| leg.profile.as_phone().is_some_and(|phone| *phone.name == *user))
+        };
+        self.calls.values().filter(is_of).count() as u64
+    }
+
+    /// Lists the trunks.
+    pub fn trunks(&self, now: Instant) -> Vec<TrunkRow> {
+        self.core.trunks.iter().map(|(name, state)| self.trunk_row(name, state, now)).collect()
+    }
+
+    fn trunk_row(&self, name: &str, state: &crate::trunk::TrunkState, now: Instant) -> TrunkRow {
+        let trunk = self.core.shared.config.trunks.get(name);
+        let machine = state.machine();
+        let host = trunk.and_then(|trunk| Some(trunk.uris.first()?.host.to_string()));
+        let since = now.saturating_duration_since(machine.since());
+        TrunkRow {
+            name: name.to_owned(),
+            state: match (trunk.is_some_and(|t| t.qualify.is_some()), state.health()) {
+                (false, _) => TrunkState::Unmonitored,
+                (true, health::State::Up) => TrunkState::Up,
+                (true, health::State::Suspect) => TrunkState::Suspect,
+                (true, health::State::Down) => TrunkState::Down,
+            },
+            since: self.core.wall(now).checked_sub(since).map(UtcMs::from),
+            target: match state.flow() {
+                Some(flow) => format!("{} ({flow})", host.unwrap_or_default()),
+                None => format!("{} (no address)", host.unwrap_or_default()),
+            },
+            rtt_ms: machine.rtt().map(|rtt| rtt.as_secs_f64() * 1000.0),
+            calls: state.calls.into(),
+            calls_max: trunk.and_then(|trunk| trunk.max_calls).map(u64::from),
+            last_refusal: state.last_refusal.clone(),
+        }
+    }
+
+    /// Returns the counters, with the gauges of this moment.
+    pub fn counters(&mut self) -> metrics::Shard {
+        let talking = self.calls.values().filter(|c| c.phase() == Phase::Talking).count() as u64;
+        let mut counters = self.counters.clone();
+        counters.talking = talking;
+        counters.ringing = (self.calls.len() as u64).saturating_sub(talking);
+        counters.transactions = self.core.tx.len() as u64;
+        counters.dialogs = self.core.tags.len() as u64;
+        let discards = self.core.tx.discards();
+        for discard in transaction::Discard::ALL {
+            counters.discards.add(discard.name(), discards.of(discard));
+        }
+        counters
+    }
+}
+
+fn summary(call: &Call, now: Instant) -> CallSummary {
+    let cdr = call.draft().cdr();
+    let lasted_ms = now.saturating_duration_since(call.draft().started()).as_millis() as u64;
+    let delay_ms = cdr.times.answer_delay_ms().unwrap_or(0);
+    CallSummary {
+        call: call.id(),
+        phase: phase(call),
+        direction: cdr.direction,
+        from: cdr.caller.number.clone(),
+        to: cdr.callee.number.clone(),
+        rule: cdr.route.rule.clone(),
+        trunk: cdr.route.trunk.clone(),
+        start: cdr.times.start,
+        duration_s: lasted_ms.saturating_sub(delay_ms) / 1000,
+    }
+}
+
+fn phase(call: &Call) -> status::Phase {
+    let is_answered = call.draft().cdr().times.answer.is_some();
+    match (call.phase(), is_answered) {
+        (Phase::Running, false) => status::Phase::Ringing,
+        (Phase::Running, true) => status::Phase::Announcing,
+        (Phase::Talking, _) if call.legs().any(|leg| leg.media.is_held()) => status::Phase::Held,
+        (Phase::Talking, _) => status::Phase::Talking,
+        (Phase::Releasing | Phase::Over, _) => status::Phase::Releasing,
+    }
+}
+
+fn leg_row(leg: &Leg) -> LegRow {
+    let agreed = leg.media.agreed();
+    LegRow {
+        leg: leg.id().to_string(),
+        name: (&*leg.name).into(),
+        sip_call_id: leg.sip_call_id().to_owned(),
+        flow: leg.flow().map_or_else(String::new, |flow| flow.to_string()),
+        state: match leg.stage() {
+            Stage::Opening => "opening",
+            Stage::Ringing => "ringing",
+            Stage::Unacknowledged => "answered",
+            Stage::Up => "up",
+            Stage::Leaving => "leaving",
+            Stage::Gone => "gone",
+        }
+        .to_owned(),
+        codec: agreed.map(|agreed| agreed.format.codec.name().to_owned()),
+        rtp_port: leg.media.open_port(),
+        rtp_remote: agreed.map(|agreed| agreed.remote.to_string()),
+    }
+}

@@ -1,0 +1,107 @@
+//! Keeping an eye on trunks and phones: OPTIONS out, verdicts in.
+//!
+//! Owns: which OPTIONS is whose.
+//! Never: judges; the trunk's health machine does.
+
+use super::Shard;
+use crate::{
+    call::advertised_ip,
+    ids::Flow,
+    sip::{Builder, HeaderName, Message, Method},
+    transaction::ClientId,
+    trunk::health::{Effect, Input},
+};
+use std::{net::SocketAddr, time::Instant};
+
+/// An OPTIONS on its way to a trunk.
+#[derive(Debug)]
+pub(super) struct Probe {
+    trunk: Box<str>,
+    number: u64,
+}
+
+impl Shard {
+    /// Takes the configuration's trunks; new ones are asked for at once.
+    pub(super) fn configure_trunks(&mut self, now: Instant) {
+        let config = self.core.shared.config.clone();
+        let trunks = config.trunks.iter().map(|(name, trunk)| (&**name, trunk.qualify));
+        self.core.trunks.configure(trunks, now);
+    }
+
+    /// Resolves and probes whatever is due.
+    pub(super) fn fire_trunks(&mut self, now: Instant) {
+        let due = self.core.trunks.due(now);
+        for name in due.resolve {
+            self.ask_trunk_address(&name);
+        }
+        for (name, effects) in due.effects {
+            self.carry_out(&name, &effects, now);
+        }
+    }
+
+    fn carry_out(&mut self, trunk: &str, effects: &[Effect], now: Instant) {
+        for effect in effects {
+            match effect {
+                Effect::Probe(number) => self.probe(trunk, *number, now),
+                Effect::Changed { from, to } => {
+                    let _entered = crate::observe::log::trunk_span(trunk).entered();
+                    tracing::info!(from = %from, to = %to, "trunk state changed");
+                }
+            }
+        }
+    }
+
+    /// Sends OPTIONS to the trunk's termination URI.
+    fn probe(&mut self, name: &str, number: u64, now: Instant) {
+        let config = self.core.shared.config.clone();
+        let flow = self.core.trunks.state(name).and_then(|state| state.flow());
+        let (Some(trunk), Some(flow)) = (config.trunks.get(name), flow) else { return };
+        let Some(uri) = trunk.uris.first() else { return };
+        let host = &uri.host;
+        let (bytes, branch) = self.build_options(&format!("sip:{host}"), host, flow);
+        let tx =
+            self.core.tx.request(bytes, &branch, Method::Options, flow, now, &mut self.core.sent);
+        self.probes.insert(tx, Probe { trunk: name.into(), number });
+    }
+
+    fn build_options(&mut self, uri: &str, host: &str, flow: Flow) -> (bytes::Bytes, String) {
+        let config = &self.core.shared.config;
+        let local = SocketAddr::new(advertised_ip(config, flow), flow.local.port());
+        let (branch, tag) = (self.core.mint.branch(), self.core.mint.tag());
+        let token = flow.transport.token();
+        let mut builder = Builder::request(Method::Options.as_str(), uri);
+        builder
+            .header(HeaderName::Via, format_args!("SIP/2.0/{token} {local};rport;branch={branch}"))
+            .header(HeaderName::MaxForwards, 70)
+            .header(HeaderName::From, format_args!("<sip:tandem@{local}>;tag={tag}"))
+            .header(HeaderName::To, format_args!("<sip:{host}>"))
+            .header(HeaderName::CallId, self.core.mint.call_id())
+            .header(HeaderName::CSeq, "1 OPTIONS")
+            .header(HeaderName::Contact, format_args!("<sip:tandem@{local}>"))
+            .header(HeaderName::Accept, "application/sdp")
+            .header(HeaderName::UserAgent, &config.sip.user_agent);
+        (builder.finish(), branch)
+    }
+
+    pub(super) fn probe_answered(&mut self, tx: ClientId, response: &Message, now: Instant) {
+        if response.status() < 200 {
+            return;
+        }
+        if let Some(Probe { trunk, number }) = self.probes.remove(&tx) {
+            let input = Input::ProbeAnswered { probe: number, status: response.status() };
+            self.observe_trunk(&trunk, input, now);
+        }
+    }
+
+    pub(super) fn probe_failed(&mut self, tx: ClientId, now: Instant) {
+        if let Some(Probe { trunk, number }) = self.probes.remove(&tx) {
+            self.observe_trunk(&trunk, Input::ProbeFailed { probe: number }, now);
+        }
+    }
+
+    fn observe_trunk(&mut self, trunk: &str, input: Input, now: Instant) {
+        let mut out = vec![];
+        self.core.trunks.observe(trunk, input, now, &mut out);
+        self.carry_out(trunk, &out, now);
+    }
+}
