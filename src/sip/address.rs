@@ -60,9 +60,11 @@ impl<'a> NameAddr<'a> {
         Some(Self { display, uri, params: params(rest)? })
     }
 
-    /// Returns the tag of a From or To.
+    /// Returns the tag of a From or To. An empty one is none.
     pub fn tag(&self) -> Option<&'a str> {
-        self.params.get("tag").filter(|tag| !tag.is_empty())
+        let is_tag =
+            |(name, value): &(&str, &str)| name.eq_ignore_ascii_case("tag") && !value.is_empty();
+        self.params.iter().find(is_tag).map(|(_, tag)| tag)
     }
 
     /// Reads the URI.
@@ -83,9 +85,13 @@ fn uri_text(uri: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<&str> {
 }
 
 /// Reads `;a=1;b` or nothing. A value's end is the end of its last parameter: no comma outside of
-/// quotes, and every quote closed.
+/// quotes, and every quote closed. No controls, which could not be written back.
 fn params(rest: &[u8]) -> Option<Params<'_>> {
     let rest = text::trim(rest);
+    let is_control = |byte: u8| byte.is_ascii_control() && !text::is_lws(byte);
+    if text::find(rest, is_control).is_some() || text::has_stray_cr(rest) {
+        return None;
+    }
     let (_, None) = text::cut(rest, b',', Brackets::Plain).ok()? else { return None };
     match rest.split_first() {
         None => Some(Params::default()),
@@ -121,9 +127,10 @@ pub struct Via<'a> {
 impl<'a> Via<'a> {
     /// Reads one value: `SIP/2.0/UDP host:port;branch=..`, white space wherever it may be.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
+        // A version other than 2.0 is for the start line to refuse, so that it can be answered.
         let (protocol, rest) = text::split_once(value, b'/')?;
         let (version, rest) = text::split_once(rest, b'/')?;
-        if !text::trim(protocol).eq_ignore_ascii_case(b"SIP") || text::trim(version) != b"2.0" {
+        if !text::is_token(text::trim(protocol)) || !text::is_token(text::trim(version)) {
             return None;
         }
         let (transport, rest) = text::split_at(text::trim_start(rest), text::is_lws);
@@ -183,6 +190,7 @@ mod tests {
             ("A\r\n B <sip:a@b>", "A B", "sip:a@b", ""),
             ("<sip:a@b;x=1,2?h=v>;x=\"a;tag=2,b\";tag=1", "", "sip:a@b;x=1,2?h=v", "1"),
             ("\"\" <tel:+31>", "", "tel:+31", ""),
+            ("<sip:a@b>;tag;tag=;tag=2", "", "sip:a@b", "2"),
         ] {
             let addr = NameAddr::parse(value.as_bytes()).unwrap();
             let got = (addr.display_str().unwrap_or_default(), addr.uri);
@@ -227,7 +235,7 @@ mod tests {
             ("SIP / 2.0 / UDP  h : 5060 ; branch = z9", "UDP", "h", Some(5060), "z9"),
             ("SIP/2.0\r\n /TCP\r\n [::1];branch=\r\n z9", "TCP", "[::1]", None, "z9"),
             ("sip/2.0/WSS x.invalid:1;ext=\"a;branch=b\"", "WSS", "x.invalid", Some(1), ""),
-            ("SIP/2.0/QUIC a", "QUIC", "a", None, ""),
+            ("SIP/7.0/QUIC a", "QUIC", "a", None, ""),
         ] {
             let via = Via::parse(value.as_bytes()).unwrap();
             assert_eq!((via.transport, via.host, via.port), (transport, host, port), "{value}");
@@ -237,12 +245,15 @@ mod tests {
             "",
             "SIP/2.0/UDP",
             "SIP/2.0/UDP ;branch=z9",
-            "SIP/3.0/UDP h",
+            "SIP/2.0 h",
+            "SIP//UDP h",
             "SIP/2.0/UDP h;;",
             "SIP/2.0/UDP h;",
             "SIP/2.0/UDP h x;branch=1",
             "SIP/2.0/UDP h:99999",
             "SIP/2.0/UDP h;x=\"",
+            "SIP/2.0/UDP h;branch=a\0b",
+            "SIP/2.0/UDP h;branch=a\rb",
             "SIP/2.0/U<P h",
         ] {
             assert_eq!(Via::parse(value.as_bytes()), None, "{value}");

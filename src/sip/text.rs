@@ -128,6 +128,17 @@ pub(super) fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
+/// Returns whether there is a CR that does not belong to a line end.
+pub(super) fn has_stray_cr(mut text: &[u8]) -> bool {
+    while let Some((_, after)) = split_once(text, b'\r') {
+        if !after.starts_with(b"\n") {
+            return true;
+        }
+        text = after;
+    }
+    false
+}
+
 /// What the scanner is inside of.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Inside {
