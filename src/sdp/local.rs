@@ -180,3 +180,102 @@ impl Local {
         write!(text, "a={}\r\n", say.direction)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Codec, *};
+
+    #[test]
+    fn the_version_rises_when_something_changes() {
+        let mut local = local();
+        let first = local.offer(say(vec![Format::pcmu()]));
+        let again = local.offer(say(vec![Format::pcmu()]));
+        assert_eq!((&first, local.version), (&again, 1));
+
+        let other = local.offer(say(vec![Format::pcma()]));
+        assert_eq!(local.version, 2);
+        assert!(other.starts_with(b"v=0\r\no=- 7 2 IN IP4 192.0.2.1\r\n"));
+
+        local.rtp = "[2001:db8::1]:10000".parse().unwrap();
+        let moved = local.offer(say(vec![Format::pcma()]));
+        assert!(moved.starts_with(b"v=0\r\no=- 7 3 IN IP6 2001:db8::1\r\n"));
+        assert_eq!(local.last, Some(moved));
+    }
+
+    #[test]
+    fn an_offer_is_written() {
+        let mut local = local();
+        let mut say = say(vec![Format::pcmu(), Format::telephone_event(101, 8000)]);
+        say.direction = Direction::SendOnly;
+        say.max_ptime_ms = Some(40);
+        assert_eq!(
+            local.offer(say),
+            "v=0\r\no=- 7 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+             m=audio 10000 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
+             a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\n\
+             a=maxptime:40\r\na=sendonly\r\n"
+        );
+    }
+
+    /// RFC 3264 6: an answer has the offer's streams, in place; 8: later offers keep them.
+    #[test]
+    fn refused_streams_keep_their_places() {
+        let offer = "v=0\no=- 1 1 IN IP4 x\nc=IN IP4 192.0.2.9\nt=3149328700 0\n\
+            m=video 5000 RTP/AVPF 31 34\nm=audio 4000 RTP/AVPF 0\nm=audio 4002 RTP/AVP 8\n";
+        let offer = Description::parse(Bytes::from(offer)).unwrap();
+        let mut local = local();
+        let answer = local.answer(&offer, &say(vec![Format::pcmu()]));
+        let media = "m=video 0 RTP/AVPF 31 m=audio 10000 RTP/AVPF 0 m=audio 0 RTP/AVP 8";
+        assert_eq!(lines(&answer, b'm'), media);
+        assert_eq!(lines(&answer, b't'), "t=3149328700 0");
+        assert_eq!(
+            lines(&local.offer(say(vec![Format::pcma()])), b'm'),
+            media.replace("10000 RTP/AVPF 0", "10000 RTP/AVPF 8")
+        );
+    }
+
+    /// RFC 3264 8.3.2: a number that has been used keeps its meaning for the rest of the session.
+    #[test]
+    fn a_payload_type_keeps_its_meaning() {
+        let mut local = local();
+        let other = |number, name: &str| Format {
+            codec: Codec::parse(name),
+            ..Format::telephone_event(number, 48000)
+        };
+        for (formats, want) in [
+            (vec![other(96, "opus"), other(101, "speex")], "96 101"),
+            (vec![other(101, "opus"), other(97, "iLBC")], "96 97"),
+            (vec![other(96, "iLBC"), other(96, "speex")], "97 101"),
+            (vec![other(96, "new"), other(96, "opus")], "102 96"),
+        ] {
+            let offer = local.offer(say(formats));
+            assert!(lines(&offer, b'm').ends_with(&format!(" {want}")), "{want}: {offer:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_run_out() {
+        let mut local = local();
+        let formats = (0..40).map(|n| Format {
+            codec: Codec::parse(&format!("x{n}")),
+            ..Format::telephone_event(96, 8000)
+        });
+        let offer = local.offer(say(formats.collect()));
+        let offer = Description::parse(offer).unwrap();
+        assert_eq!(offer.audio().unwrap().formats.len(), 32, "one for each dynamic number");
+    }
+
+    fn local() -> Local {
+        Local::new(7, "192.0.2.1:10000".parse().unwrap())
+    }
+
+    fn say(formats: Vec<Format>) -> Say {
+        Say { formats, direction: Direction::SendRecv, ptime_ms: None, max_ptime_ms: None }
+    }
+
+    fn lines(description: &Bytes, letter: u8) -> String {
+        let text = std::str::from_utf8(description).unwrap();
+        let lines = text.lines().filter(|line| line.as_bytes()[0] == letter);
+        lines.collect::<Vec<_>>().join(" ")
+    }
+}

@@ -139,6 +139,17 @@ impl Agreed {
         self.accepts.iter().find(|format| format.payload_type == payload_type)
     }
 
+    /// Returns the telephone events to listen to: those that fit [`Self::dtmf`], as they arrive.
+    pub fn dtmf_in(&self) -> Option<&Format> {
+        let dtmf = self.dtmf.as_ref()?;
+        self.accepts.iter().find(|format| format.is_same_codec(dtmf))
+    }
+
+    /// Returns the first format in which we can speak to it ourselves, if it hears any G.711.
+    pub fn voice(&self) -> Option<&Format> {
+        self.sendable().find(|format| format.codec.is_g711())
+    }
+
     /// Returns whether digits that come from the leg come as telephone events.
     pub fn hears_dtmf(&self) -> bool {
         self.accepts.iter().any(Format::is_event)
@@ -244,11 +255,10 @@ pub fn answer_from(
             chosen.push(Chosen { offered: found.clone(), fmtp });
         }
     }
-    let events = other.sendable().find(|format| format.is_event());
-    let fmtp = events.and_then(|event| event.fmtp.clone());
+    let event_fmtp = other.sendable().find(|format| format.is_event()).map(events_of);
     let allowed = other.direction.reversed();
     let ptime_ms = Some(other.ptime_ms);
-    answer(offer, audio, Answer { chosen, event_fmtp: fmtp, allowed, ptime_ms }, local)
+    answer(offer, audio, Answer { chosen, event_fmtp, allowed, ptime_ms }, local)
 }
 
 /// Answers an offer when we are the far end ourselves: a prompt, an echo. Only G.711 will do.
@@ -277,7 +287,7 @@ pub fn answer_alone(
 pub fn accept_answer(our_offer: &Description, answer: &Description) -> Result<Agreed, SdpError> {
     let ours = our_offer.audio().ok_or(SdpError::Refused)?;
     let theirs = answer.audio().ok_or(SdpError::Refused)?;
-    if theirs.is_srtp && !ours.is_srtp {
+    if theirs.is_srtp {
         return Err(SdpError::Srtp);
     }
     let unnamed = ours.formats.iter().filter(|f| theirs.unnamed.contains(&f.payload_type));
@@ -361,8 +371,12 @@ fn offerable(theirs: &[Format], policy: &Policy) -> Result<Vec<Format>, NoCommon
         let number = free_number(&formats, TELEPHONE_EVENT);
         formats.extend(number.map(|number| Format::telephone_event(number, NARROWBAND)));
     }
-    for format in formats.iter_mut().filter(|format| format.codec.is_g711()) {
-        format.fmtp = None;
+    for format in &mut formats {
+        format.fmtp = match &format.codec {
+            Codec::Pcmu | Codec::Pcma => None,
+            Codec::TelephoneEvent => Some(events_of(format)),
+            Codec::Other(_) => format.fmtp.take(),
+        };
     }
     Ok(formats)
 }
@@ -409,6 +423,11 @@ fn fitting_events(offered: &[Format], chosen: &[Chosen]) -> Vec<Format> {
         fitting.extend(offered.iter().find(|format| format.is_event()).cloned());
     }
     fitting
+}
+
+/// Returns which telephone events a side takes; 0-15 where it does not say (RFC 4733 2.4.1).
+fn events_of(format: &Format) -> Box<str> {
+    format.fmtp.clone().unwrap_or_else(|| "0-15".into())
 }
 
 /// Returns the packet time that a side asks for, within what it takes at most.

@@ -336,11 +336,12 @@ fn split(bytes: &[u8]) -> Result<Vec<Line>, SdpError> {
     Ok(lines)
 }
 
-/// Reads the third field of `o=`. NTP times with fractions exceed 64 bits and count as the largest.
+/// Reads the version of `o=`: the fourth field from the end, since some put a name with spaces at its
+/// beginning. NTP times with fractions can exceed 64 bits and count as the largest.
 fn origin_version(value: &[u8]) -> Option<u64> {
-    let mut fields = value.split(|b| *b == b' ').filter(|field| !field.is_empty());
-    let version = str::from_utf8(fields.nth(2)?).ok()?;
-    let complete = fields.count() >= 3 && version.bytes().all(|b| b.is_ascii_digit());
+    let mut fields = value.rsplit(|b| *b == b' ').filter(|field| !field.is_empty());
+    let version = str::from_utf8(fields.nth(3)?).ok()?;
+    let complete = fields.count() >= 2 && version.bytes().all(|b| b.is_ascii_digit());
     complete.then(|| version.parse().unwrap_or(u64::MAX))
 }
 
@@ -391,35 +392,26 @@ fn rtcp(value: &str, default: IpAddr) -> Option<SocketAddr> {
     let value = value.trim();
     let (port, connection) = value.split_once(' ').map_or((value, None), |(p, c)| (p, Some(c)));
     let port = port.parse().ok().filter(|port| *port != 0)?;
-    let ip = connection.map_or(Some(default), address)?;
+    let ip = connection.map_or(Some(default), address).filter(|ip| !ip.is_unspecified())?;
     Some(SocketAddr::new(ip, port))
 }
 
 /// Returns the formats of an `m=` line that mean something, and the numbers that might.
 fn read_formats(line: &str, section: &Section<'_>) -> (Vec<Format>, Vec<u8>) {
     let (mut formats, mut unnamed) = (Vec::<Format>::new(), vec![]);
+    let maps = section.attributes.iter().filter(|(name, _)| *name == "rtpmap");
+    let maps = maps.filter_map(|(_, value)| Format::of_rtpmap(value)).collect::<Vec<_>>();
     let numbers = line.split_ascii_whitespace().skip(3).take(FORMATS_MAX);
-    for payload_type in numbers.filter_map(|n| n.parse().ok()).filter(|n: &u8| *n <= 127) {
-        if formats.iter().any(|format| format.payload_type == payload_type) {
-            continue;
-        }
-        match meaning(payload_type, section) {
-            Some(format) if format.codec.is_wrapper() => {}
-            Some(mut format) => {
-                format.fmtp = parameters(payload_type, section);
-                formats.push(format);
-            }
-            None => unnamed.push(payload_type),
+    for number in numbers.filter_map(|n| n.parse().ok()).filter(|number: &u8| *number <= 127) {
+        let is_again = formats.iter().any(|format| format.payload_type == number);
+        let mapped = maps.iter().find(|format| format.payload_type == number).cloned();
+        match mapped.or_else(|| Format::of_static(number)) {
+            Some(format) if is_again || format.codec.is_wrapper() => {}
+            Some(format) => formats.push(Format { fmtp: parameters(number, section), ..format }),
+            None => unnamed.push(number),
         }
     }
     (formats, unnamed)
-}
-
-fn meaning(payload_type: u8, section: &Section<'_>) -> Option<Format> {
-    let maps = section.attributes.iter().filter(|(name, _)| *name == "rtpmap");
-    maps.filter_map(|(_, value)| Format::of_rtpmap(value))
-        .find(|format| format.payload_type == payload_type)
-        .or_else(|| Format::of_static(payload_type))
 }
 
 /// Returns the `fmtp` of a payload type; it may be repeated to the other leg, so it must be harmless.
@@ -436,4 +428,217 @@ fn parameters(payload_type: u8, section: &Section<'_>) -> Option<Box<str>> {
         .map(|(_, value)| value.trim())
         .filter(harmless)
         .map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWILIO: &str = "v=0\r\no=root 1311022221 1311022221 IN IP4 172.18.165.214\r\n\
+        s=Twilio Media Gateway\r\nc=IN IP4 168.86.138.121\r\nt=0 0\r\n\
+        m=audio 12692 RTP/AVP 0 8 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n\
+        a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na=maxptime:20\r\n\
+        a=sendrecv\r\n";
+
+    #[test]
+    fn twilio_is_read() {
+        let description = parse(TWILIO).unwrap();
+        let audio = description.audio().unwrap();
+        assert_eq!(audio.rtp.to_string(), "168.86.138.121:12692");
+        assert_eq!(audio.rtcp.to_string(), "168.86.138.121:12693");
+        assert_eq!(audio.direction, Direction::SendRecv);
+        assert_eq!((audio.ptime_ms, audio.max_ptime_ms), (Some(20), Some(20)));
+        assert_eq!(
+            audio.formats,
+            [Format::pcmu(), Format::pcma(), Format::telephone_event(101, 8000)]
+        );
+        assert!(!audio.is_srtp);
+        assert_eq!(description.origin_version(), 1_311_022_221);
+        assert_eq!(description.media_count(), 1);
+    }
+
+    #[test]
+    fn every_line_survives_in_order() {
+        let lines = "v=0\nz=\no=- 1 2 IN IP4 x\ns=caf\u{e9}\nb=AS:64\na=x-ours:1\na=rtcp-mux\n";
+        let description = parse(lines).unwrap();
+        let mut again = String::new();
+        for (letter, value) in description.lines() {
+            again += &format!("{}={}\n", char::from(letter), str::from_utf8(value).unwrap());
+        }
+        assert_eq!(again, lines);
+        assert_eq!(description.bytes(), lines);
+    }
+
+    /// The addresses, in `c=` of either level and in RFC 3605's attribute.
+    #[test]
+    fn addresses() {
+        for (lines, rtp, rtcp) in [
+            ("m=audio 4000 RTP/AVP 0", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("m=audio 4000/2 RTP/AVP 0", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("m=audio 65535 RTP/AVP 0", "192.0.2.1:65535", "192.0.2.1:65535"),
+            ("AUDIO\nc=IN IP4 192.0.2.2", "192.0.2.2:4000", "192.0.2.2:4001"),
+            ("AUDIO\nc=IN IP6 2001:db8::1", "[2001:db8::1]:4000", "[2001:db8::1]:4001"),
+            ("AUDIO\nc=IN IP6 ::ffff:192.0.2.2", "192.0.2.2:4000", "192.0.2.2:4001"),
+            ("AUDIO\nm=video 1 RTP/AVP 31\nc=IN IP4 192.0.2.2", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("AUDIO\na=rtcp:53020", "192.0.2.1:4000", "192.0.2.1:53020"),
+            ("AUDIO\na=rtcp:53020 IN IP4 192.0.2.7", "192.0.2.1:4000", "192.0.2.7:53020"),
+            ("AUDIO\na=rtcp:9 IN IP4 0.0.0.0", "192.0.2.1:4000", "192.0.2.1:4001"),
+            ("AUDIO\na=rtcp:0", "192.0.2.1:4000", "192.0.2.1:4001"),
+        ] {
+            let audio = audio(lines);
+            let got = (audio.rtp.to_string(), audio.rtcp.to_string());
+            assert_eq!(got, (rtp.into(), rtcp.into()), "{lines}");
+        }
+    }
+
+    /// The attribute of either level, and the address (RFC 3264 8.4).
+    #[test]
+    fn directions() {
+        for (lines, want) in [
+            ("AUDIO", "sendrecv"),
+            ("AUDIO\na=recvonly", "recvonly"),
+            ("AUDIO\na=inactive ", "inactive"),
+            ("AUDIO\na=SENDONLY", "sendrecv"),
+            ("a=sendonly\nAUDIO", "sendonly"),
+            ("a=sendonly\nAUDIO\na=inactive", "inactive"),
+            ("a=sendonly\nAUDIO\na=sendrecv", "sendrecv"),
+            ("AUDIO\nm=video 1 RTP/AVP 31\na=inactive", "sendrecv"),
+            ("AUDIO\nc=IN IP4 0.0.0.0", "sendonly"),
+            ("AUDIO\nc=IN IP4 0.0.0.0\na=recvonly", "inactive"),
+            ("AUDIO\nc=IN IP6 ::\na=sendonly", "sendonly"),
+        ] {
+            assert_eq!(audio(lines).direction.attribute(), want, "{lines}");
+        }
+    }
+
+    #[test]
+    fn the_audio_stream_is_chosen() {
+        for (lines, index, is_srtp) in [
+            ("m=video 5000 RTP/AVP 31\nm=audio 4000 RTP/AVP 0", Some(1), false),
+            ("m=audio 0 RTP/AVP 0\nm=audio 4000 RTP/AVP 0", Some(1), false),
+            ("m=audio 4000 RTP/SAVP 0\nm=audio 4002 RTP/AVP 0", Some(1), false),
+            ("m=audio 4000 RTP/SAVP 0", Some(0), true),
+            ("m=audio 4000 UDP/TLS/RTP/SAVPF 0", Some(0), true),
+            ("m=audio 4000 RTP/AVPF 0\nm=audio 4002 RTP/AVP 8", Some(0), false),
+            ("m=audio 0 RTP/AVP 0", None, false),
+            ("m=audio 4000 udp 0", None, false),
+            ("m=image 4000 udptl t38", None, false),
+        ] {
+            let text = format!("v=0\no=- 1 1 IN IP4 x\nc=IN IP4 192.0.2.1\n{lines}");
+            let description = parse(&text).unwrap();
+            assert_eq!(description.audio_index(), index, "{lines}");
+            assert_eq!(description.audio().is_some_and(|a| a.is_srtp), is_srtp, "{lines}");
+        }
+    }
+
+    #[test]
+    fn formats_mean_something_or_are_left_out() {
+        for (lines, want, unnamed) in [
+            ("0 8 18", "0 PCMU/8000 8 PCMA/8000 18 G729/8000", ""),
+            ("3 9 13 101", "3 GSM/8000 9 G722/8000 13 CN/8000", "101"),
+            ("0 0 0", "0 PCMU/8000", ""),
+            ("0 128 -1 x 256 8", "0 PCMU/8000 8 PCMA/8000", ""),
+            ("96 0\na=rtpmap:96 opus/48000/2\na=rtpmap:97 x/1", "96 opus/48000/2 0 PCMU/8000", ""),
+            ("0 2\na=rtpmap:2 G726-32/8000", "0 PCMU/8000 2 G726-32/8000", ""),
+            ("63 0\na=rtpmap:63 red/48000/2\na=fmtp:63 96/96", "0 PCMU/8000", ""),
+            ("96\na=rtpmap:96 telephone-event/8000", "96 telephone-event/8000", ""),
+        ] {
+            let audio = audio(&format!("m=audio 4000 RTP/AVP {lines}"));
+            let got = audio.formats.iter().map(|f| format!("{} {f}", f.payload_type));
+            assert_eq!(got.collect::<Vec<_>>().join(" "), want, "{lines}");
+            let got = audio.unnamed.iter().map(ToString::to_string);
+            assert_eq!(got.collect::<Vec<_>>().join(" "), unnamed, "{lines}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_harmless_or_left_out() {
+        let long = "x".repeat(FMTP_LEN_MAX + 1);
+        for (value, want) in [
+            ("annexb=no", Some("annexb=no")),
+            ("  a=1; b=2  ", Some("a=1; b=2")),
+            ("a\rb", None),
+            ("caf\u{e9}", None),
+            ("", None),
+            (&long, None),
+        ] {
+            let lines = format!("m=audio 4000 RTP/AVP 18\na=fmtp:1 x\na=fmtp:18 {value}");
+            assert_eq!(audio(&lines).formats[0].fmtp.as_deref(), want, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let session = "v=0\no=- 1 1 IN IP4 x\n";
+        let audio = "m=audio 4000 RTP/AVP 0\n";
+        for (text, want) in [
+            (String::new(), SdpError::NotSdp),
+            ("hello".into(), SdpError::Line { number: 1 }),
+            ("v=1\no=- 1 1 IN IP4 x\n".into(), SdpError::NotSdp),
+            ("o=- 1 1 IN IP4 x\nv=0\n".into(), SdpError::NotSdp),
+            ("v=0\n".into(), SdpError::Origin),
+            ("v=0\no=- 1 IN IP4 x\n".into(), SdpError::Origin),
+            ("v=0\no=- 1 x IN IP4 x\n".into(), SdpError::Origin),
+            (format!("{session}m =video 1 RTP/AVP 31"), SdpError::Line { number: 3 }),
+            (format!("{session}m=audio"), SdpError::Media),
+            (format!("{session}m=audio 4000 RTP/AVP"), SdpError::Media),
+            (format!("{session}m=audio 65536 RTP/AVP 0"), SdpError::Media),
+            (format!("{session}m=audio -1 RTP/AVP 0"), SdpError::Media),
+            (format!("{session}{audio}"), SdpError::Connection),
+            (format!("{session}c=IN IP4 pbx.example.com\n{audio}"), SdpError::Connection),
+            (format!("{session}c=IN IP4 224.2.36.42/127\n{audio}"), SdpError::Connection),
+            (format!("{session}c=IN IP4 239.1.1.1\n{audio}"), SdpError::Connection),
+            (format!("{session}c=IN IP4 255.255.255.255\n{audio}"), SdpError::Connection),
+            (format!("{session}c=ATM NSAP 47.0091\n{audio}"), SdpError::Connection),
+            (format!("{session}{}", "m=video 0 RTP/AVP 31\n".repeat(33)), SdpError::TooLarge),
+            (format!("{session}{}", "a=x\n".repeat(LINES_MAX)), SdpError::TooLarge),
+            (format!("{session}a={}", "x".repeat(LEN_MAX)), SdpError::TooLarge),
+        ] {
+            assert_eq!(parse(&text).err(), Some(want), "{text:.80}");
+        }
+    }
+
+    #[test]
+    fn what_is_tolerated() {
+        for text in [
+            "v=0\r\no=- 1 1 IN IP4 x\r\n",
+            "v=0\no=- 1 1 IN IP4 x\n\n\r\n",
+            "v=0\ns=-\nt=0 0\no=My  Name 1 1 IN IP4 x",
+            "v=0 \no=- 3893281112.123456789 1 IN IP4 x\n",
+            "v=0\no=- 1 99999999999999999999999999 IN IP4 x\n",
+            "v=0\no=- 1 1 IN IP4 x\nm=audio 0 RTP/AVP 0\nc=IN IP4 a.name\n",
+        ] {
+            assert!(parse(text).is_ok(), "{text:?}");
+        }
+        let latin1 = Bytes::from_static(b"v=0\no=caf\xe9 1 7 IN IP4 x\ns=caf\xe9\n");
+        assert_eq!(Description::parse(latin1).unwrap().origin_version(), 7);
+    }
+
+    #[test]
+    fn sameness() {
+        let other = |from: &str, to: &str| parse(&TWILIO.replace(from, to)).unwrap();
+        let twilio = parse(TWILIO).unwrap();
+        for (from, to, same_lines, same_media) in [
+            ("1311022221 IN", "1311022222 IN", true, true),
+            ("138.121", "138.122", false, true),
+            ("sendrecv", "sendonly", false, false),
+            ("RTP/AVP 0 8", "RTP/AVP 8 0", false, false),
+            ("ptime:20", "ptime:30", false, false),
+            ("IP4 168.86.138.121", "IP4 0.0.0.0", false, false),
+        ] {
+            let other = other(from, to);
+            assert_eq!(twilio.same_except_origin(&other), same_lines, "{from} to {to}");
+            assert_eq!(twilio.same_media(&other), same_media, "{from} to {to}");
+        }
+    }
+
+    fn audio(lines: &str) -> Audio {
+        let lines = lines.replace("AUDIO", "m=audio 4000 RTP/AVP 0");
+        let text = format!("v=0\no=- 1 1 IN IP4 x\nc=IN IP4 192.0.2.1\n{lines}\n");
+        parse(&text).unwrap().audio().unwrap().clone()
+    }
+
+    fn parse(text: &str) -> Result<Description, SdpError> {
+        Description::parse(Bytes::copy_from_slice(text.as_bytes()))
+    }
 }
