@@ -9,8 +9,8 @@
 //! * A wrong password is answered like none, with a fresh 401 that is not stale. Phones then ask
 //!   their user or give up by themselves (22.3); after a 403 many never try again. Whoever counts
 //!   failures has [`Reason::Wrong`].
-//! * SHA-256 is offered before MD5, on lines of their own (RFC 8760 2.3), always both: an offer that
-//!   depended on the user would tell who exists.
+//! * SHA-256 is offered before MD5, on lines of their own (RFC 8760 2.3), and to everybody alike: an
+//!   offer that depended on the user would tell who exists.
 #![deny(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -30,8 +30,8 @@ use std::time::{Duration, SystemTime};
 
 /// How long a nonce is good for, where the configuration says nothing else.
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
-/// What is offered, in this order.
-const OFFERED: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
+/// What can be offered, in this order.
+const OFFERABLE: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
 /// Stands in for the password of a user who does not exist.
 const NOBODYS_PASSWORD: &str = "nobody";
 
@@ -40,13 +40,40 @@ const NOBODYS_PASSWORD: &str = "nobody";
 pub enum Known<'u> {
     /// The password itself.
     Password(&'u str),
-    /// Its hashes with user and realm ([`digest::ha1`]).
+    /// Its hashes with user and realm ([`digest::ha1`]), in hexadecimal.
     Ha1 {
         /// By MD5.
         md5: Option<&'u str>,
         /// By SHA-256.
         sha256: Option<&'u str>,
     },
+}
+
+/// Where a user's proof is compared.
+enum Expected<'u> {
+    Password(&'u str),
+    Ha1(&'u str),
+    /// No such user, or no hash by this algorithm.
+    Nothing,
+}
+
+impl<'u> Known<'u> {
+    fn by(&self, algorithm: Algorithm) -> Expected<'u> {
+        let stored = |ha1: &Option<&'u str>| ha1.map_or(Expected::Nothing, Expected::Ha1);
+        match (self, algorithm) {
+            (Self::Password(password), _) => Expected::Password(password),
+            (Self::Ha1 { md5, .. }, Algorithm::Md5) => stored(md5),
+            (Self::Ha1 { sha256, .. }, Algorithm::Sha256) => stored(sha256),
+            (Self::Ha1 { .. }, Algorithm::Sha512_256) => Expected::Nothing,
+        }
+    }
+
+    fn has(&self, algorithm: Algorithm) -> bool {
+        match self.by(algorithm) {
+            Expected::Password(_) | Expected::Ha1(_) => true,
+            Expected::Nothing => false,
+        }
+    }
 }
 
 /// What to do with a request.
@@ -85,6 +112,7 @@ pub enum Reason {
 #[derive(Debug)]
 pub struct Authenticator {
     realm: Box<str>,
+    offered: Vec<Algorithm>,
     nonces: Nonces,
     entropy: Entropy,
 }
@@ -92,12 +120,22 @@ pub struct Authenticator {
 impl Authenticator {
     /// Creates it with secrets of its own. The realm loses characters that need escapes.
     pub fn new(realm: &str, lifetime: Duration, mut entropy: Entropy) -> Self {
-        Self { realm: plain(realm), nonces: Nonces::new(lifetime, &mut entropy), entropy }
+        let nonces = Nonces::new(lifetime, &mut entropy);
+        Self { realm: plain(realm), offered: OFFERABLE.into(), nonces, entropy }
     }
 
     /// Speaks for another realm from now on; nonces stay good.
     pub fn set_realm(&mut self, realm: &str) {
         self.realm = plain(realm);
+    }
+
+    /// Offers only algorithms by which every one of `users` can be checked: a phone takes the best
+    /// that is offered, and would fail where only its MD5 hash is stored. Where they have none in
+    /// common, all are offered.
+    pub fn offer_to<'u>(&mut self, users: impl Iterator<Item = Known<'u>>) {
+        let mut offered = OFFERABLE.to_vec();
+        users.for_each(|user| offered.retain(|algorithm| user.has(*algorithm)));
+        self.offered = if offered.is_empty() { OFFERABLE.into() } else { offered };
     }
 
     /// Returns whose passwords are meant.
@@ -116,9 +154,9 @@ impl Authenticator {
         let Some(credentials) = self.credentials(request) else {
             return self.challenge(Reason::Missing, wall);
         };
-        let ha1 = self.ha1(&credentials, users(&credentials.username));
-        let is_right = digest::verify(&credentials, &ha1.text, request.method_token());
-        if !(is_right && ha1.is_real) {
+        let (ha1, is_real) = self.ha1(&credentials, users(&credentials.username));
+        let is_right = digest::verify(&credentials, &ha1, request.method_token());
+        if !(is_right && is_real) {
             return self.challenge(Reason::Wrong, wall);
         }
         // RFC 7616 3.4.6: the answer is to this request, not to one that somebody overheard.
@@ -144,39 +182,32 @@ impl Authenticator {
             stale: reason == Reason::Stale,
             proxy: false,
         };
-        let values = OFFERED.map(|algorithm| challenge(algorithm).to_string()).into();
+        let values =
+            self.offered.iter().map(|algorithm| challenge(*algorithm).to_string()).collect();
         Verdict::Challenge { values, reason }
     }
 
     /// Returns the strongest answer to us: there may be some to others, and some to both offers.
     fn credentials(&self, request: &Message) -> Option<Credentials> {
         let given = request.credentials(HeaderName::Authorization).into_iter();
-        let ours = given.filter(|c| *c.realm == *self.realm && OFFERED.contains(&c.algorithm));
+        let ours = given.filter(|c| *c.realm == *self.realm && OFFERABLE.contains(&c.algorithm));
         ours.max_by_key(|credentials| credentials.algorithm)
     }
 
-    /// Hashes once, whatever is known: the password, or a stand-in beside what is stored.
-    fn ha1(&self, credentials: &Credentials, known: Option<Known<'_>>) -> Ha1 {
+    /// Hashes once, whatever is known: the password, or a stand-in beside what is stored. Returns
+    /// what to compare with, and whether it is real: with the stand-in nobody gets in.
+    fn ha1(&self, credentials: &Credentials, known: Option<Known<'_>>) -> (String, bool) {
         let algorithm = credentials.algorithm;
-        let password = match &known {
-            Some(Known::Password(password)) => password,
-            Some(Known::Ha1 { .. }) | None => NOBODYS_PASSWORD,
+        let expected = known.map_or(Expected::Nothing, |known| known.by(algorithm));
+        let password = match expected {
+            Expected::Password(password) => password,
+            Expected::Ha1(_) | Expected::Nothing => NOBODYS_PASSWORD,
         };
-        let text = digest::ha1(algorithm, &credentials.username, &self.realm, password);
-        match known {
-            Some(Known::Password(_)) => Ha1 { text, is_real: true },
-            Some(Known::Ha1 { md5, sha256 }) => {
-                let stored = match algorithm {
-                    Algorithm::Md5 => md5,
-                    Algorithm::Sha256 => sha256,
-                    Algorithm::Sha512_256 => None,
-                };
-                match stored {
-                    Some(ha1) => Ha1 { text: ha1.into(), is_real: true },
-                    None => Ha1 { text, is_real: false },
-                }
-            }
-            None => Ha1 { text, is_real: false },
+        let hashed = digest::ha1(algorithm, &credentials.username, &self.realm, password);
+        match expected {
+            Expected::Password(_) => (hashed, true),
+            Expected::Ha1(stored) => (stored.to_owned(), true),
+            Expected::Nothing => (hashed, false),
         }
     }
 }
@@ -185,13 +216,6 @@ impl Authenticator {
 fn plain(realm: &str) -> Box<str> {
     let is_plain = |c: &char| !c.is_control() && !matches!(c, '"' | '\\');
     realm.chars().filter(is_plain).collect::<String>().into()
-}
-
-/// What a password is compared by.
-struct Ha1 {
-    text: String,
-    /// Not the stand-in, with which nobody gets in.
-    is_real: bool,
 }
 
 /// Returns whether the request speaks for its sender: a phone registers itself only, and calls as

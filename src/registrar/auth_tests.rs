@@ -21,7 +21,7 @@ fn both_algorithms_are_offered_strongest_first_on_their_own_lines() {
 
 #[test]
 fn the_right_password_gets_in_with_either_algorithm() {
-    for algorithm in OFFERED {
+    for algorithm in OFFERABLE {
         for method in ["REGISTER", "INVITE"] {
             let mut bench = Bench::new();
             let answer = bench.answer(Answer { algorithm, method, ..RIGHT });
@@ -32,13 +32,13 @@ fn the_right_password_gets_in_with_either_algorithm() {
 
 #[test]
 fn stored_hashes_do_instead_of_the_password() {
-    let stored = digest::ha1(Algorithm::Md5, "1001", "pbx", PASSWORD);
+    let md5 = digest::ha1(Algorithm::Md5, "1001", "pbx", PASSWORD);
+    let stored = |_: &str| Some(Known::Ha1 { md5: Some(&md5), sha256: None });
     for (algorithm, gets_in) in [(Algorithm::Md5, true), (Algorithm::Sha256, false)] {
         let mut bench = Bench::new();
         let answer = bench.answer(Answer { algorithm, ..RIGHT });
         let request = request("REGISTER", &answer);
-        let known = |_: &str| Some(Known::Ha1 { md5: Some(&stored), sha256: None });
-        let verdict = bench.authenticator.check(&request, known, bench.wall);
+        let verdict = bench.authenticator.check(&request, stored, bench.wall);
         assert_eq!(verdict == Verdict::Ok("1001".into()), gets_in, "{algorithm:?} {verdict:?}");
     }
 }
@@ -123,6 +123,40 @@ fn a_client_of_rfc_2069_gets_in_once_per_nonce() {
     let request = request("REGISTER", &answer);
     assert_eq!(bench.check(&request), Verdict::Ok("1001".into()));
     assert_eq!(challenged(bench.check(&request)).1, Reason::Stale);
+    // A count that no hash covers proves nothing.
+    let answer = bench.answer(Answer { algorithm: Algorithm::Md5, qop: false, ..RIGHT });
+    let counted =
+        |nc| self::request("REGISTER", &answer.replace("\r\n", &format!(", nc={nc:08x}\r\n")));
+    assert_eq!(bench.check(&counted(1)), Verdict::Ok("1001".into()));
+    assert_eq!(challenged(bench.check(&counted(2))).1, Reason::Stale);
+}
+
+/// What is known of each user: a `p`assword, or hashes by `m`d5 and `s`ha-256.
+#[test]
+fn what_some_user_cannot_answer_is_offered_to_nobody() {
+    for (users, want) in [
+        ("", "SHA-256 MD5"),
+        ("p", "SHA-256 MD5"),
+        ("p m", "MD5"),
+        ("ms p", "SHA-256 MD5"),
+        ("ms s", "SHA-256"),
+        ("m s", "SHA-256 MD5"),
+    ] {
+        let known = |user: &'static str| match user {
+            "p" => Known::Password(PASSWORD),
+            hashes => Known::Ha1 {
+                md5: hashes.contains('m').then_some("0"),
+                sha256: hashes.contains('s').then_some("0"),
+            },
+        };
+        let mut bench = Bench::new();
+        bench.authenticator.offer_to(users.split_whitespace().map(known));
+        let (values, _) = challenged(bench.authenticator.challenge(Reason::Missing, bench.wall));
+        let algorithm =
+            |value: &String| Challenge::parse(value.as_bytes(), false).unwrap().algorithm;
+        let offered: Vec<_> = values.iter().map(|value| algorithm(value).token()).collect();
+        assert_eq!(offered.join(" "), want, "{users}");
+    }
 }
 
 #[test]
