@@ -110,6 +110,18 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_that_was_put_off_does_not_fire_early() {
+        let t0 = crate::sim::epoch();
+        let at = |s| t0 + Duration::from_secs(s);
+        let mut timers = Timers::default();
+        timers.arm('a', Some(at(1)));
+        timers.arm('a', Some(at(5)));
+        assert_eq!(timers.next_deadline(), Some(at(5)));
+        assert_eq!(timers.pop_due(at(4)), None);
+        assert_eq!(timers.pop_due(at(5)), Some('a'));
+    }
+
+    #[test]
     fn the_earliest_comes_first_and_only_once() {
         let t0 = crate::sim::epoch();
         let at = |ms| t0 + Duration::from_millis(ms);

@@ -50,7 +50,7 @@ pub enum Event {
         flow: Flow,
     },
     /// The caller no longer wants an INVITE that has no final response yet: the user answers it with
-    /// 487. The CANCEL itself is answered. Told once, or again if the answer takes long.
+    /// 487. The CANCEL itself is answered, and its copies too; only above the cap are they told.
     Cancel {
         /// The INVITE.
         tx: ServerId,

@@ -134,3 +134,7 @@ enum ServerEffect {
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "times of a test, not of a peer")]
 mod bench;
+#[cfg(test)]
+mod pair;
+#[cfg(test)]
+mod tests;
