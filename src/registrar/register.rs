@@ -251,31 +251,27 @@ impl Asker<'_> {
 
     /// RFC 3261 10.3 step 7: decides on a copy, and puts it in place once everything is granted.
     fn grant(&self, wishes: &[Wish], bindings: &mut Vec<Binding>) -> Result<Outcome, Denied> {
-        let mut events = vec![];
         let mut next = vec![];
         for old in bindings.iter() {
-            let replaced_by = wishes.iter().find(|wish| old.is_replaced_by(&wish.binding));
-            match replaced_by {
-                Some(_) if self.is_overtaken(old) => return Err(Denied::OutOfOrder),
-                // The store knows a binding by its text; the same one may come in new words.
-                Some(wish) if wish.is_removal || wish.binding.contact != old.contact => {
-                    events.push(unbound(old.clone()));
-                }
-                Some(_) => {}
-                None if old.is_expired(self.wall) => events.push(unbound(old.clone())),
-                None => next.push(old.clone()),
+            let is_replaced = wishes.iter().any(|wish| old.is_replaced_by(&wish.binding));
+            if is_replaced && self.is_overtaken(old) {
+                return Err(Denied::OutOfOrder);
+            }
+            if !is_replaced && !old.is_expired(self.wall) {
+                next.push(old.clone());
             }
         }
-        for wish in wishes.iter().filter(|wish| !wish.is_removal) {
+        for wish in wishes {
             next.retain(|other| !other.is_replaced_by(&wish.binding));
-            next.push(wish.binding.clone());
+            if !wish.is_removal {
+                next.push(wish.binding.clone());
+            }
         }
         let is_growing = next.len() > bindings.len();
         if is_growing && next.len() > self.policy.max_contacts {
             return Err(Denied::TooMany(self.policy.max_contacts));
         }
-        let is_new = |binding: &&Binding| wishes.iter().any(|wish| wish.binding == **binding);
-        events.extend(next.iter().filter(is_new).cloned().map(Box::new).map(RegisterEvent::Bound));
+        let events = changes(bindings, &next);
         bindings.clone_from(&next);
         Ok((next, events))
     }
@@ -324,6 +320,14 @@ fn deny(denied: &Denied, policy: &Policy) -> Reply {
         }
     };
     Reply { status, reason, headers, events: vec![] }
+}
+
+/// Compares by text, as the store does: the same device or contact may come in new words.
+fn changes(before: &[Binding], after: &[Binding]) -> Vec<RegisterEvent> {
+    let is_gone = |old: &&Binding| after.iter().all(|new| new.contact != old.contact);
+    let gone = before.iter().filter(is_gone).cloned().map(unbound);
+    let new = after.iter().filter(|new| !before.contains(new)).cloned().map(Box::new);
+    gone.chain(new.map(RegisterEvent::Bound)).collect()
 }
 
 fn unbound(binding: Binding) -> RegisterEvent {

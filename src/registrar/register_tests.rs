@@ -2,7 +2,8 @@
 
 use super::*;
 use bytes::Bytes;
-use std::{net::SocketAddr, time::UNIX_EPOCH};
+use proptest::{collection::vec, prelude::*};
+use std::{collections::BTreeMap, net::SocketAddr, time::UNIX_EPOCH};
 
 const PHONE: &str = "203.0.113.9:40000";
 
@@ -187,6 +188,18 @@ fn a_device_on_a_new_port_replaces_itself_in_the_store_too() {
 }
 
 #[test]
+fn of_one_device_twice_in_a_request_the_last_counts() {
+    let bench = Bench::new();
+    let [first, second] = ["1", "2"].map(|port| {
+        format!("Contact: <sip:a@192.0.2.1:{port}>;+sip.instance=\"<urn:uuid:b>\"\r\n")
+    });
+    bench.register(1, &first);
+    let reply = bench.register(2, &format!("{first}{second}"));
+    assert_eq!(names(&reply.events), ["-sip:a@192.0.2.1:1", "+sip:a@192.0.2.1:2"]);
+    assert_eq!(bench.bound().len(), 1);
+}
+
+#[test]
 fn what_is_required_must_be_known() {
     let bench = Bench::new();
     let reply = bench.register(1, "Contact: <sip:a@192.0.2.1>\r\nRequire: path, gruu, x-y\r\n");
@@ -300,6 +313,61 @@ fn q_is_read_as_the_grammar_has_it() {
         ("0.x", None),
     ] {
         assert_eq!(parse_q(text), want, "{text}");
+    }
+}
+
+/// Contacts that a random phone may register; the last two are one device.
+const CONTACTS: [&str; 6] = [
+    "<sip:a@192.0.2.1>",
+    "<sip:a@192.0.2.1;transport=udp>",
+    "<sip:b@192.0.2.1:5070>;q=0.5",
+    "<mailto:c@example.com>",
+    "<sip:d@192.0.2.4:40000>;+sip.instance=\"<urn:uuid:d>\"",
+    "<sip:d@192.0.2.4:40001>;+sip.instance=\"<urn:uuid:d>\"",
+];
+
+proptest! {
+    /// Whatever is asked in whatever order: the store, which only sees events, knows what the
+    /// location service knows; refusals change nothing; the limit holds; the answer is the truth.
+    #[test]
+    fn events_tell_the_whole_story(
+        requests in vec((vec((0..6_usize, 0..4_usize), 0..4), 0..300_u64, 0..4_u32), 1..30),
+    ) {
+        let mut bench = Bench::new();
+        bench.policy.max_contacts = 3;
+        let mut store: BTreeMap<Box<str>, Binding> = BTreeMap::new();
+        let mut cseq = 1;
+        for (contacts, wait_s, step) in requests {
+            bench.wall += Duration::from_secs(wait_s);
+            cseq += step;
+            let line = |(contact, expires): &(usize, usize)| {
+                let expires_s = [0, 30, 60, 600][*expires];
+                format!("Contact: {};expires={expires_s}\r\n", CONTACTS[*contact])
+            };
+            let before = bench.bound();
+            let reply = bench.register(cseq, &contacts.iter().map(line).collect::<String>());
+            let after = bench.bound();
+            if reply.status != 200 {
+                prop_assert!(reply.events.is_empty());
+                prop_assert_eq!(&before, &after);
+            } else {
+                prop_assert_eq!(bench.contacts(&reply).len(), after.len());
+            }
+            for event in reply.events {
+                match event {
+                    RegisterEvent::Bound(binding) => _ = store.insert(binding.contact.clone(), *binding),
+                    RegisterEvent::Unbound { contact, .. } => {
+                        prop_assert!(store.remove(&contact).is_some(), "{} was not bound", contact);
+                    }
+                }
+            }
+            prop_assert!(after.len() <= 3);
+            let mut stored: Vec<_> = store.values().filter(|b| !b.is_expired(bench.wall)).cloned().collect();
+            let mut bound = after;
+            stored.sort_by(|a, b| a.contact.cmp(&b.contact));
+            bound.sort_by(|a, b| a.contact.cmp(&b.contact));
+            prop_assert_eq!(stored, bound);
+        }
     }
 }
 
