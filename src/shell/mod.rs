@@ -1,6 +1,8 @@
 //! Everything that touches the outside world: sockets, clocks, tasks, threads, files.
 #![expect(clippy::disallowed_methods, reason = "the clock is read here so that nobody else must")]
 
+pub mod store;
+
 /// Returns the monotonic clock's time.
 pub fn now() -> std::time::Instant {
     std::time::Instant::now()

@@ -1,0 +1,470 @@
+//! The store: call detail records and bindings, written behind the calls' backs.
+//!
+//! Owns: its thread, its bounded queue, what waits while the database cannot be written to.
+//! Never: makes a call wait. What does not fit is counted, and said once.
+
+use crate::{
+    ids::CallId,
+    observe::{
+        cdr::Cdr,
+        ladder::Rungs,
+        metrics,
+        status::{CdrQuery, StoreReport},
+    },
+    registrar::Binding,
+};
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{sync::oneshot, time::timeout};
+
+mod sqlite;
+use sqlite::{Database, DatabaseError};
+
+/// Tasks that may wait for the thread.
+const QUEUE_MAX: usize = 4_096;
+/// Records kept while the database cannot be written to.
+const PENDING_MAX: usize = 50_000;
+/// Records in one transaction.
+const BATCH_MAX: usize = 512;
+/// Between two attempts to write.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A record to write.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A call is over.
+    Cdr(Box<Cdr>),
+    /// A contact was bound, refreshed or changed.
+    Bind(Box<Binding>),
+    /// A contact was removed.
+    Unbind {
+        /// The user.
+        aor: Box<str>,
+        /// As the binding had it.
+        contact: Box<str>,
+    },
+}
+
+/// Why the store has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It has too much to do, or has been closed.
+    #[error("the store is busy or closed")]
+    Busy,
+    /// It cannot be opened or read.
+    #[error("the store cannot be read: {0}")]
+    Broken(String),
+}
+
+type Answer<T> = Result<T, StoreError>;
+
+enum Task {
+    Write(Write),
+    Cdrs(CdrQuery, oneshot::Sender<Answer<Vec<Cdr>>>),
+    Ladder(CallId, oneshot::Sender<Answer<Option<Rungs>>>),
+    Bindings(SystemTime, oneshot::Sender<Answer<Vec<Binding>>>),
+    /// Answered as soon as an attempt to write what came before was made.
+    Flush(oneshot::Sender<Answer<()>>),
+    Close,
+}
+
+/// What the thread and the handles both count.
+#[derive(Debug, Default)]
+struct Shared {
+    is_well: AtomicBool,
+    is_dropping: AtomicBool,
+    queued: AtomicU64,
+    written: AtomicU64,
+    errors: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Shared {
+    /// Counts a record that is lost; the first of a row is told.
+    fn drop_record(&self) {
+        self.dropped.fetch_add(1, Relaxed);
+        if !self.is_dropping.swap(true, Relaxed) {
+            tracing::error!("store drops records");
+        }
+    }
+}
+
+/// The store, held by whoever closes it.
+#[derive(Debug)]
+pub struct Store {
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Store {
+    /// Starts the thread; it opens the file, and keeps trying where that fails.
+    pub fn spawn(path: &Path) -> io::Result<Self> {
+        let (tasks, queue) = sync_channel(QUEUE_MAX);
+        let shared = Arc::new(Shared::default());
+        let writer = Writer {
+            path: path.to_owned(),
+            database: None,
+            pending: VecDeque::new(),
+            retry_at: None,
+            has_complained: false,
+            shared: Arc::clone(&shared),
+        };
+        let thread = thread::Builder::new().name("store".into()).spawn(|| writer.run(queue))?;
+        Ok(Self { handle: Handle { tasks, shared, path: path.into() }, thread })
+    }
+
+    /// Returns a handle for another task.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Writes what waits and ends the thread. Blocks until it has ended.
+    pub fn close(self) {
+        // The queue may be full; the thread empties it, so waiting for room is safe here.
+        if self.handle.tasks.send(Task::Close).is_ok() && self.thread.join().is_err() {
+            tracing::error!("store thread panicked");
+        }
+    }
+}
+
+/// The way to the store. Writing never blocks and never fails for the caller.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    tasks: SyncSender<Task>,
+    shared: Arc<Shared>,
+    path: Arc<Path>,
+}
+
+impl Handle {
+    /// Hands over a record; where there is no room it is dropped and counted.
+    pub fn write(&self, record: Write) {
+        self.shared.queued.fetch_add(1, Relaxed);
+        match self.tasks.try_send(Task::Write(record)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.shared.queued.fetch_sub(1, Relaxed);
+                self.shared.drop_record();
+            }
+        }
+    }
+
+    /// Returns call detail records, the newest first.
+    pub async fn cdrs(&self, query: CdrQuery) -> Answer<Vec<Cdr>> {
+        self.ask(|reply| Task::Cdrs(query, reply)).await
+    }
+
+    /// Returns the ladder of a call that is over, where it was kept.
+    pub async fn ladder(&self, call: CallId) -> Answer<Option<Rungs>> {
+        self.ask(|reply| Task::Ladder(call, reply)).await
+    }
+
+    /// Returns the bindings that have not ended at `wall`.
+    pub async fn bindings(&self, wall: SystemTime) -> Answer<Vec<Binding>> {
+        self.ask(|reply| Task::Bindings(wall, reply)).await
+    }
+
+    /// Returns once everything handed over before has been written; fails where it cannot be.
+    pub async fn flush(&self) -> Answer<()> {
+        self.ask(Task::Flush).await
+    }
+
+    /// Returns whether the last attempt to open, read or write succeeded.
+    pub fn is_open(&self) -> bool {
+        self.shared.is_well.load(Relaxed)
+    }
+
+    /// Returns how the store is.
+    pub fn report(&self) -> StoreReport {
+        let problem = (!self.is_open())
+            .then(|| format!("the store {} cannot be written to", self.path.display()));
+        StoreReport {
+            problem,
+            queued: self.shared.queued.load(Relaxed),
+            dropped: self.shared.dropped.load(Relaxed),
+        }
+    }
+
+    /// Returns the counters.
+    pub fn counters(&self) -> metrics::Store {
+        metrics::Store {
+            written: self.shared.written.load(Relaxed),
+            errors: self.shared.errors.load(Relaxed),
+            report: self.report(),
+        }
+    }
+
+    async fn ask<T>(&self, task: impl FnOnce(oneshot::Sender<Answer<T>>) -> Task) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tasks.try_send(task(reply)).map_err(|_| StoreError::Busy)?;
+        match timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(StoreError::Busy),
+        }
+    }
+}
+
+/// What the thread works with.
+struct Writer {
+    path: PathBuf,
+    database: Option<Database>,
+    pending: VecDeque<Write>,
+    retry_at: Option<Instant>,
+    has_complained: bool,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    fn run(mut self, queue: Receiver<Task>) {
+        self.write_pending();
+        while self.step(&queue) {}
+        self.write_pending();
+        for _ in 0..self.pending.len() {
+            self.shared.drop_record();
+        }
+    }
+
+    /// Takes what has come, writes it in one transaction, then answers questions about it.
+    /// Returns false where there is nothing more to come.
+    fn step(&mut self, queue: &Receiver<Task>) -> bool {
+        let first = match self.retry_at {
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => queue.recv_timeout(at.saturating_duration_since(super::now())),
+        };
+        let mut questions = vec![];
+        match first {
+            Ok(task) => {
+                let tasks = std::iter::once(task).chain(queue.try_iter()).take(BATCH_MAX);
+                if !self.sort(tasks, &mut questions) {
+                    self.retry_at = None;
+                    return false;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        self.write_pending();
+        for question in questions {
+            self.answer(question);
+        }
+        true
+    }
+
+    /// Puts records aside to be written and questions to be answered; returns false at the end.
+    fn sort(&mut self, tasks: impl Iterator<Item = Task>, questions: &mut Vec<Task>) -> bool {
+        for task in tasks {
+            match task {
+                Task::Write(record) if self.pending.len() < PENDING_MAX => {
+                    self.pending.push_back(record);
+                }
+                Task::Write(_) => {
+                    self.shared.queued.fetch_sub(1, Relaxed);
+                    self.shared.drop_record();
+                }
+                Task::Close => return false,
+                question @ (Task::Cdrs(..)
+                | Task::Ladder(..)
+                | Task::Bindings(..)
+                | Task::Flush(_)) => questions.push(question),
+            }
+        }
+        true
+    }
+
+    /// Writes all that waits, unless an attempt failed a moment ago.
+    fn write_pending(&mut self) {
+        while !self.pending.is_empty() && self.may_try() {
+            let batch: Vec<Write> =
+                self.pending.drain(..self.pending.len().min(BATCH_MAX)).collect();
+            match self.attempt(|database| database.write(&batch)) {
+                Ok(_) => self.finish(batch.len()),
+                Err(error) if error.is_about_the_record() => self.write_one_by_one(batch),
+                Err(_) => batch.into_iter().rev().for_each(|r| self.pending.push_front(r)),
+            }
+        }
+        if self.database.is_none() && self.may_try() {
+            _ = self.attempt(|_| Ok(()));
+        }
+        if self.pending.is_empty() && self.database.is_some() {
+            self.shared.is_dropping.store(false, Relaxed);
+        }
+    }
+
+    /// Saves what can be saved of a batch in which one record cannot be written.
+    fn write_one_by_one(&mut self, batch: Vec<Write>) {
+        for record in batch {
+            match self.attempt(|database| database.write([&record])) {
+                Ok(_) => self.finish(1),
+                Err(error) if error.is_about_the_record() => {
+                    tracing::error!(%error, "record cannot be written");
+                    self.shared.queued.fetch_sub(1, Relaxed);
+                    self.shared.drop_record();
+                }
+                Err(_) => self.pending.push_back(record),
+            }
+        }
+    }
+
+    fn finish(&self, records: usize) {
+        self.shared.written.fetch_add(records as u64, Relaxed);
+        self.shared.queued.fetch_sub(records as u64, Relaxed);
+    }
+
+    fn may_try(&self) -> bool {
+        self.retry_at.is_none_or(|at| at <= super::now())
+    }
+
+    fn answer(&mut self, question: Task) {
+        match question {
+            Task::Cdrs(query, reply) => {
+                let found = self.attempt(|database| database.cdrs(&query));
+                _ = reply.send(found.map_err(broken));
+            }
+            Task::Ladder(call, reply) => {
+                let found = self.attempt(|database| database.ladder(call));
+                _ = reply.send(found.map_err(broken));
+            }
+            Task::Bindings(wall, reply) => {
+                let found = self.attempt(|database| database.bindings(wall));
+                _ = reply.send(found.map_err(broken));
+            }
+            Task::Flush(reply) => {
+                let is_done = self.pending.is_empty();
+                _ = reply.send(is_done.then_some(()).ok_or(StoreError::Busy));
+            }
+            Task::Write(_) | Task::Close => debug_assert!(false, "not a question"),
+        }
+    }
+
+    /// Does something with the database, opened anew where it was closed; notes how that went.
+    fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&mut Database) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let result = match &mut self.database {
+            Some(database) => work(database),
+            None => {
+                Database::open(&self.path).and_then(|database| work(self.database.insert(database)))
+            }
+        };
+        match &result {
+            Ok(_) => self.is_well(),
+            Err(error) if error.is_about_the_record() => {}
+            Err(error) => self.is_ill(error),
+        }
+        result
+    }
+
+    fn is_well(&mut self) {
+        self.retry_at = None;
+        self.shared.is_well.store(true, Relaxed);
+        if std::mem::take(&mut self.has_complained) {
+            tracing::info!(waiting = self.pending.len(), "store works again");
+        }
+    }
+
+    fn is_ill(&mut self, error: &DatabaseError) {
+        self.database = None;
+        self.retry_at = Some(super::now() + RETRY);
+        self.shared.is_well.store(false, Relaxed);
+        self.shared.errors.fetch_add(1, Relaxed);
+        if !std::mem::replace(&mut self.has_complained, true) {
+            tracing::error!(%error, path = %self.path.display(), "store cannot be used");
+        }
+    }
+}
+
+fn broken(error: DatabaseError) -> StoreError {
+    StoreError::Broken(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::cdr::tests::{answered, refused};
+
+    fn cdr(cdr: Cdr) -> Write {
+        Write::Cdr(Box::new(cdr))
+    }
+
+    #[tokio::test]
+    async fn what_is_written_can_be_read_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::spawn(&folder.path().join("t.db")).unwrap();
+        let handle = store.handle();
+        handle.write(cdr(answered(1)));
+        handle.write(cdr(refused(2)));
+        let found = handle.cdrs(CdrQuery::default()).await.unwrap();
+        assert_eq!(found, [refused(2), answered(1)]);
+        assert_eq!((handle.counters().written, handle.report().queued), (2, 0));
+        assert!(handle.is_open());
+        assert_eq!(handle.ladder(answered(1).call).await.unwrap(), None);
+        assert_eq!(handle.bindings(SystemTime::UNIX_EPOCH).await.unwrap(), []);
+        tokio::task::spawn_blocking(|| store.close()).await.unwrap();
+        handle.write(cdr(answered(3)));
+        assert_eq!(handle.report().dropped, 1, "after the end, records are lost and counted");
+        assert!(matches!(handle.flush().await, Err(StoreError::Busy)));
+    }
+
+    #[tokio::test]
+    async fn closing_writes_what_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let store = Store::spawn(&path).unwrap();
+        for n in 0..3_000 {
+            store.handle().write(cdr(answered(n)));
+        }
+        let (handle, report) = (store.handle(), store.handle());
+        tokio::task::spawn_blocking(|| store.close()).await.unwrap();
+        drop(handle);
+        assert_eq!((report.report().dropped, report.counters().written), (0, 3_000));
+        let again = Store::spawn(&path).unwrap();
+        let all = CdrQuery { limit: u32::MAX, ..CdrQuery::default() };
+        assert_eq!(again.handle().cdrs(all).await.unwrap().len(), 3_000);
+    }
+
+    #[tokio::test]
+    async fn records_wait_while_the_file_cannot_be_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        std::fs::create_dir(&path).unwrap(); // a folder where the file should be
+        let store = Store::spawn(&path).unwrap();
+        let handle = store.handle();
+        handle.write(cdr(answered(1)));
+        assert!(matches!(handle.flush().await, Err(StoreError::Busy)));
+        assert!(matches!(handle.cdrs(CdrQuery::default()).await, Err(StoreError::Broken(_))));
+        assert!(!handle.is_open());
+        assert!(handle.report().problem.is_some_and(|p| p.contains("t.db cannot be written to")));
+        assert_eq!((handle.report().queued, handle.counters().written), (1, 0));
+        assert!(handle.counters().errors > 0);
+        std::fs::remove_dir(&path).unwrap();
+        // A question opens the file anew at once; the record follows at the next attempt.
+        handle.cdrs(CdrQuery::default()).await.unwrap();
+        handle.flush().await.unwrap();
+        assert_eq!(handle.cdrs(CdrQuery::default()).await.unwrap(), [answered(1)]);
+        assert!(handle.is_open() && handle.report().problem.is_none());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let (tasks, queue) = sync_channel(2);
+        let shared = Arc::new(Shared::default());
+        let handle = Handle { tasks, shared, path: Path::new("t.db").into() };
+        for n in 0..5 {
+            handle.write(cdr(answered(n)));
+        }
+        assert_eq!((handle.report().queued, handle.report().dropped), (2, 3));
+        assert_eq!(queue.try_iter().count(), 2);
+    }
+}
