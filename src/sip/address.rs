@@ -80,7 +80,7 @@ impl<'a> NameAddr<'a> {
 
 /// Takes something with a scheme and nothing odd in it for a URI.
 fn uri_text(uri: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<&str> {
-    text::find(uri, |byte| byte == b':').filter(|scheme_len| *scheme_len > 0)?;
+    text::find_byte(uri, b':').filter(|scheme_len| *scheme_len > 0)?;
     if text::find(uri, is_odd).is_some() { None } else { std::str::from_utf8(uri).ok() }
 }
 

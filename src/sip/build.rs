@@ -142,6 +142,9 @@ impl Out {
 
     /// Writes bytes. Line ends and NULs become spaces.
     fn put_bytes(&mut self, bytes: &[u8]) {
+        if text::find_any(bytes, *b"\r\n\0").is_none() {
+            return self.0.extend_from_slice(bytes);
+        }
         let plain = |byte: &u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte };
         self.0.extend(bytes.iter().map(plain));
     }

@@ -144,7 +144,7 @@ enum Between {
 fn find_end(buffer: &[u8], mut searched: usize) -> Result<usize, usize> {
     loop {
         let rest = buffer.get(searched..).unwrap_or_default();
-        let Some(at) = text::find(rest, |byte| byte == b'\n') else { return Err(buffer.len()) };
+        let Some(at) = text::find_byte(rest, b'\n') else { return Err(buffer.len()) };
         searched = searched.saturating_add(at);
         let after = searched.saturating_add(1);
         match buffer.get(after..).unwrap_or_default() {

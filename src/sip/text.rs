@@ -45,10 +45,23 @@ pub(super) fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
+/// One bit for each byte of RFC 3261 25.1's `token`.
+const TOKEN_BYTES: u128 = {
+    let mut bits = 0;
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let is_mark = matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'~');
+        if byte.is_ascii_alphanumeric() || is_mark || byte == b'\'' {
+            bits |= 1_u128.wrapping_shl(byte as u32);
+        }
+        byte = byte.wrapping_add(1);
+    }
+    bits
+};
+
 /// A byte of RFC 3261 25.1's `token`.
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+    TOKEN_BYTES.checked_shr(byte.into()).is_some_and(|bits| bits & 1 == 1)
 }
 
 /// Returns whether `text` is one `token`.
@@ -64,6 +77,23 @@ pub(super) fn find(text: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
     found
 }
 
+/// Returns the index of the first `wanted`.
+pub(super) fn find_byte(text: &[u8], wanted: u8) -> Option<usize> {
+    let found = memchr::memchr(wanted, text);
+    #[cfg(test)]
+    cost::add(found.unwrap_or(text.len()));
+    found
+}
+
+/// Returns the index of the first byte that is one of `wanted`.
+pub(super) fn find_any(text: &[u8], wanted: [u8; 3]) -> Option<usize> {
+    let [a, b, c] = wanted;
+    let found = memchr::memchr3(a, b, c, text);
+    #[cfg(test)]
+    cost::add(found.unwrap_or(text.len()));
+    found
+}
+
 /// Splits before the first byte that `wanted` accepts; all of it and nothing where there is none.
 pub(super) fn split_at(text: &[u8], wanted: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     find(text, wanted).and_then(|at| text.split_at_checked(at)).unwrap_or((text, &[]))
@@ -71,7 +101,7 @@ pub(super) fn split_at(text: &[u8], wanted: impl Fn(u8) -> bool) -> (&[u8], &[u8
 
 /// Splits around the first `separator`.
 pub(super) fn split_once(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let (before, after) = text.split_at_checked(find(text, |byte| byte == separator)?)?;
+    let (before, after) = text.split_at_checked(find_byte(text, separator)?)?;
     Some((before, after.split_first()?.1))
 }
 
@@ -109,7 +139,7 @@ pub(super) fn folded_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Replaces each fold, and each stray CR or LF, by one space.
 pub(super) fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
     let is_break = |byte| matches!(byte, b'\r' | b'\n');
-    if find(value, is_break).is_none() {
+    if find_any(value, *b"\r\r\n").is_none() {
         return Cow::Borrowed(value);
     }
     let mut out = Vec::with_capacity(value.len());
@@ -168,8 +198,12 @@ pub(super) fn cut(
     separator: u8,
     brackets: Brackets,
 ) -> Result<(&[u8], Option<&[u8]>), Unbalanced> {
+    let opening = if brackets == Brackets::Hide { b'<' } else { b'"' };
+    let Some(interesting) = find_any(text, [separator, b'"', opening]) else {
+        return Ok((text, None));
+    };
     let mut inside = Inside::Nothing;
-    for (at, byte) in text.iter().copied().enumerate() {
+    for (at, byte) in text.iter().copied().enumerate().skip(interesting) {
         #[cfg(test)]
         cost::add(1);
         inside = match (inside, byte) {
@@ -239,7 +273,7 @@ pub(super) fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Removes the backslashes and folds of a quoted string's inside.
 pub(super) fn unescape(string: &[u8]) -> Cow<'_, [u8]> {
     let unfolded = unfold(string);
-    if find(&unfolded, |byte| byte == b'\\').is_none() {
+    if find_byte(&unfolded, b'\\').is_none() {
         return unfolded;
     }
     let mut out = Vec::with_capacity(unfolded.len());
