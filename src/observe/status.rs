@@ -87,7 +87,9 @@ pub enum Response {
     Phones(Vec<PhoneRow>),
     /// To `Trunks`.
     Trunks(Vec<TrunkRow>),
-    /// To `Cdr`, and to `CallShow` of a call that is over.
+    /// To `CallShow` of a call that is over.
+    Record(Box<Cdr>),
+    /// To `Cdr`.
     Cdrs(Vec<Cdr>),
     /// To `Reload`.
     Reload(ReloadReport),

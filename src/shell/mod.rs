@@ -1,7 +1,12 @@
 //! Everything that touches the outside world: sockets, clocks, tasks, threads, files.
 #![expect(clippy::disallowed_methods, reason = "the clock is read here so that nobody else must")]
 
+pub mod admin;
+pub mod control;
+pub mod http;
+pub mod places;
 pub mod store;
+pub mod views;
 
 /// Returns the monotonic clock's time.
 pub fn now() -> std::time::Instant {

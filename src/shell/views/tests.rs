@@ -1,0 +1,240 @@
+//! What each command prints, word for word.
+
+use super::*;
+use crate::{
+    ids::{CallId, ShardId},
+    observe::{
+        cdr::{
+            Direction,
+            tests::{answered, refused},
+        },
+        status::{CallCounts, ContactRow, LegRow, Phase, PortCounts, StoreReport},
+    },
+};
+
+fn trunk(state: TrunkState) -> TrunkRow {
+    TrunkRow {
+        name: "twilio".into(),
+        state,
+        since: Some(UtcMs(1_793_873_533_456)),
+        target: "x.pstn.twilio.com 54.172.60.0:5060".into(),
+        rtt_ms: Some(12.34),
+        calls: 2,
+        calls_max: Some(10),
+        last_refusal: refused(1).ending.why,
+    }
+}
+
+fn report(state: TrunkState) -> StatusReport {
+    StatusReport {
+        node: "pbx1".into(),
+        version: "0.1.0".into(),
+        uptime_s: 93_784,
+        started: UtcMs(0),
+        configured: UtcMs(1_000),
+        listeners: vec!["udp:0.0.0.0:5060".into(), "tcp:0.0.0.0:5060".into()],
+        calls: CallCounts { ringing: 1, talking: 2, total: 9, failed: 3 },
+        phones: 4,
+        ports: PortCounts { used: 6, total: 5_000 },
+        store: StoreReport::default(),
+        trunks: vec![trunk(state)],
+        ..StatusReport::default()
+    }
+}
+
+fn running() -> CallSummary {
+    CallSummary {
+        call: CallId::new(ShardId(0), 42),
+        phase: Phase::Talking,
+        direction: Direction::Outbound,
+        from: "1001".into(),
+        to: "+14155550199".into(),
+        rule: Some("internal[2]".into()),
+        trunk: Some("twilio".into()),
+        start: UtcMs(0),
+        duration_s: 3_723,
+    }
+}
+
+#[test]
+fn status_is_a_page_and_what_is_wrong() {
+    let want = "\
+node        pbx1, tandem 0.1.0
+up          1 d 02:03:04, since 1970-01-01T00:00:00.000Z
+configured  1970-01-01T00:00:01.000Z
+listening   udp:0.0.0.0:5060 tcp:0.0.0.0:5060
+calls       1 ringing, 2 talking; 9 since the start, 3 failed
+phones      4 registered
+rtp         6 of 5000 port pairs taken
+store       open, 0 waiting, 0 lost
+
+TRUNK   STATE  SINCE                     RTT      CALLS    TARGET
+twilio  down   2026-11-05T10:12:13.456Z  12.3 ms  2 of 10  x.pstn.twilio.com 54.172.60.0:5060
+twilio refused a call: T001: the carrier does not let us call from +1775****988 (help: set \
+`caller_id` to a number of this account)
+
+wrong: trunk twilio is down
+";
+    assert_eq!(text(&Response::Status(Box::new(report(TrunkState::Down)))), want);
+}
+
+#[test]
+fn calls_are_a_table() {
+    let want = "\
+CALL    PHASE    DIRECTION  FROM  TO            RULE         TRUNK   TIME
+c00-2a  talking  outbound   1001  +1415****199  internal[2]  twilio  1:02:03
+";
+    assert_eq!(text(&Response::Calls(vec![running()])), want);
+    assert_eq!(text(&Response::Calls(vec![])), "no calls\n");
+}
+
+#[test]
+fn a_call_shows_its_legs_and_why_it_went_there() {
+    let leg = LegRow {
+        leg: "l00-1".into(),
+        name: "1001".into(),
+        sip_call_id: "a@b".into(),
+        flow: "udp:192.0.2.1:5060".into(),
+        state: "confirmed".into(),
+        codec: Some("PCMU".into()),
+        rtp_port: Some(10_000),
+        rtp_remote: None,
+    };
+    let detail = CallDetail {
+        summary: running(),
+        dialled: "(415) 555-0199".into(),
+        caller_id: Some("+17756187988".into()),
+        legs: vec![leg],
+        is_transcoded: true,
+        why: vec!["internal[2] matches +14155550199".into(), "dial trunk:twilio".into()],
+    };
+    let page = text(&Response::Call(Box::new(detail)));
+    for line in [
+        "to         +1415****199 (dialled (415)****199)",
+        "caller id  +1775****988",
+        "LEG    NAME  STATE      FLOW                CODEC  RTP    RTP FROM  SIP CALL-ID",
+        "l00-1  1001  confirmed  udp:192.0.2.1:5060  PCMU   10000  -         a@b",
+        "internal[2] matches +1415****199",
+        "dial trunk:twilio",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line}\n{page}");
+    }
+}
+
+#[test]
+fn phones_have_a_line_for_each_contact() {
+    let contact = |at: &str| ContactRow {
+        contact: "sip:1001@10.0.0.7:5060".into(),
+        flow: at.into(),
+        user_agent: Some("evil\u{1b}[2J".into()),
+        expires_s: 61,
+        rtt_ms: None,
+    };
+    let phone =
+        |user: &str, contacts| PhoneRow { user: user.into(), name: None, contacts, calls: 1 };
+    let rows = vec![phone("1001", vec![contact("udp:a"), contact("tcp:b")]), phone("1002", vec![])];
+    let want = "\
+PHONE  NAME  CALLS  CONTACT                 AT     EXPIRES  RTT  DEVICE
+1001   -     1      sip:1001@10.0.0.7:5060  udp:a  1:01     -    evil [2J
+1001   -     1      sip:1001@10.0.0.7:5060  tcp:b  1:01     -    evil [2J
+1002   -     1      not registered          -      -        -    -
+";
+    assert_eq!(text(&Response::Phones(rows)), want);
+}
+
+#[test]
+fn records_are_a_table_that_says_why() {
+    let page = text(&Response::Cdrs(vec![refused(2), answered(1)]));
+    let lines: Vec<&str> = page.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1].contains("403     refused: T001: the carrier does not let us"), "{page}");
+    assert!(lines[2].contains("0:05  200     answered"), "{page}");
+}
+
+#[test]
+fn a_past_call_is_told_in_full() {
+    let want = "\
+call          c00-2a, over
+direction     outbound
+from          1001, a42@phone
+to            +1415****199, b42
+dialled       (415)****199
+caller id     +1775****988
+rule          internal[2]
+trunk         twilio
+start         1970-01-01T00:23:40.000Z
+ring          1970-01-01T00:23:40.100Z (+100 ms)
+answer        1970-01-01T00:23:40.900Z (+900 ms)
+end           1970-01-01T00:23:45.900Z (+5900 ms)
+talk          5000 ms
+ended         answered by caller, 200, Q.850 16
+caller media  PCMU; received 250 packets, 1 lost, jitter 1.5 ms, MOS 4.4; sent 250 packets, \
+0 lost, jitter 1.5 ms, MOS 4.4; relay 120 µs, transcoded
+callee media  PCMA; received 250 packets, 1 lost, jitter 1.5 ms, MOS 4.4; sent 250 packets, \
+0 lost, jitter 1.5 ms, MOS 4.4; relay 120 µs, transcoded
+";
+    assert_eq!(text(&Response::Record(Box::new(answered(42)))), want);
+    let failed = text(&Response::Record(Box::new(refused(42))));
+    assert!(failed.contains("\nhelp          set `caller_id`"), "{failed}");
+    assert!(failed.contains("\nanswer        -\n"), "{failed}");
+}
+
+#[test]
+fn a_reload_says_what_is_in_use() {
+    let applied = ReloadReport { is_applied: true, ..ReloadReport::default() };
+    let refused = ReloadReport {
+        is_applied: false,
+        problems: vec!["pbx.toml:3: C012 unknown key\n".into()],
+        needs_restart: vec!["[sip] listen".into()],
+    };
+    assert_eq!(text(&Response::Reload(applied)), "the new configuration is in use\n");
+    assert_eq!(
+        text(&Response::Reload(refused)),
+        "the old configuration stays in use\npbx.toml:3: C012 unknown key\n\
+         needs a restart: [sip] listen\n"
+    );
+}
+
+#[test]
+fn exit_codes_are_stable() {
+    for (response, want) in [
+        (Response::Status(Box::new(report(TrunkState::Up))), 0),
+        (Response::Status(Box::new(report(TrunkState::Down))), 1),
+        (Response::Trunks(vec![trunk(TrunkState::Suspect)]), 0),
+        (Response::Trunks(vec![trunk(TrunkState::Down)]), 1),
+        (Response::Calls(vec![]), 0),
+        (Response::Cdrs(vec![refused(1)]), 0),
+        (Response::Reload(ReloadReport::default()), 1),
+        (Response::Done("ends".into()), 0),
+        (Response::NotFound("no such call".into()), 1),
+        (Response::Refused("not now".into()), 1),
+    ] {
+        assert_eq!(exit(&response).code(), want, "{response:?}");
+    }
+    assert_eq!(Exit::Usage.code(), 2);
+}
+
+#[test]
+fn json_is_the_answer_and_text_hides_numbers() {
+    for response in [
+        Response::Calls(vec![running()]),
+        Response::Cdrs(vec![answered(1), refused(2)]),
+        Response::Record(Box::new(answered(1))),
+    ] {
+        let (json, text) = (json(&response), text(&response));
+        assert!(json.contains("+14155550199") && json.ends_with("\n"), "{json}");
+        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
+        for leak in ["5550199", "555-0199", "7756187988"] {
+            assert!(!text.contains(leak), "{text}");
+        }
+    }
+    assert_eq!(json(&Response::NotFound("no".into())), "{\n  \"not_found\": \"no\"\n}\n");
+}
+
+#[test]
+fn time_spans_grow_by_need() {
+    for (s, want) in [(0, "0:00"), (59, "0:59"), (61, "1:01"), (3_600, "1:00:00")] {
+        assert_eq!(span(s), want);
+    }
+    assert_eq!(span(86_400), "1 d 00:00:00");
+}
