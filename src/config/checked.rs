@@ -281,6 +281,13 @@ pub enum LatchPolicy {
 }
 
 impl Config {
+    /// Returns the context of a caller's calls: a user's own, else the first trunk's.
+    pub fn context_of(&self, from: &str) -> &str {
+        let user = self.users.get(from).map(|user| &*user.context);
+        let trunk = || self.trunks.values().next().map(|trunk| &*trunk.context);
+        user.or_else(trunk).unwrap_or("inbound")
+    }
+
     /// Returns the number under which `from` calls `target`: the target's, the rule's, the user's,
     /// the trunk's, whichever is first. `None` towards anything but trunks that have none.
     pub fn caller_id<'a>(

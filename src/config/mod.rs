@@ -1,16 +1,125 @@
 //! Configuration: what the files say, checked.
 //!
 //! Owns: everything that reads TOML, and finding all that is wrong with it at once.
-//! Never: opens a file; no foreign type leaves the module.
+//! Never: opens a file (a [`Source`] does); no foreign type leaves the module.
 
 mod checked;
+mod load;
 mod near;
+mod node;
+mod problem;
+mod raw;
+mod report;
+mod rule_problem;
+mod rules;
 mod secret;
+mod section;
+mod source;
 mod timezone;
+mod trunks;
+mod users;
+mod values;
 
 pub use checked::{
     Config, Control, Http, LatchPolicy, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp, Sip,
     Store, Trunk, TrunkUri, User, UserSecret,
 };
+pub use problem::{ConfigError, Problem};
+pub use raw::Span;
+pub use report::{Diagnostic, Report, Severity, SourceFile};
+pub use rule_problem::RuleError;
+pub use rules::Case;
 pub use secret::Secret;
+pub use source::{Files, Source, Text, WithoutSecrets, fits};
 pub use timezone::Timezone;
+
+use crate::dialplan::Country;
+use raw::Table;
+use section::Reading;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// The sections of a configuration file. `include` and `dialplan` stand beside them.
+const SECTIONS: [&str; 10] =
+    ["node", "sip", "rtp", "http", "store", "log", "control", "trunk", "user", "hours"];
+
+/// What came of reading the files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// `None` where there are errors.
+    pub config: Option<Config>,
+    /// Everything that is wrong, also warnings.
+    pub report: Report,
+    /// The dialplan's `[[test]]` tables.
+    pub cases: Vec<Case>,
+}
+
+/// Reads the configuration that begins with the file at `path`.
+pub fn check(path: &str, source: &dyn Source) -> Checked {
+    read(path, source).0
+}
+
+/// Reads the configuration, and returns the keys that it looked for as well.
+fn read(path: &str, source: &dyn Source) -> (Checked, BTreeSet<(&'static str, &'static str)>) {
+    let mut reading = Reading::new(source);
+    let loaded = load::load(path, &mut reading);
+    let root = &loaded.root;
+    check_sections(root, &mut reading);
+
+    let home = trunks::home(root).unwrap_or(Country::US);
+    let node = node::node(root, home, &mut reading);
+    let trunks = trunks::trunks(root, node.country, &mut reading);
+    let users = users::users(root, node.country, &mut reading);
+    if root.get("trunk").is_none() && root.get("user").is_none() {
+        reading.problem(&Span::default(), ConfigError::Nothing);
+    }
+    let plan = rules::read(&loaded, node.country, (&trunks, &users), &mut reading);
+    rules::check_contexts(&plan.dialplan, root, (&trunks, &users), &mut reading);
+
+    let config = Config {
+        node,
+        sip: node::sip(root, &mut reading),
+        rtp: node::rtp(root, &mut reading),
+        http: node::http(root, &mut reading),
+        store: node::store_section(root, &mut reading),
+        log: node::log(root, &mut reading),
+        control: node::control(root, &mut reading),
+        trunks,
+        users,
+        dialplan: Arc::new(plan.dialplan),
+    };
+    let Reading { mut report, asked, .. } = reading;
+    tidy(&mut report);
+    let config = (report.errors() == 0).then_some(config);
+    (Checked { config, report, cases: plan.cases }, asked)
+}
+
+fn check_sections(root: &Table, reading: &mut Reading<'_>) {
+    for entry in root.0.iter().filter(|entry| !SECTIONS.contains(&&*entry.key)) {
+        let known = SECTIONS.into_iter().chain(["include", "dialplan"]);
+        let near = near::nearest(&entry.key, known).map(Into::into);
+        let (key, place) = (entry.key.clone(), "the configuration".into());
+        reading.problem(&entry.key_span, ConfigError::UnknownKey { key, place, near });
+    }
+}
+
+/// Sorts by place, and keeps quiet about what a line says that is not TOML anyway.
+fn tidy(report: &mut Report) {
+    let line = |diagnostic: &Diagnostic| report.origin(&diagnostic.span);
+    let is_syntax = |diagnostic: &Diagnostic| {
+        matches!(diagnostic.problem, Problem::Config(ConfigError::Syntax(_)))
+    };
+    let broken: BTreeSet<_> =
+        report.diagnostics.iter().filter(|d| is_syntax(d)).map(line).collect();
+    let mut kept: Vec<_> = report
+        .diagnostics
+        .iter()
+        .filter(|d| is_syntax(d) || !broken.contains(&line(d)))
+        .cloned()
+        .collect();
+    kept.sort_by_key(|d| (d.span.file, d.span.range.start));
+    kept.dedup();
+    report.diagnostics = kept;
+}
+
+#[cfg(test)]
+mod tests;

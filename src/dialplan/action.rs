@@ -254,6 +254,21 @@ impl Action {
         }
     }
 
+    /// Returns the key that writes it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Dial(_) => "dial",
+            Self::Reject(_) => "reject",
+            Self::Answer => "answer",
+            Self::Play(_) => "play",
+            Self::Echo => "echo",
+            Self::Wait(_) => "wait",
+            Self::Hangup => "hangup",
+            Self::Goto { .. } => "goto",
+            Self::Next => "next",
+        }
+    }
+
     /// Returns whether nothing can follow this action.
     pub fn is_last(&self) -> bool {
         match self {
@@ -264,6 +279,20 @@ impl Action {
             | Self::Goto { .. }
             | Self::Next => true,
             Self::Answer | Self::Play(_) | Self::Wait(_) => false,
+        }
+    }
+}
+
+impl Default for Ring {
+    /// Nobody, for a minute.
+    fn default() -> Self {
+        Self {
+            groups: vec![],
+            ring: Duration::from_secs(60),
+            caller_id: None,
+            busy: vec![],
+            no_answer: vec![],
+            failed: vec![],
         }
     }
 }

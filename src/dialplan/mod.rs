@@ -7,6 +7,7 @@
 mod action;
 mod explain;
 mod hours;
+mod lint;
 mod number;
 mod pattern;
 mod step;
@@ -14,6 +15,7 @@ mod step;
 pub use action::{Action, Callee, Ring, Template, TemplateError};
 pub use explain::{Check, Considered, Explanation};
 pub use hours::{Date, Holiday, Hours, LocalTime, Span, Weekday};
+pub use lint::{Circle, Unreachable, circles, unreachable};
 pub use number::{Country, E164, warm};
 pub use pattern::{Pattern, PatternError};
 pub use step::{Dial, On, Step, Target};
@@ -127,30 +129,32 @@ impl Dialplan {
 
         for (index, rule) in rules.iter().enumerate().skip(skip) {
             if let Some(fit) = self.fit(rule, query, &call) {
-                return self.matched(query, (context, index), rule, fit);
+                let steps = self.steps(query, (context, index), rule, &fit);
+                let number = fit.call.dialled.e164.clone();
+                return Decision::Matched { rule: rule.name.clone(), steps, number };
             }
         }
         Decision::NoRule
     }
 
-    fn matched(
+    /// Fills in what a rule says, of which the context and the index are given as well.
+    fn steps(
         &self,
         query: &Query<'_>,
         (context, index): (&str, usize),
         rule: &Rule,
-        Fit { pattern, number, call }: Fit<'_>,
-    ) -> Decision {
+        fit: &Fit<'_>,
+    ) -> Vec<Step> {
         let next = format!("{context}{AFTER}{}", index + 1);
         let filling = Filling {
-            number,
+            number: fit.number,
             dialled: query.dialled,
             from: query.from,
-            pattern,
+            pattern: fit.pattern,
             country: self.country,
             next: &next,
         };
-        let steps = fill(&rule.actions, filling);
-        Decision::Matched { rule: rule.name.clone(), steps, number: call.dialled.e164.clone() }
+        fill(&rule.actions, filling)
     }
 
     /// Returns which of the rule's patterns took which form of the number, if the rule applies.
