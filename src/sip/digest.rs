@@ -487,6 +487,15 @@ mod tests {
             assert_eq!(read.is_some(), reads, "{rest}");
             assert!(!read.is_some_and(|read| verify(&read, &ha1, "INVITE")), "{rest}");
         }
+        let response =
+            Algorithm::Md5.hash(&[&ha1, "n", &Algorithm::Md5.hash(&["INVITE", "sip:h"])]);
+        let right = Credentials::parse(format!("{base}{response}").as_bytes()).unwrap();
+        assert!(verify(&right, &ha1, "INVITE"));
+        for qop in ["auth-int", "auth", ""] {
+            let other = format!("{base}{response},qop=\"{qop}\"");
+            let other = Credentials::parse(other.as_bytes()).unwrap();
+            assert!(!verify(&other, &ha1, "INVITE"), "{qop}: not computed as it says");
+        }
         assert_eq!(Credentials::parse(b"Basic dTpw"), None);
         assert_eq!(Credentials::parse(b"Digest username=\"\xff\",realm=r"), None);
         assert_eq!(Credentials::parse(b""), None);

@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn headers_are_found_by_meaning() {
         let message = request(
-            "Expires: 3600;x\r\nMax-Forwards: 0068\r\nRetry-After: 120 (busy)\r\nMin-SE: x\r\n\
+            "Expires: 3600;x\r\nMax-Forwards: 0068\r\nRetry-After: 120(busy)\r\nMin-SE: x\r\n\
              k: timer, 100rel\r\nSupported: Path\r\nX-Id: a\r\n b\r\nRoute: <sip:a;lr>, \r\n <sip:b>\r\n\
              Contact: \"x, y\" <sip:a@b>;q=0.5, sip:c@d\r\n",
             "",

@@ -414,3 +414,95 @@ fn check_length(head: &Head, rest: Span) -> Result<Span, Problem> {
     let body = rest.get(..length).ok_or(Problem::ShortBody)?;
     Ok(Span::of(&head.bytes, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::Message;
+
+    /// What the corpus of torture messages has no example of.
+    #[test]
+    fn refused() {
+        let long = format!("Subject: {}\r\nContent-Length: 65000\r\n", "x".repeat(1000));
+        for (start, headers, problem, told) in [
+            ("INVITE sip:a@b SIP/2.0", "", None, false),
+            ("INVITE sip:a@b sip/2.0", "", None, false),
+            ("ACK sip:a@b SIP/2.0", "X\r\n", Some(Problem::HeaderLine), false),
+            ("BYE sip:a@b SIP/2.0", "X\r\n", Some(Problem::HeaderLine), true),
+            ("BYE sip:a@b SIP/3.0", "", Some(Problem::Version), true),
+            ("SIP/3.0 200 OK", "", Some(Problem::Version), false),
+            ("SIP/2.0 2000 OK", "", Some(Problem::Status), false),
+            ("SIP/2.0", "", Some(Problem::Status), false),
+            ("SIP/2.0 200 OK", "Route: x\r\n", None, false),
+            ("BYE SIP/2.0", "", Some(Problem::RequestLine), true),
+            ("BYE  SIP/2.0", "", Some(Problem::RequestLine), true),
+            ("B(E sip:a@b SIP/2.0", "", Some(Problem::NotSip), false),
+            ("BYE sip:a@b HTTP/1.1", "", Some(Problem::NotSip), false),
+            ("BYE sip:\u{e9}@\u{e9} SIP/2.0", "", Some(Problem::RequestUri), true),
+            ("BYE sip:a@b SIP/2.0", "Route: x\r\n", Some(bad(HeaderName::Route)), true),
+            (
+                "BYE sip:a@b SIP/2.0",
+                "Record-Route: <\r\n",
+                Some(bad(HeaderName::RecordRoute)),
+                true,
+            ),
+            ("BYE sip:a@b SIP/2.0", "m: <sip:>\r\n", Some(bad(HeaderName::Contact)), true),
+            ("BYE sip:a@b SIP/2.0", "i: y\r\n", Some(Problem::Repeated(HeaderName::CallId)), true),
+            ("BYE sip:a@b SIP/2.0", &*long, Some(Problem::TooLarge), true),
+        ] {
+            let method = start.split(' ').next().unwrap();
+            let method = if start.starts_with("SIP/") { "BYE" } else { method };
+            let text = format!(
+                "{start}\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\n\
+                 Call-ID: x\r\nCSeq: 1 {method}\r\n{headers}\r\n"
+            );
+            let got = Message::parse(text.into()).err();
+            assert_eq!(got.as_ref().map(|error| error.problem), problem, "{start} {headers:.99}");
+            let salvage = got.and_then(|error| error.salvage);
+            assert_eq!(salvage.is_some(), told, "{start} {headers:.99}");
+        }
+    }
+
+    #[test]
+    fn mandatory_headers() {
+        let all = [
+            ("Via", "SIP/2.0/UDP h"),
+            ("From", "<sip:a@b>;tag=1"),
+            ("To", "<sip:c@d>"),
+            ("Call-ID", "x"),
+            ("CSeq", "1 BYE"),
+        ];
+        for (at, (name, _)) in all.iter().enumerate() {
+            let id = HeaderName::parse(name.as_bytes());
+            let with = |value: Option<&str>| {
+                let lines = all.iter().enumerate().filter_map(|(index, (name, usual))| {
+                    let value = if index == at { value? } else { usual };
+                    Some(format!("{name}: {value}\r\n"))
+                });
+                let text = format!("BYE sip:a@b SIP/2.0\r\n{}\r\n", lines.collect::<String>());
+                Message::parse(text.into()).err().map(|error| error.problem)
+            };
+            assert_eq!(with(None), Some(Problem::Missing(id)));
+            for value in ["", "a b c", "\u{e9}"] {
+                assert_eq!(with(Some(value)), Some(bad(id)), "{name}: {value}");
+            }
+        }
+    }
+
+    /// What we sent comes back in a response; its URIs are not judged.
+    #[test]
+    fn responses_need_only_the_shape_of_an_address() {
+        let text = |start: &str| {
+            format!(
+                "{start}\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:>;tag=1\r\nTo: <sip:c@d>\r\n\
+                 Call-ID: x\r\nCSeq: 1 BYE\r\n\r\n"
+            )
+        };
+        assert!(Message::parse(text("SIP/2.0 200 OK").into()).is_ok());
+        assert!(Message::parse(text("BYE sip:a@b SIP/2.0").into()).is_err());
+    }
+
+    fn bad(name: HeaderName) -> Problem {
+        Problem::Bad(name)
+    }
+}
