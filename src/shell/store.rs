@@ -456,6 +456,49 @@ mod tests {
         assert!(handle.is_open() && handle.report().problem.is_none());
     }
 
+    #[tokio::test]
+    async fn records_wait_while_the_file_cannot_be_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let store = Store::spawn(&path).unwrap();
+        let handle = store.handle();
+        handle.flush().await.unwrap();
+        sqlite::meddle(&path, "ALTER TABLE cdr RENAME TO away");
+        handle.write(cdr(answered(1)));
+        handle.write(cdr(answered(2)));
+        assert!(matches!(handle.flush().await, Err(StoreError::Busy)));
+        assert!(!handle.is_open());
+        sqlite::meddle(&path, "ALTER TABLE away RENAME TO cdr");
+        // A question opens the file anew at once; the records follow, if they have not already.
+        handle.cdrs(CdrQuery::default()).await.unwrap();
+        handle.flush().await.unwrap();
+        let found = handle.cdrs(CdrQuery::default()).await.unwrap();
+        assert_eq!(found, [answered(2), answered(1)]);
+        assert_eq!((handle.counters().written, handle.report().dropped), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_written_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let store = Store::spawn(&path).unwrap();
+        let handle = store.handle();
+        handle.flush().await.unwrap();
+        sqlite::meddle(
+            &path,
+            "CREATE TRIGGER poison BEFORE INSERT ON cdr WHEN new.call = 'c00-2'
+             BEGIN SELECT raise(ABORT, 'poison'); END",
+        );
+        for n in 1..=3 {
+            handle.write(cdr(answered(n)));
+        }
+        handle.flush().await.unwrap();
+        let found = handle.cdrs(CdrQuery::default()).await.unwrap();
+        assert_eq!(found, [answered(3), answered(1)]);
+        let report = handle.report();
+        assert_eq!((report.queued, report.dropped, handle.is_open()), (0, 1, true));
+    }
+
     #[test]
     fn what_does_not_fit_is_counted() {
         let (tasks, queue) = sync_channel(2);

@@ -264,6 +264,12 @@ fn from_sql(ms: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
+/// Changes the file behind the store's back.
+#[cfg(test)]
+pub(super) fn meddle(path: &Path, sql: &str) {
+    Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
