@@ -92,7 +92,7 @@ impl Call {
             for target in &group {
                 match self.legs_for(target, &dial, wire) {
                     Ok(legs) => legs.into_iter().for_each(|leg| self.ring(leg, wire)),
-                    Err(refused) => self.target_refused(None, refused),
+                    Err(refused) => self.target_refused(None, refused, wire),
                 }
             }
             if self.program.hunt().is_some_and(|hunt| !hunt.ringing.is_empty()) {
@@ -223,16 +223,20 @@ impl Call {
 
     /// A callee said no.
     pub(super) fn refused(&mut self, leg: LegId, refused: Refused, wire: &mut Wire<'_>) {
-        self.target_refused(Some(leg), refused);
+        self.target_refused(Some(leg), refused, wire);
         let nobody = self.program.hunt().is_some_and(|hunt| hunt.ringing.is_empty());
         if self.phase == Phase::Running && nobody {
             self.next_group(wire);
         }
     }
 
-    fn target_refused(&mut self, leg: Option<LegId>, refused: Refused) {
+    fn target_refused(&mut self, leg: Option<LegId>, refused: Refused, wire: &mut Wire<'_>) {
         if let Some(leg) = leg.and_then(|leg| self.legs.get(&leg)) {
             self.draft.refused(leg, &refused);
+            let trunk = leg.profile.as_trunk().and_then(|t| wire.trunks.state_mut(&t.name));
+            if let Some(trunk) = trunk {
+                trunk.last_refusal.clone_from(&self.draft.cdr().ending.why);
+            }
         } else {
             self.draft.not_tried(&refused);
         }

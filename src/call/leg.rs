@@ -211,12 +211,12 @@ pub(super) struct InDialog {
     pub(super) body: Option<Bytes>,
     /// A Reason header's value.
     pub(super) reason: Option<Box<str>>,
-    pub(super) credentials: Option<(HeaderName, String)>,
+    pub(super) credentials: Vec<(HeaderName, String)>,
 }
 
 impl InDialog {
     pub(super) fn new(purpose: Purpose, method: Method, body: Option<Bytes>) -> Self {
-        Self { purpose, method, body, reason: None, credentials: None }
+        Self { purpose, method, body, reason: None, credentials: vec![] }
     }
 }
 
@@ -405,7 +405,7 @@ impl Leg {
         if let Some(reason) = &reason {
             builder.header(HeaderName::Reason, reason);
         }
-        if let Some((name, value)) = credentials {
+        for (name, value) in credentials {
             builder.header(name, value);
         }
         self.profile.write_common_headers(&mut builder, wire.config);
@@ -428,14 +428,14 @@ impl Leg {
             return false;
         };
         let uri = dialog.remote_target().to_owned();
-        let Some(header) = self.profile.authorize(response, pending.method, &uri, wire.entropy)
-        else {
+        let credentials = self.profile.authorize(response, pending.method, &uri, wire.entropy);
+        if credentials.is_empty() {
             return false;
-        };
+        }
         let Some(old) = self.pending.remove(&tx) else { return false };
         wire.owners.remove(&tx);
         let Pending { purpose, method, body, reason, .. } = old;
-        let again = InDialog { purpose, method, body, reason, credentials: Some(header) };
+        let again = InDialog { purpose, method, body, reason, credentials };
         self.send_in_dialog(again, wire);
         true
     }

@@ -111,6 +111,13 @@ impl LegMedia {
         self.theirs.as_ref()
     }
 
+    /// Returns whether what we sent last names PCMU or PCMA.
+    pub fn has_said_g711(&self) -> bool {
+        let said = self.last_said().and_then(|said| Description::parse(said).ok());
+        let audio = said.as_ref().and_then(|said| said.audio());
+        audio.is_some_and(|audio| audio.formats.iter().any(|format| format.codec.is_g711()))
+    }
+
     /// Returns the session description that we sent last.
     pub fn last_said(&self) -> Option<Bytes> {
         self.local.as_ref().and_then(|local| local.last.clone())

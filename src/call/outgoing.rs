@@ -128,16 +128,16 @@ impl Leg {
         self.stage = Stage::Ringing;
         let offered = self.modify.we_offer(wire.now);
         debug_assert!(offered, "a new leg has no offer outstanding");
-        self.send_invite(None, wire);
+        self.send_invite(&[], wire);
     }
 
-    fn send_invite(&mut self, credentials: Option<(HeaderName, String)>, wire: &mut Wire<'_>) {
+    fn send_invite(&mut self, credentials: &[(HeaderName, String)], wire: &mut Wire<'_>) {
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
         let Some(mut flow) = outgoing.flow else { return };
         outgoing.cseq = outgoing.cseq.saturating_add(1);
-        outgoing.authenticated |= credentials.is_some();
+        outgoing.authenticated |= !credentials.is_empty();
         let (mut branch, mut bytes) =
-            build_invite(outgoing, &self.profile, &self.session, credentials.as_ref(), flow, wire);
+            build_invite(outgoing, &self.profile, &self.session, credentials, flow, wire);
         if bytes.len() > DATAGRAM_REQUEST_MAX
             && !flow.transport.is_reliable()
             && self.profile.tcp_too
@@ -146,14 +146,8 @@ impl Leg {
         {
             outgoing.tcp_tried = true;
             flow = tcp;
-            (branch, bytes) = build_invite(
-                outgoing,
-                &self.profile,
-                &self.session,
-                credentials.as_ref(),
-                flow,
-                wire,
-            );
+            (branch, bytes) =
+                build_invite(outgoing, &self.profile, &self.session, credentials, flow, wire);
         }
         let Ok(sent) = Message::parse(bytes.clone()) else {
             tracing::error!(leg = %self.owner.leg, "own INVITE unreadable");
@@ -319,16 +313,17 @@ impl Leg {
         match status {
             401 | 407 => {
                 let uri = outgoing.spec.uri.clone();
-                let header = self.profile.authorize(response, Method::Invite, &uri, wire.entropy);
-                if let Some(header) = header {
-                    return self.send_invite(Some(header), wire);
+                let credentials =
+                    self.profile.authorize(response, Method::Invite, &uri, wire.entropy);
+                if !credentials.is_empty() {
+                    return self.send_invite(&credentials, wire);
                 }
             }
             // RFC 4028 7.3: the peer wants a longer interval; once.
             422 if self.profile.session_timers && outgoing.min_se_s.is_none() => {
                 outgoing.min_se_s = response.number(HeaderName::MinSe);
                 if outgoing.min_se_s.is_some() {
-                    return self.send_invite(None, wire);
+                    return self.send_invite(&[], wire);
                 }
             }
             _ => {}
@@ -364,7 +359,7 @@ impl Leg {
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
         // RFC 3261 18.1.1: nobody listens on TCP; the large INVITE goes as a datagram after all.
         if by == By::Transport && outgoing.tcp_tried && self.stage == Stage::Ringing {
-            return self.send_invite(None, wire);
+            return self.send_invite(&[], wire);
         }
         let authenticated = outgoing.authenticated;
         if self.stage == Stage::Ringing {
@@ -426,7 +421,7 @@ fn build_invite(
     outgoing: &Outgoing,
     profile: &Profile,
     session: &SessionTimer,
-    credentials: Option<&(HeaderName, String)>,
+    credentials: &[(HeaderName, String)],
     flow: Flow,
     wire: &mut Wire<'_>,
 ) -> (String, Bytes) {
@@ -448,7 +443,7 @@ fn build_invite(
     for (name, value) in &spec.headers {
         builder.raw_header(name, value);
     }
-    if let Some((name, value)) = credentials {
+    for (name, value) in credentials {
         builder.header(*name, value);
     }
     match outgoing.min_se_s {

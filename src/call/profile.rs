@@ -125,15 +125,23 @@ impl Profile {
         }
     }
 
-    /// Answers a challenge, where we have credentials that were not yet refused.
+    /// Answers a challenge, where we have credentials that were not yet refused: the header for it,
+    /// and those for other realms that have asked before (RFC 3261 22.3). Empty: there is nothing to
+    /// say.
     pub fn authorize(
         &mut self,
         response: &Message,
         method: Method,
         uri: &str,
         entropy: &mut Entropy,
-    ) -> Option<(HeaderName, String)> {
-        self.credentials.as_mut()?.answer(response, method.as_str(), uri, entropy)
+    ) -> Vec<(HeaderName, String)> {
+        let Some(credentials) = &mut self.credentials else { return vec![] };
+        let Some(answer) = credentials.answer(response, method.as_str(), uri, entropy) else {
+            return vec![];
+        };
+        let mut headers = credentials.beside(method.as_str(), uri, Some(answer.0), entropy);
+        headers.push(answer);
+        headers
     }
 
     /// Writes the session timer's headers of an INVITE or UPDATE of ours (RFC 4028 7.1).

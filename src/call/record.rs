@@ -283,7 +283,7 @@ impl Draft {
                 (false, ..) => Auth::NotAsked,
             },
             rang: self.cdr.times.ring.is_some(),
-            offered_g711: true,
+            offered_g711: leg.media.has_said_g711(),
             offered_srtp: false,
             max_forwards: 70,
         }

@@ -28,7 +28,7 @@ use crate::{
     sip::{Message, Method, ParseError},
     timers::Timers,
     transaction::{self, ClientId, Layer, ServerId},
-    trunk::Trunks,
+    trunk::{Trunks, health::Input},
 };
 use bytes::Bytes;
 use ladders::Ladders;
@@ -446,9 +446,12 @@ impl Shard {
             return self.probe_answered(tx, response, now);
         }
         match self.core.owners.get(&tx).copied() {
-            Some(owner) => self.step(owner.call, now, |call, wire| {
-                call.on_response(owner.leg, (tx, response, flow), wire);
-            }),
+            Some(owner) => {
+                self.observe_call(owner, Input::CallAnswered, now);
+                self.step(owner.call, now, |call, wire| {
+                    call.on_response(owner.leg, (tx, response, flow), wire);
+                });
+            }
             None => self.counters.discards.count("stray_response"),
         }
     }
@@ -458,6 +461,7 @@ impl Shard {
             return self.probe_failed(tx, now);
         }
         if let Some(owner) = self.core.owners.get(&tx).copied() {
+            self.observe_call(owner, Input::CallUnanswered, now);
             self.step(owner.call, now, |call, wire| call.on_failure(owner.leg, tx, by, wire));
         }
     }

@@ -90,6 +90,7 @@ impl Shard {
         counters.talking = talking;
         counters.ringing = (self.calls.len() as u64).saturating_sub(talking);
         counters.transactions = self.core.tx.len() as u64;
+        counters.retransmissions = self.core.tx.retransmissions();
         counters.dialogs = self.core.tags.len() as u64;
         let discards = self.core.tx.discards();
         for discard in transaction::Discard::ALL {

@@ -5,7 +5,7 @@
 
 use super::Shard;
 use crate::{
-    call::advertised_ip,
+    call::{Owner, advertised_ip},
     ids::Flow,
     sip::{Builder, HeaderName, Message, Method},
     transaction::ClientId,
@@ -96,6 +96,15 @@ impl Shard {
     pub(super) fn probe_failed(&mut self, tx: ClientId, now: Instant) {
         if let Some(Probe { trunk, number }) = self.probes.remove(&tx) {
             self.observe_trunk(&trunk, Input::ProbeFailed { probe: number }, now);
+        }
+    }
+
+    /// What a call's requests meet tells of its trunk as well as an OPTIONS does.
+    pub(super) fn observe_call(&mut self, owner: Owner, input: Input, now: Instant) {
+        let leg = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg));
+        let trunk = leg.and_then(|leg| Some(leg.profile.as_trunk()?.name.clone()));
+        if let Some(trunk) = trunk {
+            self.observe_trunk(&trunk, input, now);
         }
     }
 

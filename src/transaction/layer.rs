@@ -120,6 +120,7 @@ pub struct Layer {
     by_flow: BTreeSet<(Flow, Slot)>,
     timers: Timers<Slot>,
     discards: Discards,
+    retransmissions: u64,
 }
 
 impl Layer {
@@ -133,6 +134,7 @@ impl Layer {
             by_flow: BTreeSet::new(),
             timers: Timers::default(),
             discards: Discards::default(),
+            retransmissions: 0,
         }
     }
 
@@ -246,12 +248,20 @@ impl Layer {
 
     /// Fires what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let before = out.len();
         while let Some(slot) = self.timers.pop_due(now) {
             match slot {
                 Slot::Server(id) => self.step_server(id, None, None, now, out),
                 Slot::Client(id) => self.step_client(id, None, None, now, out),
             }
         }
+        let again = out.iter().skip(before).filter(|o| matches!(o, Output::Send { .. })).count();
+        self.retransmissions = self.retransmissions.saturating_add(again as u64);
+    }
+
+    /// Returns how many messages were sent again because time had passed.
+    pub fn retransmissions(&self) -> u64 {
+        self.retransmissions
     }
 
     /// Returns how many transactions there are.
