@@ -1,3 +1,5 @@
+//! The shipped files, and what is said about wrong ones.
+
 use super::*;
 
 const PBX: &str = include_str!("../../conf/pbx.toml");

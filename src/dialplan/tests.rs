@@ -1,3 +1,5 @@
+//! Rules, numbers and hours: what each call hits.
+
 use super::*;
 use std::time::Duration;
 

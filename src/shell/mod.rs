@@ -1,4 +1,7 @@
 //! Everything that touches the outside world: sockets, clocks, tasks, threads, files.
+//!
+//! Owns: the sockets, the clocks, the tasks and threads, the files.
+//! Never: decides what happens to a call.
 #![expect(clippy::disallowed_methods, reason = "the clock is read here so that nobody else must")]
 
 pub mod admin;
