@@ -170,10 +170,10 @@ impl Call {
 
     /// A callee answered: it wins, the others are told so, the caller gets its 200.
     pub(super) fn answered(&mut self, leg: LegId, sdp: Option<Description>, wire: &mut Wire<'_>) {
-        let accepted = sdp.is_some_and(|sdp| {
-            self.legs
-                .get_mut(&leg)
-                .is_some_and(|found| found.media.accept_answer(&sdp, true).is_ok())
+        let accepted = self.legs.get_mut(&leg).is_some_and(|found| match sdp {
+            Some(sdp) => found.media.accept_answer(&sdp, true).is_ok(),
+            // The answer came before, in a reliable 18x (RFC 6337 2.1), or in any 18x.
+            None => found.media.confirm_answer(),
         });
         let is_ringing = self.program.hunt().is_some_and(|hunt| hunt.ringing.remove(&leg));
         if self.phase != Phase::Running || !is_ringing {

@@ -182,6 +182,12 @@ impl LegMedia {
         Ok(())
     }
 
+    /// The 2xx has no body: the answer of an earlier 18x holds, if there was one.
+    pub fn confirm_answer(&mut self) -> bool {
+        self.offered = None;
+        self.agreed.is_some()
+    }
+
     fn settle(&mut self, theirs: Description, agreed: Agreed) {
         self.theirs = Some(theirs);
         self.agreed = Some(agreed);

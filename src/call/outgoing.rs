@@ -206,6 +206,10 @@ impl Leg {
         }
         if self.stage == Stage::Ringing {
             let sdp = description(response).unwrap_or(None);
+            if sdp.is_some() && response.has_option(HeaderName::Require, "100rel") {
+                // A reliable answer settles the offer (RFC 3262 5): the peer may now offer anew.
+                self.modify.settle();
+            }
             out.push(LegEvent::Progress { status: response.status(), sdp });
         }
     }
