@@ -3,9 +3,16 @@
 //! Owns: pretended sockets and clocks, and what is checked about every conversation.
 //! Never: changes what it carries; the product's own shards run in it as they are.
 
+mod agent;
 pub mod check;
 mod network;
+pub mod pbx;
+pub mod phone;
+mod sound;
+mod talk;
 mod world;
 
 pub use network::Network;
+pub use pbx::Pbx;
+pub use phone::Phone;
 pub use world::{Fate, Node, Sent, World, epoch};

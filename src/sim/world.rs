@@ -130,6 +130,13 @@ impl World {
         self.addresses.extend(addresses.iter().map(|address| (*address, name.into())));
     }
 
+    /// Makes now the beginning of time, and forgets what was sent before.
+    pub fn begin_again(&mut self) {
+        self.epoch = self.now;
+        self.sent.clear();
+        self.ladder = Ladder::with_limit(self.epoch, LADDER_MAX);
+    }
+
     /// Returns the virtual time.
     pub fn now(&self) -> Instant {
         self.now
@@ -197,6 +204,26 @@ impl World {
     /// Runs until nobody has anything to do, or time is up; returns whether it was the former.
     pub fn run(&mut self, limit: Duration) -> bool {
         self.run_to(self.epoch + limit)
+    }
+
+    /// Runs until nothing is under way and every node is idle, though some may have timers that
+    /// never end (registrations, OPTIONS); returns whether that was before the limit.
+    pub fn settle(&mut self, limit: Duration) -> bool {
+        let until = self.now + limit;
+        let mut steps = 0;
+        loop {
+            self.collect();
+            if self.due.is_empty() && self.nodes.values().all(|node| node.is_idle()) {
+                return true;
+            }
+            let Some(next) = self.next_event().filter(|next| *next <= until) else { return false };
+            steps = if next == self.now { steps + 1 } else { 0 };
+            if steps > STEPS_MAX {
+                self.ladder.event("world", "a node does not come to rest", self.now);
+                return false;
+            }
+            self.step(next);
+        }
     }
 
     /// Runs until that time, whether or not anybody has anything to do.

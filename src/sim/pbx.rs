@@ -1,0 +1,282 @@
+//! The product in the world: one shard, with a pretended media plane and pretended helpers.
+//!
+//! Owns: the ports it pretends to open, the answers to the shard's questions, the records kept.
+//! Never: touches a packet, a file or a name server.
+
+use super::world::Node;
+use crate::{
+    call::{Ask, Record},
+    config::Config,
+    ids::{CallId, Entropy, Flow, LegId, MintKey, ShardId, Transport},
+    media::{self, Command, OpenRefusal, Prompt, Quality},
+    observe::cdr::Cdr,
+    registrar::Location,
+    shard::{Answer, Output, Shard, Shared},
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// The first RTP port that is given out.
+const FIRST_PORT: u16 = 10_000;
+/// What the wall clock says when the world begins: a Tuesday in November.
+const WALL_S: u64 = 1_793_700_000;
+
+/// How the product is put into a world.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Its configuration.
+    pub config: Arc<Config>,
+    /// Its own address and port, for every transport.
+    pub local: SocketAddr,
+    /// Under which address the outside sees it, where a NAT is in between.
+    pub public: Option<IpAddr>,
+    /// What names resolve to.
+    pub hosts: BTreeMap<Box<str>, Vec<SocketAddr>>,
+    /// What can be played.
+    pub prompts: BTreeMap<Box<str>, Prompt>,
+    /// Makes its tags and nonces.
+    pub seed: u64,
+}
+
+/// The pretended media plane.
+#[derive(Debug, Default)]
+struct Media {
+    open: BTreeMap<LegId, (CallId, u16)>,
+    ever_opened: u16,
+    playing: Vec<(Instant, CallId, LegId, u64)>,
+    commands: Vec<Command>,
+    has_no_ports: bool,
+}
+
+/// The product in the world.
+pub struct Pbx {
+    shard: Shard,
+    location: Location,
+    setup: Setup,
+    media: Media,
+    outbox: VecDeque<(Flow, Bytes)>,
+    cdrs: Vec<Cdr>,
+    bound: BTreeMap<(Box<str>, Box<str>), Flow>,
+    mute_hosts: BTreeSet<Box<str>>,
+}
+
+impl Pbx {
+    /// Starts the product.
+    pub fn new(setup: Setup, now: Instant) -> Self {
+        let mut entropy = Entropy::from_u64(setup.seed);
+        let location = Location::new();
+        let shared = Shared {
+            config: setup.config.clone(),
+            location: location.clone(),
+            key: MintKey::draw(&mut entropy),
+        };
+        let mut seed = [0; 32];
+        entropy.fill(&mut seed);
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(WALL_S);
+        let shard = Shard::new(ShardId(0), shared, seed, now, wall);
+        Self {
+            shard,
+            location,
+            setup,
+            media: Media::default(),
+            outbox: VecDeque::new(),
+            cdrs: vec![],
+            bound: BTreeMap::new(),
+            mute_hosts: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the addresses under which it must be added to the world.
+    pub fn addresses(setup: &Setup) -> Vec<SocketAddr> {
+        let public = setup.public.map(|ip| SocketAddr::new(ip, setup.local.port()));
+        [setup.local].into_iter().chain(public).collect()
+    }
+
+    /// Returns the shard, to look at.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Changes something about the shard, as the shell would.
+    pub fn with_shard<R>(&mut self, now: Instant, act: impl FnOnce(&mut Shard, Instant) -> R) -> R {
+        let result = act(&mut self.shard, now);
+        self.pump(now);
+        result
+    }
+
+    /// Returns what it has recorded of calls that are over.
+    pub fn cdrs(&self) -> &[Cdr] {
+        &self.cdrs
+    }
+
+    /// Returns the users and contacts that the store knows.
+    pub fn bound(&self) -> Vec<(&str, &str)> {
+        self.bound.keys().map(|(aor, contact)| (&**aor, &**contact)).collect()
+    }
+
+    /// Returns who is reachable where.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Returns every command to the media plane so far.
+    pub fn commands(&self) -> &[Command] {
+        &self.media.commands
+    }
+
+    /// Returns how many legs have ports.
+    pub fn open_legs(&self) -> usize {
+        self.media.open.len()
+    }
+
+    /// Pretends from now on that no RTP port is free.
+    pub fn exhaust_ports(&mut self) {
+        self.media.has_no_ports = true;
+    }
+
+    /// Pretends that nothing has come from the peer of the n-th leg that has a port.
+    pub fn silence(&mut self, nth: usize, now: Instant) {
+        if let Some((leg, (call, _))) = self.media.open.iter().nth(nth) {
+            let (leg, call) = (*leg, *call);
+            self.shard.handle_media(call, media::Event::Silent { leg }, now);
+            self.pump(now);
+        }
+    }
+
+    /// Pretends from now on that a name does not resolve.
+    pub fn forget_host(&mut self, host: &str) {
+        self.mute_hosts.insert(host.into());
+    }
+
+    /// Carries out what the shard wants, and what that leads to.
+    fn pump(&mut self, now: Instant) {
+        loop {
+            let outputs: Vec<Output> = std::iter::from_fn(|| self.shard.poll_output()).collect();
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                self.carry_out(output, now);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, now: Instant) {
+        match output {
+            Output::Transmit { flow, bytes } => self.outbox.push_back((flow, bytes)),
+            Output::Media(call, command) => {
+                if let Some(event) = self.media.handle(call, command, now) {
+                    self.shard.handle_media(call, event, now);
+                }
+            }
+            Output::Ask(Ask::Resolve { token, host, port, transport }) => {
+                let flows = self.resolve(&host, port, transport);
+                self.shard.handle_answer(Answer::Resolved { token, flows }, now);
+            }
+            Output::Ask(Ask::Prompt { call, file }) => {
+                let prompt = self.setup.prompts.get(&file).cloned();
+                self.shard.handle_answer(Answer::Prompt { call, file, prompt }, now);
+            }
+            Output::Record(Record::Cdr(cdr)) => self.cdrs.push(*cdr),
+            Output::Record(Record::Bind(binding)) => {
+                self.bound.insert((binding.aor, binding.contact), binding.flow);
+            }
+            Output::Record(Record::Unbind { aor, contact }) => {
+                self.bound.remove(&(aor, contact));
+            }
+        }
+    }
+
+    fn resolve(&self, host: &str, port: Option<u16>, transport: Transport) -> Vec<Flow> {
+        let port = port.unwrap_or(5060);
+        let known = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) if self.mute_hosts.contains(host) => vec![],
+            Err(_) => self.setup.hosts.get(host).cloned().unwrap_or_default(),
+        };
+        let local = self.setup.local;
+        known.into_iter().map(|remote| Flow { transport, local, remote }).collect()
+    }
+
+    /// Undoes what the pretended NAT does: the shard knows its own address only.
+    fn inside(&self, flow: Flow) -> Flow {
+        Flow { local: self.setup.local, ..flow }
+    }
+}
+
+impl Media {
+    fn handle(&mut self, call: CallId, command: Command, now: Instant) -> Option<media::Event> {
+        self.commands.push(command.clone());
+        match command {
+            Command::Open { leg, .. } if self.has_no_ports => {
+                Some(media::Event::OpenFailed { leg, refusal: OpenRefusal::PortsExhausted })
+            }
+            Command::Open { leg, .. } => {
+                let port = FIRST_PORT + 2 * self.ever_opened;
+                self.ever_opened += 1;
+                self.open.insert(leg, (call, port));
+                Some(media::Event::Opened { leg, port })
+            }
+            Command::Play { leg, prompt, token, .. } => {
+                let length = Duration::from_secs_f64(prompt.samples().len() as f64 / 8000.0);
+                self.playing.push((now + length, call, leg, token));
+                None
+            }
+            Command::Stop { leg } => {
+                self.playing.retain(|(_, _, playing, _)| *playing != leg);
+                None
+            }
+            Command::Close { leg } => {
+                self.playing.retain(|(_, _, playing, _)| *playing != leg);
+                self.open.remove(&leg)?;
+                Some(media::Event::Closed { leg, quality: Box::new(Quality::default()) })
+            }
+            Command::Aim { .. }
+            | Command::Bridge { .. }
+            | Command::Unbridge { .. }
+            | Command::Echo { .. }
+            | Command::Dtmf { .. }
+            | Command::Hold { .. } => None,
+        }
+    }
+}
+
+impl Node for Pbx {
+    fn receive(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        self.shard.handle_message(self.inside(flow), bytes, now);
+        self.pump(now);
+    }
+
+    fn closed(&mut self, flow: Flow, now: Instant) {
+        self.shard.handle_flow_failed(self.inside(flow), now);
+        self.pump(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.shard.handle_timeout(now);
+        self.pump(now);
+        let played: Vec<_> = self.media.playing.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, call, leg, token) in played {
+            self.shard.handle_media(call, media::Event::Played { leg, token }, now);
+            self.pump(now);
+        }
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        let played = self.media.playing.iter().map(|(at, ..)| *at).min();
+        [self.shard.poll_timeout(), played].into_iter().flatten().min()
+    }
+
+    fn poll_transmit(&mut self) -> Option<(Flow, Bytes)> {
+        self.outbox.pop_front()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.shard.is_empty() && self.media.open.is_empty() && self.outbox.is_empty()
+    }
+}

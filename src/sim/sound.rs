@@ -1,0 +1,160 @@
+//! The session descriptions of simulated peers: what they hear, written plainly.
+//!
+//! Owns: one peer's side of one call's SDP.
+//! Never: shares the product's way of writing or negotiating it.
+
+use crate::sdp::{Audio, Description, Direction};
+use bytes::Bytes;
+use std::{fmt::Write, net::SocketAddr};
+
+/// A codec by its name, and the payload type under which our peers offer it.
+const CODECS: &[(&str, u8, &str)] = &[
+    ("PCMU", 0, "PCMU/8000"),
+    ("PCMA", 8, "PCMA/8000"),
+    ("G722", 9, "G722/8000"),
+    ("OPUS", 111, "opus/48000/2"),
+    ("TELEPHONE-EVENT", 101, "telephone-event/8000"),
+];
+
+/// One peer's side of a call's media.
+#[derive(Clone, Debug)]
+pub(super) struct Sound {
+    /// Where it wants RTP.
+    pub(super) rtp: SocketAddr,
+    /// What `o=` names; Twilio's is private, another than where the media is.
+    pub(super) origin: Option<std::net::IpAddr>,
+    /// Names out of [`CODECS`], best first.
+    pub(super) codecs: Vec<&'static str>,
+    /// What this side wants; the answer to an offer is also bound by the offer.
+    pub(super) wants: Direction,
+    /// What was agreed last.
+    pub(super) agreed: Option<Agreement>,
+    version: u32,
+}
+
+/// What one offer and one answer led to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Agreement {
+    /// The codec this side speaks.
+    pub(super) codec: String,
+    /// Under this number.
+    pub(super) payload_type: u8,
+    /// Where the peer wants RTP.
+    pub(super) remote: SocketAddr,
+    /// This side's.
+    pub(super) direction: Direction,
+}
+
+impl Sound {
+    pub(super) fn new(rtp: SocketAddr, codecs: &[&'static str]) -> Self {
+        let codecs = codecs.to_vec();
+        let wants = Direction::SendRecv;
+        Self { rtp, origin: None, codecs, wants, agreed: None, version: 0 }
+    }
+
+    /// Writes an offer.
+    pub(super) fn offer(&mut self) -> String {
+        let formats: Vec<_> = CODECS
+            .iter()
+            .filter(|(name, ..)| self.codecs.contains(name))
+            .map(|(name, payload_type, map)| (*payload_type, (*map).to_owned(), *name))
+            .collect();
+        let place = |name| self.codecs.iter().position(|codec| *codec == name);
+        let mut formats = formats;
+        formats.sort_by_key(|(.., name)| place(*name));
+        let formats: Vec<_> = formats.into_iter().map(|(pt, map, _)| (pt, map)).collect();
+        self.write(&formats, self.wants)
+    }
+
+    /// Answers an offer; `None` where there is nothing in common.
+    pub(super) fn answer(&mut self, offer: &[u8]) -> Option<String> {
+        let offer = read(offer)?;
+        let known = |name: &str| self.codecs.iter().any(|codec| codec.eq_ignore_ascii_case(name));
+        let common: Vec<_> = offer
+            .formats
+            .iter()
+            .filter(|format| known(format.codec.name()))
+            .map(|format| (format.payload_type, format.to_string()))
+            .collect();
+        let direction = self.wants.and(offer.direction.reversed());
+        self.agree(&offer, direction)?;
+        Some(self.write(&common, direction))
+    }
+
+    /// Takes the answer to our offer; returns whether it can be used.
+    pub(super) fn accept(&mut self, answer: &[u8]) -> bool {
+        let Some(answer) = read(answer) else { return false };
+        let direction = self.wants.and(answer.direction.reversed());
+        self.agree(&answer, direction).is_some()
+    }
+
+    /// Returns the direction agreed on, as SDP spells it.
+    pub(super) fn direction(&self) -> &'static str {
+        self.agreed.as_ref().map_or("none", |agreed| agreed.direction.attribute())
+    }
+
+    fn agree(&mut self, theirs: &Audio, direction: Direction) -> Option<()> {
+        let is_ours = |name: &str| self.codecs.iter().any(|codec| codec.eq_ignore_ascii_case(name));
+        let format =
+            theirs.formats.iter().find(|f| f.codec.is_speech() && is_ours(f.codec.name()))?;
+        self.agreed = Some(Agreement {
+            codec: format.codec.name().to_owned(),
+            payload_type: format.payload_type,
+            remote: theirs.rtp,
+            direction,
+        });
+        Some(())
+    }
+
+    fn write(&mut self, formats: &[(u8, String)], direction: Direction) -> String {
+        self.version += 1;
+        let (ip, port) = (self.rtp.ip(), self.rtp.port());
+        let kind = if ip.is_ipv4() { "IP4" } else { "IP6" };
+        let origin = self.origin.unwrap_or(ip);
+        let version = self.version;
+        let mut text = format!(
+            "v=0\r\no=- 1 {version} IN {kind} {origin}\r\ns=call\r\nc=IN {kind} {ip}\r\nt=0 0\r\n\
+             m=audio {port} RTP/AVP"
+        );
+        // Writing to a string cannot fail.
+        for (payload_type, _) in formats {
+            let _ = write!(text, " {payload_type}");
+        }
+        text.push_str("\r\n");
+        for (payload_type, map) in formats {
+            let _ = write!(text, "a=rtpmap:{payload_type} {map}\r\n");
+            if map.starts_with("telephone-event") {
+                let _ = write!(text, "a=fmtp:{payload_type} 0-16\r\n");
+            }
+        }
+        let _ = write!(text, "a=ptime:20\r\na={}\r\n", direction.attribute());
+        text
+    }
+}
+
+fn read(sdp: &[u8]) -> Option<Audio> {
+    Description::parse(Bytes::copy_from_slice(sdp)).ok()?.audio().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_and_answers_meet() {
+        let rtp = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let mut a = Sound::new(rtp(4000), &["PCMA", "PCMU", "TELEPHONE-EVENT"]);
+        let mut b = Sound::new(rtp(5000), &["PCMU", "TELEPHONE-EVENT"]);
+        let offer = a.offer();
+        assert!(offer.contains("m=audio 4000 RTP/AVP 8 0 101\r\n"), "{offer}");
+        b.wants = Direction::SendOnly;
+        let answer = b.answer(offer.as_bytes()).unwrap();
+        assert!(answer.contains("m=audio 5000 RTP/AVP 0 101\r\n"), "{answer}");
+        assert!(a.accept(answer.as_bytes()));
+        assert_eq!((a.direction(), b.direction()), ("recvonly", "sendonly"));
+        assert_eq!(a.agreed.unwrap().remote, rtp(5000));
+
+        let mut c = Sound::new(rtp(6000), &["OPUS"]);
+        assert_eq!(c.answer(offer.as_bytes()), None);
+    }
+}

@@ -1,0 +1,9 @@
+//! Flows: the product, phones and a carrier in the simulated world, one behaviour a file.
+//!
+//! On a clean network the ladder is exactly this text; on a bad one, whatever is lost, doubled or
+//! overtaken, everything comes to an end and nothing is left (`storm`).
+#![cfg(test)]
+
+mod house;
+mod phone_calls_phone;
+mod storm;

@@ -1,0 +1,78 @@
+//! The same behaviour again and again on bad networks, under every checker.
+
+use crate::house::{TANDEM, with_pbx};
+use std::{collections::BTreeMap, time::Duration};
+use tandem::{
+    sim::{Network, Sent, World, check},
+    sip::Method,
+};
+
+/// How long a world may take to come to rest.
+const REST: Duration = Duration::from_secs(900);
+
+/// Plays a behaviour on `seeds` bad networks (or as many as `TANDEM_SEEDS` says). It came through
+/// where `is_good` says so, which must be most of the time.
+pub(crate) fn storm(
+    seeds: u64,
+    play: impl Fn(u64, Network) -> World,
+    is_good: impl Fn(&mut World) -> bool,
+) {
+    let seeds = std::env::var("TANDEM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(seeds);
+    let mut good = 0;
+    for seed in 1..=seeds {
+        let mut world = play(seed, Network::BAD);
+        let faults = faults(&mut world);
+        assert!(faults.is_empty(), "seed {seed}: {faults:#?}\n{}", world.ladder());
+        good += u64::from(is_good(&mut world));
+    }
+    assert!(good * 100 >= seeds * 90, "only {good} of {seeds} came through");
+}
+
+/// Runs a world to its end; returns what is wrong with it.
+pub(crate) fn faults(world: &mut World) -> Vec<String> {
+    let mut faults = vec![];
+    if !world.settle(REST) {
+        faults.push(format!("no rest: {:?} are busy", world.busy()));
+    }
+    faults.extend(check::violations(world));
+    let recorded = with_pbx(world, |pbx, _| {
+        let ids = pbx.cdrs().iter().map(|cdr| cdr.caller.sip_call_id.clone().unwrap_or_default());
+        ids.collect::<Vec<_>>()
+    });
+    let mut records: BTreeMap<&str, usize> = BTreeMap::new();
+    for call_id in &recorded {
+        *records.entry(call_id).or_default() += 1;
+    }
+    for call_id in calls(world.sent()) {
+        let count = records.remove(call_id).unwrap_or(0);
+        if count != 1 {
+            faults.push(format!("{count} CDRs of call {call_id}"));
+        }
+    }
+    faults.extend(records.keys().map(|call_id| format!("a CDR of no call: {call_id}")));
+    faults
+}
+
+/// Returns the Call-IDs of calls that the PBX took: it said more about them than that it wants
+/// credentials.
+fn calls(sent: &[Sent]) -> Vec<&str> {
+    let mut calls = vec![];
+    for Sent { from, message, .. } in sent {
+        let is_invite = message.method() == Method::Invite;
+        let is_taken = matches!(message.status(), 101..=400 | 402..);
+        if &**from == TANDEM && is_invite && is_taken && !calls.contains(&message.call_id()) {
+            calls.push(message.call_id());
+        }
+    }
+    calls
+}
+
+/// Compares a clean network's ladder with the text, whose indentation is not counted.
+#[track_caller]
+pub(crate) fn assert_ladder(world: &mut World, want: &str) {
+    let faults = faults(world);
+    assert!(faults.is_empty(), "{faults:#?}\n{}", world.ladder());
+    let lines = |text: &str| text.trim().lines().map(|l| l.trim().to_owned()).collect::<Vec<_>>();
+    let got = world.ladder();
+    assert!(lines(&got) == lines(want), "the ladder is:\n{got}");
+}
