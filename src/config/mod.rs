@@ -35,7 +35,7 @@ pub use timezone::Timezone;
 
 use crate::dialplan::Country;
 use raw::Table;
-use section::Reading;
+use section::{Keys, Reading};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// The sections of a configuration file. `include` and `dialplan` stand beside them.
@@ -58,8 +58,8 @@ pub fn check(path: &str, source: &dyn Source) -> Checked {
     read(path, source).0
 }
 
-/// Reads the configuration, and returns the keys that it looked for as well.
-fn read(path: &str, source: &dyn Source) -> (Checked, BTreeSet<(&'static str, &'static str)>) {
+/// Reads the configuration, and returns the keys that it looked for, and those that it found.
+fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
     let mut reading = Reading::new(source);
     let loaded = load::load(path, &mut reading);
     let root = &loaded.root;
@@ -87,10 +87,10 @@ fn read(path: &str, source: &dyn Source) -> (Checked, BTreeSet<(&'static str, &'
         users,
         dialplan: Arc::new(plan.dialplan),
     };
-    let Reading { mut report, asked, .. } = reading;
+    let Reading { mut report, asked, found, .. } = reading;
     tidy(&mut report);
     let config = (report.errors() == 0).then_some(config);
-    (Checked { config, report, cases: plan.cases }, asked)
+    (Checked { config, report, cases: plan.cases }, [asked, found])
 }
 
 fn check_sections(root: &Table, reading: &mut Reading<'_>) {

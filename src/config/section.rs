@@ -12,17 +12,22 @@ use super::{
 };
 use std::collections::BTreeSet;
 
+/// Kinds of tables, and keys in them.
+pub(super) type Keys = BTreeSet<(&'static str, &'static str)>;
+
 /// What is being read, and what was found.
 pub(super) struct Reading<'s> {
     pub(super) source: &'s dyn Source,
     pub(super) report: Report,
     /// Every key that was asked for, by the kind of its table.
-    pub(super) asked: BTreeSet<(&'static str, &'static str)>,
+    pub(super) asked: Keys,
+    /// Those of them that were there.
+    pub(super) found: Keys,
 }
 
 impl<'s> Reading<'s> {
     pub(super) fn new(source: &'s dyn Source) -> Self {
-        Self { source, report: Report::default(), asked: BTreeSet::new() }
+        Self { source, report: Report::default(), asked: Keys::new(), found: Keys::new() }
     }
 
     pub(super) fn problem(&mut self, span: &Span, problem: impl Into<Problem>) {
@@ -103,7 +108,9 @@ impl<'t, 'r, 's> Section<'t, 'r, 's> {
     pub(super) fn entry(&mut self, key: &'static str) -> Option<&'t Entry> {
         self.known.push(key);
         self.reading.asked.insert((self.kind, key));
-        self.table.get(key)
+        let entry = self.table.get(key)?;
+        self.reading.found.insert((self.kind, key));
+        Some(entry)
     }
 
     /// Returns those of `keys` that are there, in the order in which they were written.

@@ -1,23 +1,573 @@
 //! The shipped files, and what is said about wrong ones.
 
 use super::*;
+use crate::{
+    dialplan::{Decision, LocalTime, Query, Step},
+    ids::Transport,
+    sdp::Codec,
+    trunk::source::{Network, TWILIO_SIGNALLING},
+};
+use proptest::prelude::*;
+use std::time::Duration;
 
 const PBX: &str = include_str!("../../conf/pbx.toml");
 const DIALPLAN: &str = include_str!("../../dialplan/default.toml");
+const REFERENCE: &str = include_str!("../../conf/reference.toml");
+const REFERENCE_DIALPLAN: &str = include_str!("../../conf/reference-dialplan.toml");
 
-fn shipped() -> Files {
+/// The files as shipped, and whatever else the tests name.
+pub(super) fn files(pbx: &str, dialplan: &str) -> Files {
     Files::default()
-        .with("conf/pbx.toml", PBX)
-        .with("dialplan/default.toml", DIALPLAN)
+        .with("conf/pbx.toml", pbx)
+        .with("dialplan/default.toml", dialplan)
         .with_env("TWILIO_TRUNK_PASSWORD", "t")
         .with_env("PHONE_1001_PASSWORD", "a")
         .with_env("PHONE_1002_PASSWORD", "b")
+        .with_env("PHONE_1002_MD5", "0123456789abcdef0123456789ABCDEF")
+        .with_env("PHONE_PASSWORD", "p")
+        .with_env("TRUNK_PASSWORD", "t")
+        .with("conf/secrets/1002.sha256", &format!("{}\n", "5".repeat(64)))
+        .with("conf/closed.wav", "")
+        .with("conf/nobody.wav", "")
+        .with("conf/welcome.wav", "")
+        .with("conf/local/more.toml", "")
+        .with("conf/reference-dialplan.toml", REFERENCE_DIALPLAN)
 }
+
+fn sound(pbx: &str) -> Config {
+    let checked = check("conf/pbx.toml", &files(pbx, DIALPLAN_INTERNAL));
+    assert_eq!(checked.report.errors(), 0, "{}", checked.report);
+    checked.config.unwrap()
+}
+
+const DIALPLAN_INTERNAL: &str = "[[internal.rule]]\nmatch = \"_X.\"\nreject = 404\n";
 
 #[test]
 fn the_shipped_files_are_enough() {
-    let checked = check("conf/pbx.toml", &shipped());
+    let checked = check("conf/pbx.toml", &files(PBX, DIALPLAN));
     assert_eq!(checked.report.to_string(), "");
     let config = checked.config.unwrap();
+
     assert_eq!(config.node.country.to_string(), "US");
+    assert_eq!(config.sip.listen.len(), 2);
+    let trunk = &config.trunks["twilio"];
+    assert_eq!(&*trunk.uris[0].host, "asterisk-pbx1.pstn.twilio.com");
+    assert_eq!(trunk.username.as_deref(), Some("Asterisk"));
+    assert_eq!(trunk.password.as_ref().map(Secret::expose), Some("t"));
+    assert_eq!(trunk.codecs, [Codec::Pcmu, Codec::Pcma]);
+    assert_eq!(trunk.sources, TWILIO_SIGNALLING);
+    assert_eq!(trunk.qualify.unwrap().every, Duration::from_secs(30));
+    assert!(trunk.e164 && !trunk.session_timers && !trunk.prack && !trunk.update);
+    assert_eq!(config.users["1001"].secret, UserSecret::Password(Secret::new("a")));
+
+    let at = LocalTime::parse("2026-11-20 12:00").unwrap();
+    let query = Query { context: "internal", from: "1001", dialled: "(415) 555-0199", at };
+    let Decision::Matched { rule, steps, .. } = config.dialplan.route(&query) else { panic!() };
+    assert_eq!(&*rule, "internal[2]");
+    let [Step::Dial(dial)] = steps.as_slice() else { panic!("{steps:?}") };
+    let caller_id = config.caller_id("1001", dial, &dial.groups[0][0]);
+    assert_eq!(caller_id.map(|id| id.expose()), Some("+17756187988"));
+}
+
+#[test]
+fn the_node_is_where_its_first_trunk_is() {
+    for (trunks, want) in [
+        ("", "US"),
+        ("[trunk.a]\nuri = 'a.nl'\ncaller_id = '+31207654321'", "NL"),
+        (
+            "[trunk.b]\nuri = 'b.de'\ncaller_id = '+4930901820'\n\
+             [trunk.a]\nuri = 'a.nl'\ncaller_id = '+31207654321'",
+            "DE",
+        ),
+        ("[node]\ncountry = 'FR'\n[trunk.a]\nuri = 'a.nl'\ncaller_id = '+31207654321'", "FR"),
+    ] {
+        let pbx = format!("{trunks}\n[user.1001]\npassword = 'x'\n");
+        assert_eq!(sound(&pbx).node.country.to_string(), want, "{trunks}");
+    }
+}
+
+#[test]
+fn trunks_can_be_tested_on_loopback() {
+    let config = sound(
+        "[trunk.twilio]\npreset = 'twilio'\nuri = ['a.pstn.twilio.com', 'b.pstn.twilio.com:5080']\n\
+         address = '127.0.0.1:5070'\ntransport = 'tcp'\ncaller_id = '+17756187988'\n",
+    );
+    let trunk = &config.trunks["twilio"];
+    assert_eq!(trunk.address.unwrap().to_string(), "127.0.0.1:5070");
+    assert_eq!(trunk.transport, Transport::Tcp);
+    assert_eq!(trunk.uris[1].port, Some(5080));
+    assert!(Network::any(&trunk.sources, "127.0.0.1".parse().unwrap()));
+    assert!(Network::any(&trunk.media_sources, "127.0.0.1".parse().unwrap()));
+    assert!(Network::any(&trunk.sources, "54.172.60.1".parse().unwrap()));
+}
+
+#[test]
+fn secrets_come_from_files_and_hashes_are_told_apart() {
+    let config = sound(
+        "[user.1001]\npassword = 'file:secrets/1002.sha256'\n\
+         [user.1002]\nha1 = ['env:PHONE_1002_MD5', 'file:secrets/1002.sha256']\n",
+    );
+    let five = Secret::new(&"5".repeat(64));
+    assert_eq!(config.users["1001"].secret, UserSecret::Password(five.clone()));
+    let md5 = Some(Secret::new("0123456789abcdef0123456789abcdef"));
+    assert_eq!(config.users["1002"].secret, UserSecret::Ha1 { md5, sha256: Some(five) });
+    assert!(!format!("{config:?}").contains("5555"));
+}
+
+#[test]
+fn users_are_rung_by_their_own_numbers() {
+    let config = sound(
+        "[trunk.a]\nuri = 'a.example.com'\n[user.1001]\npassword = 'x'\ndid = '+17756187988'\n",
+    );
+    let at = LocalTime::parse("2026-11-20 12:00").unwrap();
+    let from = "+14155550199";
+    let query = Query { context: "inbound", from, dialled: "+17756187988", at };
+    let Decision::Matched { rule, .. } = config.dialplan.route(&query) else { panic!() };
+    assert_eq!(&*rule, "user.1001.did");
+}
+
+#[test]
+fn included_files_are_part_of_the_whole() {
+    let files = files("include = ['users/*.toml']\n[node]\nname = 'a'\n", DIALPLAN_INTERNAL)
+        .with("conf/users/a.toml", "[user.1001]\npassword = 'x'\n")
+        .with("conf/users/b.toml", "[user.1002]\npassword = 'x'\n[node]\ntimezone = 'UTC'\n");
+    let config = check("conf/pbx.toml", &files).config.unwrap();
+    assert_eq!(config.users.len(), 2);
+    assert_eq!(&*config.node.name, "a");
+}
+
+/// Turns `#key = value` into `key = value`; `# Prose` stays.
+fn uncommented(text: &str) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+        Some(_) | None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let text = uncommented(REFERENCE);
+    let (checked, [asked, found]) = read("conf/pbx.toml", &files(&text, ""));
+    assert_eq!(checked.report.to_string(), "");
+    let absent: Vec<_> = asked.difference(&found).collect();
+    assert_eq!(absent, [&("", ""); 0], "these are in the code, but not in conf/reference*.toml");
+
+    let config = checked.config.unwrap();
+    for case in &checked.cases {
+        assert_eq!(case.differences(&config), [""; 0], "{case}");
+    }
+}
+
+#[test]
+fn the_reference_has_the_defaults() {
+    let least = "[trunk.example]\nuri = 'sip.example.com'\n\
+                 [user.1001]\npassword = 'env:PHONE_PASSWORD'\n";
+    assert_eq!(sound(REFERENCE), sound(least));
+
+    let preset = "[trunk.twilio]\npreset = 'twilio'\nuri = 'example.pstn.twilio.com'\n\
+                  caller_id = '+17756187988'\n";
+    let reference = check("conf/pbx.toml", &files(&uncommented(REFERENCE), "")).config.unwrap();
+    assert_eq!(reference.trunks["twilio"], sound(preset).trunks["twilio"]);
+}
+
+/// What a diagnostic says, on one line: place, code, sentence, help.
+fn line(report: &Report, diagnostic: &Diagnostic) -> String {
+    let problem = &diagnostic.problem;
+    let help = problem.help().map_or(String::new(), |help| format!(" | {help}"));
+    let line = report.origin(&diagnostic.span).line;
+    format!("{line} {} {problem}{help}", problem.code())
+}
+
+#[track_caller]
+pub(super) fn assert_problems(files: &Files, want: &[&str]) {
+    let checked = check("conf/pbx.toml", files);
+    let report = &checked.report;
+    let got: Vec<_> = report.diagnostics.iter().map(|d| line(report, d)).collect();
+    assert_eq!(got, want);
+    assert_eq!(checked.config.is_none(), report.errors() > 0);
+}
+
+const USER: &str = "[user.1001]\npassword = \"x\"\n";
+
+/// Each of these, put before a user, has exactly these problems.
+#[test]
+fn each_mistake_has_its_sentence() {
+    for (pbx, want) in [
+        ("x = ", "1 C001 this is not TOML: string values must be quoted, expected literal string"),
+        ("[nod]", "1 C002 `nod` is not a key of the configuration | did you mean `node`?"),
+        ("[sip]\nrealms = ''", "2 C002 `realms` is not a key of [sip] | did you mean `realm`?"),
+        ("[sip]\nport = 5060", "2 C002 `port` is not a key of [sip]"),
+        ("[sip]\nrealm = 5", "2 C003 expected a string, found an integer"),
+        ("sip = 5", "1 C003 expected a table, found an integer"),
+        ("trunk = 5", "1 C003 expected a table, found an integer"),
+        ("[trunk]\na = 5", "2 C003 expected a table, found an integer"),
+        (
+            "[trunk.a]",
+            "1 C004 [trunk.a] needs `uri` | for example: uri = \"example.pstn.twilio.com\"",
+        ),
+        (
+            "[user.a]",
+            "1 C004 [user.a] needs `password` | for example: password = \"env:PHONE_PASSWORD\"",
+        ),
+        ("include = 'x.toml'", "1 C006 cannot read `conf/x.toml`: no such file"),
+        (
+            "include = 'x/*.toml'",
+            "1 C007 no file fits `x/*.toml` | paths are relative to the file that names them",
+        ),
+        (
+            "include = 'pbx.toml'",
+            "1 C008 `conf/pbx.toml` is included already | a file may be included once, and not by \
+             itself",
+        ),
+        (
+            "[rtp]\ntimeout = 'a minute'",
+            "2 C009 `a minute` is not a duration | write \"20s\", \"5m\", \"1h30m\" or \"250ms\", \
+             or a whole number of seconds",
+        ),
+        ("[rtp]\nworkers = 0", "2 C010 0 is out of range: 1 to 64"),
+        ("[sip]\nmin_se = 60", "2 C010 `60s` is out of range: 90s to 1d"),
+        (
+            "[log]\nlevel = 'infos'",
+            "2 C011 `infos` is not one of `error`, `warn`, `info`, `debug`, `trace` | did you mean \
+             `info`?",
+        ),
+        (
+            "[rtp]\ncodecs = ['PCMX']",
+            "2 C011 `PCMX` is not one of `PCMU`, `PCMA`, `opus`, `G722`, `G729`, `GSM`, `iLBC`, \
+             `speex` | did you mean `PCMA`?",
+        ),
+        (
+            "[http]\nlisten = 'localhost'",
+            "2 C012 `localhost` is not an address and a port | write \"127.0.0.1:5070\" or \
+             \"[::1]:5070\"",
+        ),
+        (
+            "[sip]\nlisten = 'tls:0.0.0.0:5061'",
+            "2 C013 `tls:0.0.0.0:5061` is not a listener | write \"udp:0.0.0.0:5060\", \
+             \"tcp:0.0.0.0:5060\" or \"udp:[::]:5060\"",
+        ),
+        (
+            "[sip]\nlisten = 'udp:0.0.0.0:65536'",
+            "2 C013 `udp:0.0.0.0:65536` is not a listener | write \"udp:0.0.0.0:5060\", \
+             \"tcp:0.0.0.0:5060\" or \"udp:[::]:5060\"",
+        ),
+        (
+            "[sip]\nlisten = [\n'udp:0.0.0.0:5060',\n'udp:0.0.0.0:5060']",
+            "4 C014 `udp:0.0.0.0:5060` is listened on twice",
+        ),
+        (
+            "[rtp]\nports = '20000-10000'",
+            "2 C015 `20000-10000` is not a range of ports | write \"10000-20000\"",
+        ),
+        ("[rtp]\nports = '10000-70000'", "2 C016 port 70000 is out of range: 1024 to 65535"),
+        (
+            "[rtp]\nports = '10000-10003'",
+            "2 C017 4 ports are too few: 2 media workers need at least 8 | a call takes four \
+             ports: RTP and RTCP for each of its two legs",
+        ),
+        (
+            "[node]\npublic_ip = 'eth0'",
+            "2 C018 `eth0` is not an IP address, `auto` or `interface:NAME`",
+        ),
+        (
+            "[trunk.a]\nuri = 'acme.sip.twilio.com'",
+            "2 C019 `acme.sip.twilio.com` is a SIP domain, not a termination URI | the termination \
+             URI of a trunk ends in `.pstn.twilio.com`: \"acme.pstn.twilio.com\" if the trunk is \
+             called so",
+        ),
+        (
+            "[trunk.a]\nuri = 'sip:a@b'",
+            "2 C020 `sip:a@b` is not the name of a host | write only the host, such as \
+             \"example.pstn.twilio.com\"",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b:0'",
+            "2 C020 `a.b:0` is not the name of a host | write only the host, such as \
+             \"example.pstn.twilio.com\"",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\ncaller_id = '(775) 618-7988'",
+            "3 C021 `(775) 618-7988` is not an E.164 number | write \"+17756187988\"",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\ncaller_id = '1001'",
+            "3 C021 `1001` is not an E.164 number | write `+`, the country code and the number: \
+             \"+17756187988\"",
+        ),
+        (
+            "[user.a]\npassword = 'env:NOPE'",
+            "2 C022 the environment variable `NOPE` is not set | set it before starting: export \
+             NOPE=..., or write \"file:PATH\"",
+        ),
+        (
+            "[user.a]\npassword = 'file:nope'",
+            "2 C023 cannot read the secret in `conf/nope`: no such file",
+        ),
+        ("[user.a]\npassword = ''", "2 C024 the secret is empty"),
+        (
+            "[user.a]\nha1 = 'abc'",
+            "2 C026 this is not an `ha1`: 3 characters instead of 32 or 64 hexadecimal ones | the \
+             MD5 (32) or SHA-256 (64) of `user:realm:password`, the realm being [sip]'s",
+        ),
+        (
+            "[user.a]\nha1 = ['env:PHONE_1002_MD5',\n'env:PHONE_1002_MD5']",
+            "3 C027 two `ha1` of the same kind",
+        ),
+        (
+            "[user.a]\npassword = 'x'\nha1 = 'env:PHONE_1002_MD5'",
+            "3 C028 write either `password` or `ha1`, not both",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nsource = ['10.0.0.1/8']",
+            "3 C029 `10.0.0.1/8` is not a network: the address has bits beyond its prefix; write \
+             10.0.0.0/8",
+        ),
+        ("[trunk.a]\nuri = 'a.b'\nusername = 'u'", "3 C030 `username` without `password`"),
+        ("[trunk.a]\nuri = 'a.b'\npassword = 'u'", "3 C030 `password` without `username`"),
+        (
+            "[trunk.a]\nuri = 'a.b'\nqualify = { every = '1s', timeout = '2s' }",
+            "3 C031 `timeout` is longer than `every`",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\npreset = 'twilio'\ncaller_id = '+17756187988'\nqualify = { \
+             every = '5s' }",
+            "5 C032 OPTIONS more often than every 15 s: Twilio bans who asks that often | write \
+             `every = \"30s\"`",
+        ),
+        (
+            "[node]\ntimezone = 'Europe/Amsterdm'",
+            "2 C033 `Europe/Amsterdm` is not a time zone | did you mean `Europe/Amsterdam`?",
+        ),
+        (
+            "[node]\ntimezone = 'here'",
+            "2 C033 `here` is not a time zone | write a name such as \"Europe/Amsterdam\"",
+        ),
+        (
+            "[node]\ncountry = 'USA'",
+            "2 C034 `USA` is not a country | write two letters, such as \"US\" or \"NL\"",
+        ),
+        (
+            "[user.a]\npassword = 'x'\ndid = ['+17756187988',\n'+17756187988']",
+            "4 C035 +1775****988 belongs to two users | keep it with one of them, and let a rule \
+             ring both: dial = [\"user:1001\", ...]",
+        ),
+        (
+            "[user.'a b']\npassword = 'x'",
+            "1 C036 `a b` cannot be a name | use letters, digits, and `- _ . +`: it becomes part of \
+             a SIP address",
+        ),
+        (
+            "[http]\nlisten = '0.0.0.0:8090'",
+            "2 C037 0.0.0.0:8090 can be reached from outside, and shows metrics to anybody | write \
+             \"127.0.0.1:8090\", or false",
+        ),
+        (
+            "[store]\nurl = 'postgres://x'",
+            "2 C038 `postgres://x` is not a store | write \"sqlite:/var/lib/tandem/tandem.db\"",
+        ),
+        (
+            "[sip]\nexpires_max = '10m'",
+            "2 C039 `expires_min`, `expires_default` and `expires_max` are out of order",
+        ),
+        (
+            "[trunk.a]\npreset = 'twilio'\nuri = 'a.pstn.twilio.com'\ncontext = 'internal'",
+            "1 C040 the trunk has no `caller_id`, and Twilio refuses calls from numbers it does not \
+             know | write `caller_id = \"+1...\"`: a number bought or verified in the account",
+        ),
+        (
+            "[user.a]\npassword = 'x'\ncontext = 'interal'",
+            "3 C042 there is no context `interal` in the dialplan | did you mean `internal`?",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'",
+            "1 C042 there is no context `inbound` in the dialplan | add a `[[inbound.rule]]` to a \
+             file of the dialplan",
+        ),
+    ] {
+        // A mistake of one kind is not to be covered by a missing context.
+        let dialplan = if want.contains("C042") {
+            DIALPLAN_INTERNAL.to_owned()
+        } else {
+            format!("{DIALPLAN_INTERNAL}[[inbound.rule]]\nmatch = \"_.\"\nreject = 404\n")
+        };
+        assert_problems(&files(&format!("{pbx}\n{USER}"), &dialplan), &[want]);
+    }
+}
+
+#[test]
+fn mistakes_that_need_two_files_have_their_sentences() {
+    let public = Files::default()
+        .with_public("conf/pbx.toml", "[user.1001]\npassword = \"secret\"\n")
+        .with("dialplan/default.toml", DIALPLAN_INTERNAL);
+    assert_problems(
+        &public,
+        &["2 C025 a password is written in a file that others can read | write \"env:NAME\" or \
+           \"file:PATH\", or chmod 600 the file"],
+    );
+    assert!(!check("conf/pbx.toml", &public).report.to_string().is_empty());
+
+    let twice = files("include = 'b.toml'\n[user.1001]\npassword = 'x'\n", DIALPLAN_INTERNAL)
+        .with("conf/b.toml", "[user.1001]\npassword = 'y'\n");
+    assert_problems(&twice, &["2 C005 `password` is set twice | remove one of the two"]);
+
+    let nothing = Files::default().with("conf/pbx.toml", "");
+    assert_problems(
+        &nothing,
+        &[
+            "1 C041 neither a trunk nor a user is configured | add a `[user.1001]` and a \
+             `[trunk.NAME]`",
+            "1 D029 there are no rules: every call is refused with 404 | name files with \
+             `[[internal.rule]]` in `dialplan = [...]`",
+        ],
+    );
+    let checked = check("nowhere.toml", &nothing);
+    let first = checked.report.diagnostics.first().unwrap().problem.to_string();
+    assert_eq!(first, "cannot read `nowhere.toml`: no such file");
+}
+
+#[test]
+fn everything_wrong_is_listed_at_once_with_its_place() {
+    let pbx = "[trunk.twilio]\npreset = \"twilo\"\nuri = \"acme.sip.twilio.com\"\n\
+               pasword = \"env:X\"\ncaller_id = \"7756187988\"\n[rtp]\nports = \"1-70000\"\n";
+    let checked = check("conf/pbx.toml", &files(pbx, DIALPLAN));
+    assert_eq!(
+        checked.report.to_string(),
+        r#"error[C011]: `twilo` is not one of `none`, `twilio`
+ --> conf/pbx.toml:2:10
+  |
+2 | preset = "twilo"
+  |          ^^^^^^^
+  |
+  = help: did you mean `twilio`?
+
+error[C019]: `acme.sip.twilio.com` is a SIP domain, not a termination URI
+ --> conf/pbx.toml:3:7
+  |
+3 | uri = "acme.sip.twilio.com"
+  |       ^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: the termination URI of a trunk ends in `.pstn.twilio.com`: "acme.pstn.twilio.com" if the trunk is called so
+
+error[C002]: `pasword` is not a key of [trunk.twilio]
+ --> conf/pbx.toml:4:1
+  |
+4 | pasword = "env:X"
+  | ^^^^^^^
+  |
+  = help: did you mean `password`?
+
+error[C021]: `7756187988` is not an E.164 number
+ --> conf/pbx.toml:5:13
+  |
+5 | caller_id = "7756187988"
+  |             ^^^^^^^^^^^^
+  |
+  = help: write "+17756187988"
+
+error[C016]: port 1 is out of range: 1024 to 65535
+ --> conf/pbx.toml:7:9
+  |
+7 | ports = "1-70000"
+  |         ^^^^^^^^^
+
+error[D009]: there is no user `1001`
+  --> dialplan/default.toml:10:10
+   |
+10 | dial  = ["user:1001", "user:1002"]
+   |          ^^^^^^^^^^^
+   |
+   = help: add a `[user.1001]`
+
+error[D009]: there is no user `1002`
+  --> dialplan/default.toml:10:23
+   |
+10 | dial  = ["user:1001", "user:1002"]
+   |                       ^^^^^^^^^^^
+   |
+   = help: add a `[user.1002]`"#
+    );
+}
+
+proptest! {
+    /// Whatever the files are, reading them ends, and what is wrong can be drawn.
+    #[test]
+    fn no_file_is_too_strange(text in "\\PC{0,200}", lines in prop::collection::vec(toml_line(), 0..30)) {
+        let text = format!("{}\n{text}", lines.join("\n"));
+        let checked = check("conf/pbx.toml", &files(&text, &text));
+        prop_assert_eq!(checked.config.is_none(), checked.report.errors() > 0);
+        checked.report.render(true);
+    }
+}
+
+/// Lines that are nearly right, so that more than the parser of TOML is reached.
+fn toml_line() -> impl Strategy<Value = String> {
+    let header = prop::sample::select(vec![
+        "[trunk.a]",
+        "[user.1001]",
+        "[sip]",
+        "[rtp]",
+        "[node]",
+        "[hours.x]",
+        "[[internal.rule]]",
+        "[[inbound.rule]]",
+        "[[test]]",
+        "[internal.rule]",
+        "[log]",
+    ]);
+    let key = prop::sample::select(vec![
+        "uri",
+        "preset",
+        "password",
+        "caller_id",
+        "qualify",
+        "source",
+        "did",
+        "listen",
+        "ports",
+        "match",
+        "from",
+        "when",
+        "dial",
+        "on",
+        "else",
+        "goto",
+        "steps",
+        "play",
+        "reject",
+        "want",
+        "at",
+        "days",
+        "times",
+        "holidays",
+        "timezone",
+        "include",
+        "dialplan",
+    ]);
+    let value = prop::sample::select(vec![
+        "\"twilio\"",
+        "\"_1XXX\"",
+        "\"_+.\"",
+        "\"re:(?<a>.)\"",
+        "\"user:{number}\"",
+        "\"trunk:a/{a}\"",
+        "[[\"user:1001\"], [\"sip:x@y\"]]",
+        "[]",
+        "{}",
+        "5",
+        "true",
+        "1.5",
+        "\"next\"",
+        "{ goto = \"internal\" }",
+        "\"internal/{number}0\"",
+        "2026-12-25",
+        "\"10000-20000\"",
+        "\"\\u0000\"",
+        "\"x/*.toml\"",
+        "{ dial = \"user:1\", else = \"next\" }",
+    ]);
+    prop_oneof![
+        1 => header.prop_map(str::to_owned),
+        3 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")),
+    ]
 }

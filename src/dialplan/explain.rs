@@ -150,6 +150,14 @@ fn check_patterns(key: &'static str, patterns: &[Pattern], number: &Forms<'_>) -
 }
 
 impl Explanation {
+    /// Returns whether a rule applies.
+    pub fn is_match(&self) -> bool {
+        match self.decision {
+            Decision::Matched { .. } => true,
+            Decision::NoRule | Decision::NoContext => false,
+        }
+    }
+
     /// Returns the decision in one sentence: which rule, and what spoke for it.
     pub fn sentence(&self) -> String {
         match (&self.decision, self.considered.last()) {

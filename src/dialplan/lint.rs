@@ -219,3 +219,108 @@ fn gotos(steps: &[Step]) -> BTreeSet<(Box<str>, Box<str>)> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialplan::{Country, Origin, Template};
+
+    fn rule(pattern: &str, when: &[&str], actions: Vec<Action>) -> Rule {
+        let when = when.iter().map(|text| {
+            let hours = text.trim_start_matches('!').into();
+            When { hours, open: !text.starts_with('!') }
+        });
+        Rule {
+            name: pattern.into(),
+            origin: Origin::default(),
+            matches: pattern.split(' ').map(|text| Pattern::parse(text).unwrap()).collect(),
+            from: vec![],
+            when: when.collect(),
+            actions,
+        }
+    }
+
+    fn goto(context: &str, number: &str) -> Vec<Action> {
+        let number = Template::parse(number).unwrap();
+        vec![Action::Goto { context: context.into(), number }]
+    }
+
+    fn plan(contexts: Vec<(&str, Vec<Rule>)>) -> Dialplan {
+        let mut plan = Dialplan::empty(Country::US);
+        plan.contexts = contexts.into_iter().map(|(name, rules)| (name.into(), rules)).collect();
+        plan
+    }
+
+    #[test]
+    fn a_rule_is_unreachable_when_rules_above_take_all_it_would() {
+        let reject = || vec![Action::Reject(404)];
+        for (above, below, want) in [
+            (rule("_+.", &[], reject()), rule("+17756187988", &[], reject()), true),
+            (rule("_X.", &[], reject()), rule("_+.", &[], reject()), false),
+            (rule("_1. _2.", &[], reject()), rule("_1X _2X", &[], reject()), true),
+            (rule("_1.", &[], reject()), rule("_1X _2X", &[], reject()), false),
+            (rule("1", &["office"], reject()), rule("1", &[], reject()), false),
+            (rule("1", &["office"], reject()), rule("1", &["office"], reject()), true),
+            (rule("1", &["office"], reject()), rule("1", &["!office"], reject()), false),
+            (rule("1", &[], vec![Action::Next]), rule("1", &[], reject()), false),
+        ] {
+            let text = format!("{above:?} {below:?}");
+            let found = unreachable(&plan(vec![("a", vec![above, below])]));
+            assert_eq!(!found.is_empty(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn callers_count_as_well() {
+        let reject = || rule("1", &[], vec![Action::Reject(404)]);
+        let from = |text: &str| Rule { from: vec![Pattern::parse(text).unwrap()], ..reject() };
+        for (above, below, want) in [
+            (from("_10XX"), from("1001"), true),
+            (from("1001"), from("_10XX"), false),
+            (from("1001"), reject(), false),
+            (reject(), from("1001"), true),
+        ] {
+            let found = unreachable(&plan(vec![("a", vec![above, below])]));
+            assert_eq!(!found.is_empty(), want);
+        }
+    }
+
+    #[test]
+    fn circles_are_found_and_nothing_else() {
+        let all = |context, number| vec![rule("_!", &[], goto(context, number))];
+        let one = |number| vec![rule(number, &[], goto("a", "{number}"))];
+        for (a, b, want) in [
+            (all("a", "{number}"), vec![], true),
+            (all("b", "{number}"), all("a", "{number}"), true),
+            (all("b", "{number}"), one("77"), true),
+            (all("b", "{number}"), vec![rule("1", &[], vec![Action::Hangup])], false),
+            // Ever longer, and ever shorter until nothing is left.
+            (all("a", "{number}0"), vec![], true),
+            (vec![rule("_X.", &[], goto("a", "{number:1}"))], vec![], false),
+            // The rule above takes what would come back.
+            (
+                vec![
+                    rule("_7!", &[], vec![Action::Hangup]),
+                    rule("_X!", &[], goto("b", "7{number}")),
+                ],
+                all("a", "{number}"),
+                false,
+            ),
+            // Never at the same time.
+            (
+                vec![rule("_!", &["office"], goto("b", "{number}"))],
+                vec![rule("_!", &["!office"], goto("a", "{number}"))],
+                false,
+            ),
+            (
+                vec![rule("_!", &["office"], goto("b", "{number}"))],
+                vec![rule("_!", &["lunch"], goto("a", "{number}"))],
+                true,
+            ),
+        ] {
+            let text = format!("{a:?} {b:?}");
+            let found = circles(&plan(vec![("a", a), ("b", b)]));
+            assert_eq!(!found.is_empty(), want, "{text} {found:?}");
+        }
+    }
+}

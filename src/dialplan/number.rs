@@ -10,6 +10,9 @@ use std::fmt;
 /// Fewer digits than this after the country code is a short or emergency number (`112`, `116117`),
 /// which means something only where it was dialled.
 const NATIONAL_DIGITS_MIN: usize = 4;
+/// Up to here a number is complete only if it lies in a known range: `116117` is a service of many
+/// countries whose plans also allow six digits.
+const SHORT_DIGITS_MAX: usize = 7;
 
 /// A telephone number in E.164 form. `Display` and `Debug` mask it: `+1415****234`.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -77,7 +80,7 @@ impl Country {
             return None;
         }
         let number = PHONE_NUMBER_UTIL.parse(dialled, Some(self.0)).ok()?;
-        if is_complete(&number) {
+        if is_complete(&number, dialled.trim_start().starts_with('+')) {
             E164::parse(&number.format_as(PhoneNumberFormat::E164))
         } else {
             None
@@ -111,22 +114,19 @@ fn is_dialable(dialled: &str) -> bool {
     others && digits >= NATIONAL_DIGITS_MIN
 }
 
-/// Returns whether the number could be called from abroad: its length fits the country's plan (the
-/// plan's finer rules change faster than any copy of them), or a known range says so.
-fn is_complete(number: &PhoneNumber) -> bool {
+/// Returns whether the number can be called from everywhere.
+///
+/// Who dials a country code knows what is behind it: a fitting length is enough, since ranges are
+/// given out faster than any copy of the plans changes. Digits without one must lie in a known range,
+/// or a number meant for another country would be sent to a stranger in ours.
+fn is_complete(number: &PhoneNumber, has_country_code: bool) -> bool {
     use rlibphonenumber::NumberLengthType::{IsPossible, IsPossibleLocalOnly};
-    match number.is_possible_with_reason() {
-        Ok(IsPossible) => {
-            let national = number.get_national_significant_number();
-            number.is_valid() || national.len() > SHORT_DIGITS_MAX
-        }
+    let fits = match number.is_possible_with_reason() {
+        Ok(IsPossible) => number.get_national_significant_number().len() > SHORT_DIGITS_MAX,
         Ok(IsPossibleLocalOnly) | Err(_) => false,
-    }
+    };
+    number.is_valid() || (has_country_code && fits)
 }
-
-/// Up to here a number is complete only if it lies in a known range: `116117` is a service of many
-/// countries whose plans also allow six digits.
-const SHORT_DIGITS_MAX: usize = 7;
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +158,9 @@ mod tests {
             ("US", "+1 415 555 0199", Some("+14155550199")),
             ("US", "011 31 20 765 43 21", Some("+31207654321")),
             ("US", "555-0199", None),
+            ("US", "020 765 43 21", None), // Meant for Amsterdam.
+            ("US", "999 999 9999", None),
+            ("US", "+1 333 555 0123", Some("+13335550123")), // Not given out yet.
             ("NL", "020 765 43 21", Some("+31207654321")),
             ("NL", "0031207654321", Some("+31207654321")),
             ("NL", "+14155550199", Some("+14155550199")),

@@ -5,6 +5,8 @@
 #![expect(clippy::disallowed_methods, reason = "the clock is read here so that nobody else must")]
 
 pub mod admin;
+pub mod cli_check;
+pub mod config_files;
 pub mod control;
 pub mod http;
 pub mod places;

@@ -285,3 +285,6 @@ fn place_of(root: &Table, kind: &str, name: &str) -> Option<Span> {
     let Kind::Table(section) = &entry.value.kind else { return None };
     Some(section.get("context").map_or(&entry.key_span, |context| &context.value.span).clone())
 }
+
+#[cfg(test)]
+mod tests;

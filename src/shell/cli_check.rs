@@ -1,0 +1,225 @@
+//! `tandem check`, `tandem dialplan try`, `tandem dialplan test`.
+//!
+//! Owns: what they print and how they exit.
+//! Never: prints; the command does, or a test compares.
+
+use super::config_files::Disk;
+use crate::{
+    config::{self, Checked, Config, Source, WithoutSecrets},
+    dialplan::{LocalTime, Query},
+};
+use std::time::SystemTime;
+
+/// What a command has to say, and its exit code.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// For standard output; ends with a line break.
+    pub text: String,
+    /// See [`OK`], [`WRONG`] and [`USAGE`].
+    pub code: u8,
+}
+
+/// Exit code: all is well.
+pub const OK: u8 = 0;
+/// Exit code: something was found wrong.
+pub const WRONG: u8 = 1;
+/// Exit code: the command itself was not understood.
+pub const USAGE: u8 = 2;
+
+/// Lists all that is wrong with the configuration.
+pub fn check(path: &str, coloured: bool) -> Outcome {
+    check_in(path, &Disk, coloured)
+}
+
+/// Explains which rule a call takes. `at` is `2026-12-25 10:30`; `None` is now.
+pub fn dialplan_try(path: &str, from: &str, dialled: &str, at: Option<&str>) -> Outcome {
+    try_in(path, &Disk, (from, dialled), at)
+}
+
+/// Runs the `[[test]]` tables of the dialplan.
+pub fn dialplan_test(path: &str) -> Outcome {
+    test_in(path, &Disk)
+}
+
+fn check_in(path: &str, source: &dyn Source, coloured: bool) -> Outcome {
+    let checked = config::check(path, source);
+    let mut text = checked.report.render(coloured);
+    if !text.is_empty() {
+        text.push_str("\n\n");
+    }
+    match &checked.config {
+        Some(config) => {
+            let rules: usize = config.dialplan.contexts.values().map(Vec::len).sum();
+            let counts = [
+                count(config.trunks.len(), "trunk"),
+                count(config.users.len(), "user"),
+                count(rules, "rule"),
+                count(checked.cases.len(), "test"),
+            ];
+            text.push_str(&format!("{path}: {}", counts.join(", ")));
+        }
+        None => {
+            text.push_str(&format!("{path}: {}", count(checked.report.errors(), "error")));
+        }
+    }
+    match checked.report.warnings() {
+        0 => {}
+        warnings => text.push_str(&format!(", {}", count(warnings, "warning"))),
+    }
+    text.push('\n');
+    Outcome { text, code: if checked.config.is_some() { OK } else { WRONG } }
+}
+
+fn try_in(
+    path: &str,
+    source: &dyn Source,
+    (from, dialled): (&str, &str),
+    at: Option<&str>,
+) -> Outcome {
+    let config = match without_secrets(path, source) {
+        Ok((config, _)) => config,
+        Err(outcome) => return outcome,
+    };
+    let at = match at {
+        None => config.node.timezone.local(SystemTime::now()),
+        Some(text) => match LocalTime::parse(text) {
+            Some(at) => at,
+            None => {
+                let text = format!("`{text}` is not a time; write \"2026-12-25 10:30\"\n");
+                return Outcome { text, code: USAGE };
+            }
+        },
+    };
+    let context = config.context_of(from);
+    let explanation = config.dialplan.explain(&Query { context, from, dialled, at });
+    let text = format!("context {context} of {path}\n{explanation}");
+    Outcome { text, code: if explanation.is_match() { OK } else { WRONG } }
+}
+
+fn test_in(path: &str, source: &dyn Source) -> Outcome {
+    let (config, checked) = match without_secrets(path, source) {
+        Ok(read) => read,
+        Err(outcome) => return outcome,
+    };
+    let mut text = String::new();
+    let mut failed = 0;
+    for case in &checked.cases {
+        let differences = case.differences(&config);
+        if differences.is_empty() {
+            text.push_str(&format!("ok    {case}\n"));
+            continue;
+        }
+        failed += 1;
+        text.push_str(&format!("WRONG {case}\n"));
+        for difference in differences {
+            text.push_str(&format!("      {difference}\n"));
+        }
+        for line in case.explain(&config).to_string().lines() {
+            text.push_str(&format!("      | {line}\n"));
+        }
+    }
+    text.push_str(&format!("{}, {failed} wrong\n", count(checked.cases.len(), "test")));
+    Outcome { text, code: if failed == 0 { OK } else { WRONG } }
+}
+
+/// Reads the configuration for those who route no real call: secrets may be missing.
+fn without_secrets(path: &str, source: &dyn Source) -> Result<(Config, Checked), Outcome> {
+    let mut checked = config::check(path, &WithoutSecrets(source));
+    match checked.config.take() {
+        Some(config) => Ok((config, checked)),
+        None => Err(check_in(path, &WithoutSecrets(source), false)),
+    }
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Files;
+
+    const PBX: &str = include_str!("../../conf/pbx.toml");
+    const DIALPLAN: &str = include_str!("../../dialplan/default.toml");
+    const CASES: &str = include_str!("../../dialplan/cases.toml");
+
+    /// Without the passwords, which only `check` wants.
+    fn shipped() -> Files {
+        Files::default()
+            .with("conf/pbx.toml", PBX)
+            .with("dialplan/cases.toml", CASES)
+            .with("dialplan/default.toml", DIALPLAN)
+    }
+
+    #[test]
+    fn check_counts_what_there_is() {
+        let files = shipped()
+            .with_env("TWILIO_TRUNK_PASSWORD", "t")
+            .with_env("PHONE_1001_PASSWORD", "a")
+            .with_env("PHONE_1002_PASSWORD", "b");
+        let outcome = check_in("conf/pbx.toml", &files, false);
+        assert_eq!(outcome.text, "conf/pbx.toml: 1 trunk, 2 users, 3 rules, 8 tests\n");
+        assert_eq!(outcome.code, OK);
+    }
+
+    #[test]
+    fn check_lists_every_missing_secret() {
+        let outcome = check_in("conf/pbx.toml", &shipped(), false);
+        assert_eq!(outcome.text.matches("error[C022]").count(), 3, "{}", outcome.text);
+        assert!(outcome.text.ends_with("\nconf/pbx.toml: 3 errors\n"), "{}", outcome.text);
+        assert_eq!(outcome.code, WRONG);
+    }
+
+    #[test]
+    fn try_explains_the_rule() {
+        let call = ("1001", "(415) 555-0199");
+        let outcome = try_in("conf/pbx.toml", &shipped(), call, Some("2026-11-20 12:00"));
+        assert_eq!(
+            outcome.text,
+            r#"context internal of conf/pbx.toml
+1001 dials "(415) 555-0199", which is +14155550199 in US, at fri 2026-11-20 12:00
+  internal[1]  (dialplan/default.toml:2)
+    no  match "_1XXX": "(415) 555-0199" or "+14155550199"
+  internal[2]  (dialplan/default.toml:5)
+    yes match "_+.": "+14155550199"
+=> rule internal[2] because "+14155550199" fits "_+.", and the rule before it does not apply
+  1. dial +14155550199 via trunk twilio, ring 60s
+"#
+        );
+        assert_eq!(outcome.code, OK);
+    }
+
+    #[test]
+    fn try_says_when_nothing_applies_and_when_the_time_is_none() {
+        let refused = try_in("conf/pbx.toml", &shipped(), ("1001", "2001"), None);
+        assert!(refused.text.ends_with("=> no rule applies\n  1. reject with 404\n"));
+        assert_eq!(refused.code, WRONG);
+        let never = try_in("conf/pbx.toml", &shipped(), ("1001", "2001"), Some("soon"));
+        assert_eq!(never.text, "`soon` is not a time; write \"2026-12-25 10:30\"\n");
+        assert_eq!(never.code, USAGE);
+    }
+
+    #[test]
+    fn the_shipped_cases_pass() {
+        let outcome = test_in("conf/pbx.toml", &shipped());
+        assert!(outcome.text.ends_with("\n8 tests, 0 wrong\n"), "{}", outcome.text);
+        assert_eq!(outcome.code, OK);
+    }
+
+    #[test]
+    fn a_wrong_case_shows_what_was_wanted_and_why_it_is_not_so() {
+        let case = "[[test]]\nfrom = '1001'\ndial = '911'\n\
+                    want = { to = '911', via = 'twilio', rule = 'emergency' }\n";
+        let outcome = test_in("conf/pbx.toml", &shipped().with("dialplan/cases.toml", case));
+        let want = r#"WRONG dialplan/cases.toml:1: 1001 dials "911"
+      the rule: wanted `emergency`, got `nothing`
+      the call goes to: wanted `911`, got `nothing`
+      it goes via: wanted `twilio`, got `nothing`
+      | 1001 dials "911", which is not a telephone number in US, at wed 2026-01-07 12:00
+"#;
+        assert!(outcome.text.starts_with(want), "{}", outcome.text);
+        assert!(outcome.text.ends_with("\n1 test, 1 wrong\n"), "{}", outcome.text);
+        assert_eq!(outcome.code, WRONG);
+    }
+}
