@@ -292,3 +292,131 @@ fn with_tag(value: &[u8], tag: &str) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const EDGE: &str = "54.172.60.0:5060";
+
+    /// What a carrier behind two proxies looks like: private Contact, recorded routes.
+    #[test]
+    fn requests_to_a_carrier_take_the_recorded_route_to_its_private_contact() {
+        let mut dialog =
+            Dialog::from_response(&invite(), &ringing(TWO_ROUTES), flow(EDGE), Reach::Target);
+        let bye = sent(dialog.request(Method::Bye, VIA));
+        assert_eq!(bye.uri(), "sip:+14155550199@172.25.75.240:5060;transport=udp");
+        let routes: Vec<_> =
+            bye.routes(HeaderName::Route).iter().map(|route| route.uri.to_owned()).collect();
+        assert_eq!(routes, ["sip:54.172.60.1;r2=on;lr", "sip:54.172.60.0:5060;r2=on;lr"]);
+        assert_eq!(bye.cseq().number, 3, "one more than the INVITE");
+        assert_eq!((bye.from_tag(), bye.to_tag()), (Some("ours"), Some("theirs")));
+        assert_eq!(dialog.flow().remote, "54.172.60.1:5060".parse().unwrap());
+    }
+
+    /// RFC 3261 12.2.1.1: a route without `lr` wants its own address in the Request-URI.
+    #[test]
+    fn a_strict_router_gets_the_target_last() {
+        let strict = "Record-Route: <sip:54.172.60.0:5060>\r\n";
+        let mut dialog =
+            Dialog::from_response(&invite(), &ringing(strict), flow(EDGE), Reach::Target);
+        let bye = sent(dialog.request(Method::Bye, VIA));
+        assert_eq!(bye.uri(), "sip:54.172.60.0:5060");
+        let routes = bye.routes(HeaderName::Route);
+        assert_eq!(routes.len(), 1);
+        assert_eq!(routes[0].uri, "sip:+14155550199@172.25.75.240:5060;transport=udp");
+    }
+
+    #[test]
+    fn where_requests_go() {
+        for (route, reach, want) in [
+            // Back over the flow, whatever the Contact says.
+            ("", Reach::Flow, EDGE),
+            // A private Contact behind a public address cannot be reached: the flow can.
+            ("", Reach::Target, EDGE),
+            // A route that the whole internet can reach.
+            (
+                "Record-Route: <sip:177.71.206.192:5080;lr>\r\n",
+                Reach::Target,
+                "177.71.206.192:5080",
+            ),
+            // A name would have to be resolved; whoever answered is there.
+            ("Record-Route: <sip:edge.example.com;lr>\r\n", Reach::Target, EDGE),
+            // Another transport would need another listener.
+            ("Record-Route: <sip:177.71.206.192;transport=tcp;lr>\r\n", Reach::Target, EDGE),
+        ] {
+            let dialog = Dialog::from_response(&invite(), &ringing(route), flow(EDGE), reach);
+            assert_eq!(dialog.flow().remote, want.parse().unwrap(), "{route} {reach:?}");
+        }
+    }
+
+    #[test]
+    fn a_peers_requests_must_be_in_order() {
+        let mut dialog =
+            Dialog::from_invite(&invite(), "ours", flow(EDGE), Reach::Flow).expect("has a Contact");
+        for (cseq, order) in [(2, Order::Stale), (3, Order::InOrder), (3, Order::Stale)] {
+            let bye = format!("BYE sip:x SIP/2.0\r\n{COMMON}CSeq: {cseq} BYE\r\n\r\n");
+            assert_eq!(dialog.note_request(&message(&bye), flow(EDGE)), order, "{cseq}");
+        }
+        let reply = sent(dialog.request(Method::Bye, VIA));
+        assert_eq!((reply.from_tag(), reply.to_tag()), (Some("ours"), Some("ours")));
+    }
+
+    #[test]
+    fn display_names_survive() {
+        let from = NameAddr::parse(b"\"A \\\"B\\\"\" <sip:a@b>;tag=1").unwrap();
+        assert_eq!(&*without_tag(&from), b"\"A \\\"B\\\"\" <sip:a@b>");
+    }
+
+    #[test]
+    fn what_the_internet_can_reach() {
+        for (ip, want) in [
+            ("54.172.60.0", true),
+            ("10.1.2.3", false),
+            ("172.25.75.240", false),
+            ("100.64.0.1", false),
+            ("127.0.0.1", false),
+            ("2001:db8::1", true),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("::1", false),
+            ("::ffff:10.0.0.1", false),
+        ] {
+            assert_eq!(is_global(ip.parse().unwrap()), want, "{ip}");
+        }
+    }
+
+    const VIA: &str = "SIP/2.0/UDP 203.0.113.7:5060;branch=z9hG4bKx";
+    const COMMON: &str = "Via: SIP/2.0/UDP 203.0.113.7:5060;branch=z9hG4bKx\r\n\
+        Max-Forwards: 70\r\nFrom: <sip:+17756187988@t>;tag=ours\r\nTo: <sip:+14155550199@t>\r\n\
+        Call-ID: c1\r\nContact: <sip:tandem@203.0.113.7>\r\n";
+    const TWO_ROUTES: &str = "Record-Route: <sip:54.172.60.0:5060;r2=on;lr>\r\n\
+        Record-Route: <sip:54.172.60.1;r2=on;lr>\r\n";
+
+    fn invite() -> Message {
+        message(&format!("INVITE sip:+14155550199@t SIP/2.0\r\n{COMMON}CSeq: 2 INVITE\r\n\r\n"))
+    }
+
+    fn ringing(routes: &str) -> Message {
+        message(&format!(
+            "SIP/2.0 183 Session Progress\r\nVia: {VIA}\r\n{routes}\
+             From: <sip:+17756187988@t>;tag=ours\r\nTo: <sip:+14155550199@t>;tag=theirs\r\n\
+             Call-ID: c1\r\nCSeq: 2 INVITE\r\n\
+             Contact: <sip:+14155550199@172.25.75.240:5060;transport=udp>\r\n\r\n"
+        ))
+    }
+
+    fn sent(builder: Builder) -> Message {
+        Message::parse(builder.finish()).expect("own requests are readable")
+    }
+
+    fn message(text: &str) -> Message {
+        Message::parse(Bytes::copy_from_slice(text.as_bytes())).expect("readable")
+    }
+
+    fn flow(remote: &str) -> Flow {
+        let local = "203.0.113.7:5060".parse().unwrap();
+        Flow { transport: Transport::Udp, local, remote: remote.parse().unwrap() }
+    }
+}
