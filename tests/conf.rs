@@ -1,6 +1,6 @@
 //! The shipped configuration, read from the disk as `tandem` reads it.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
 use tandem::{
     config::Source,
     shell::{
@@ -23,7 +23,9 @@ fn copied(folder: &Path) -> io::Result<String> {
     let text = fs::read_to_string(PBX)?.replace("\"env:", "\"file:");
     fs::write(folder.join(PBX), text)?;
     for secret in ["TWILIO_TRUNK_PASSWORD", "PHONE_1001_PASSWORD", "PHONE_1002_PASSWORD"] {
-        fs::write(folder.join("conf").join(secret), "secret\n")?;
+        let path = folder.join("conf").join(secret);
+        fs::write(&path, "secret\n")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     }
     Ok(folder.join(PBX).to_string_lossy().into_owned())
 }

@@ -104,6 +104,10 @@ fn check_sections(root: &Table, reading: &mut Reading<'_>) {
 
 /// Sorts by place, and keeps quiet about what a line says that is not TOML anyway.
 fn tidy(report: &mut Report) {
+    if report.files.is_empty() {
+        report.diagnostics.truncate(1); // There is no file, and nothing to say of its contents.
+        return;
+    }
     let line = |diagnostic: &Diagnostic| report.origin(&diagnostic.span);
     let is_syntax = |diagnostic: &Diagnostic| {
         matches!(diagnostic.problem, Problem::Config(ConfigError::Syntax(_)))

@@ -6,17 +6,16 @@
 use super::{
     checked::{Control, Http, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp, Sip, Store},
     problem::ConfigError,
-    raw::{Span, Table},
+    raw::Table,
     section::{Reading, Section},
     timezone::Timezone,
     values::{
-        address, codec, count, duration_within, listen, one_of, ports, public_ip, store, string,
-        text,
+        address, codec, count, duration_within, header_text, listen, one_of, ports, public_ip,
+        store, string, text,
     },
 };
 use crate::{dialplan::Country, ids::Transport, sdp::Codec};
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -61,7 +60,7 @@ pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
     let seconds = Duration::from_secs;
     let sip = Sip {
         listen: listeners(&mut section),
-        realm: section.or("realm", "tandem".into(), string),
+        realm: section.or("realm", "tandem".into(), header_text),
         expires_min: section.or("expires_min", seconds(60), duration_within("1s", "1d")),
         expires_default: section.or("expires_default", seconds(3600), duration_within("1s", "7d")),
         expires_max: section.or("expires_max", seconds(7200), duration_within("1s", "7d")),
@@ -70,7 +69,7 @@ pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
         // RFC 4028 4: never below 90 seconds.
         min_se: section.or("min_se", seconds(90), duration_within("90s", "1d")),
         max_forwards: section.or("max_forwards", 70, count(1, 255)),
-        user_agent: section.or("user_agent", "Tandem".into(), string),
+        user_agent: section.or("user_agent", "Tandem".into(), header_text),
     };
     let ordered = sip.expires_min <= sip.expires_default && sip.expires_default <= sip.expires_max;
     if !ordered {
@@ -91,18 +90,24 @@ fn listeners(section: &mut Section<'_, '_, '_>) -> Vec<Listen> {
             .map(|transport| Listen { transport, address: any })
             .into();
     };
-    let mut seen: BTreeMap<Listen, Span> = BTreeMap::new();
-    for (listen, span) in &read {
-        if listen.address.port() == 0 {
-            continue; // Any free port is another one each time.
-        }
-        if let Some(first) = seen.insert(*listen, span.clone()) {
+    for (index, (listen, span)) in read.iter().enumerate() {
+        if let Some((_, first)) = read[..index].iter().find(|(other, _)| is_same(other, listen)) {
+            let first = first.clone();
             let text = format!("{}:{}", listen.transport.param(), listen.address);
             let problem = ConfigError::ListenTwice(text.into());
             section.reading.problem_with(span, problem, (first, "here first"));
         }
     }
     read.into_iter().map(|(listen, _)| listen).collect()
+}
+
+/// Returns whether only one of two listeners can be opened.
+fn is_same(a: &Listen, b: &Listen) -> bool {
+    let (x, y) = (a.address.ip(), b.address.ip());
+    let all = x.is_ipv4() == y.is_ipv4() && (x.is_unspecified() || y.is_unspecified());
+    // Port 0, any free one, is another one each time.
+    let port = a.address.port() == b.address.port() && a.address.port() != 0;
+    a.transport == b.transport && port && (x == y || all)
 }
 
 /// Reads `[rtp]`.

@@ -148,6 +148,12 @@ pub enum ConfigError {
     ExpiresOrder,
     #[error("the trunk has no `caller_id`, and Twilio refuses calls from numbers it does not know")]
     NoCallerId,
+    #[error("others can read `{0}`, which holds a secret")]
+    SecretFileReadable(Box<str>),
+    #[error("`{0}` is not a termination URI of Twilio's")]
+    NotTermination(Box<str>),
+    #[error("`{0}` cannot stand in a SIP header")]
+    HeaderText(Box<str>),
     #[error("neither a trunk nor a user is configured")]
     Nothing,
     #[error("there is no context `{context}` in the dialplan")]
@@ -200,6 +206,9 @@ impl ConfigError {
             Self::NoCallerId => "C040",
             Self::Nothing => "C041",
             Self::NoContext { .. } => "C042",
+            Self::SecretFileReadable(_) => "C043",
+            Self::NotTermination(_) => "C044",
+            Self::HeaderText(_) => "C045",
         }
     }
 
@@ -208,6 +217,8 @@ impl ConfigError {
         let is_warning = matches!(
             self,
             Self::SecretReadable
+                | Self::SecretFileReadable(_)
+                | Self::NotTermination(_)
                 | Self::HttpOpen { .. }
                 | Self::NoCallerId
                 | Self::Nothing
@@ -271,6 +282,12 @@ impl ConfigError {
                 "the MD5 (32) or SHA-256 (64) of `user:realm:password`, the realm being [sip]'s"
                     .into()
             }
+            Self::SecretFileReadable(path) => format!("chmod 600 {path}").into(),
+            Self::NotTermination(_) => {
+                "calls to any other host are dropped without an answer: \"example.pstn.twilio.com\""
+                    .into()
+            }
+            Self::HeaderText(_) => "leave out quotes, backslashes and control characters".into(),
             Self::QualifyBan => "write `every = \"30s\"`".into(),
             Self::HttpOpen { .. } => "write \"127.0.0.1:8090\", or false".into(),
             Self::NoCallerId => {

@@ -25,8 +25,8 @@ pub trait Source {
     /// Returns an environment variable.
     fn env(&self, name: &str) -> Option<String>;
     /// Reads a file that holds a secret.
-    fn secret(&self, path: &str) -> Result<String, String> {
-        self.read(path).map(|file| file.text)
+    fn secret(&self, path: &str) -> Result<Text, String> {
+        self.read(path)
     }
 }
 
@@ -101,8 +101,8 @@ impl Source for WithoutSecrets<'_> {
         Some(NO_SECRET.to_owned())
     }
 
-    fn secret(&self, _path: &str) -> Result<String, String> {
-        Ok(NO_SECRET.to_owned())
+    fn secret(&self, _path: &str) -> Result<Text, String> {
+        Ok(Text { text: NO_SECRET.to_owned(), is_public: false })
     }
 }
 

@@ -257,6 +257,10 @@ fn each_mistake_has_its_sentence() {
             "4 C014 `udp:0.0.0.0:5060` is listened on twice",
         ),
         (
+            "[sip]\nlisten = [\n'tcp:127.0.0.1:5060',\n'tcp:0.0.0.0:5060']",
+            "4 C014 `tcp:0.0.0.0:5060` is listened on twice",
+        ),
+        (
             "[rtp]\nports = '20000-10000'",
             "2 C015 `20000-10000` is not a range of ports | write \"10000-20000\"",
         ),
@@ -275,6 +279,22 @@ fn each_mistake_has_its_sentence() {
             "2 C019 `acme.sip.twilio.com` is a SIP domain, not a termination URI | the termination \
              URI of a trunk ends in `.pstn.twilio.com`: \"acme.pstn.twilio.com\" if the trunk is \
              called so",
+        ),
+        (
+            "[trunk.a]\nuri = 'acme.sip.frankfurt.twilio.com'",
+            "2 C019 `acme.sip.frankfurt.twilio.com` is a SIP domain, not a termination URI | the \
+             termination URI of a trunk ends in `.pstn.twilio.com`: \"acme.pstn.twilio.com\" if the \
+             trunk is called so",
+        ),
+        (
+            "[trunk.a]\nuri = 'acme.twilio.com'\npreset = 'twilio'\ncaller_id = '+17756187988'",
+            "2 C044 `acme.twilio.com` is not a termination URI of Twilio's | calls to any other host \
+             are dropped without an answer: \"example.pstn.twilio.com\"",
+        ),
+        (
+            "[sip]\nrealm = 'a\"b'",
+            "2 C045 `a\\\"b` cannot stand in a SIP header | leave out quotes, backslashes and control \
+             characters",
         ),
         (
             "[trunk.a]\nuri = 'sip:a@b'",
@@ -330,7 +350,7 @@ fn each_mistake_has_its_sentence() {
             "3 C031 `timeout` is longer than `every`",
         ),
         (
-            "[trunk.a]\nuri = 'a.b'\npreset = 'twilio'\ncaller_id = '+17756187988'\nqualify = { \
+            "[trunk.a]\nuri = 'a.pstn.twilio.com'\npreset = 'twilio'\ncaller_id = '+17756187988'\nqualify = { \
              every = '5s' }",
             "5 C032 OPTIONS more often than every 15 s: Twilio bans who asks that often | write \
              `every = \"30s\"`",
@@ -407,6 +427,13 @@ fn mistakes_that_need_two_files_have_their_sentences() {
     );
     assert!(!check("conf/pbx.toml", &public).report.to_string().is_empty());
 
+    let secret = files("[user.1001]\npassword = 'file:s'\n", DIALPLAN_INTERNAL)
+        .with_public("conf/s", "secret");
+    assert_problems(
+        &secret,
+        &["2 C043 others can read `conf/s`, which holds a secret | chmod 600 conf/s"],
+    );
+
     let twice = files("include = 'b.toml'\n[user.1001]\npassword = 'x'\n", DIALPLAN_INTERNAL)
         .with("conf/b.toml", "[user.1001]\npassword = 'y'\n");
     assert_problems(&twice, &["2 C005 `password` is set twice | remove one of the two"]);
@@ -422,8 +449,7 @@ fn mistakes_that_need_two_files_have_their_sentences() {
         ],
     );
     let checked = check("nowhere.toml", &nothing);
-    let first = checked.report.diagnostics.first().unwrap().problem.to_string();
-    assert_eq!(first, "cannot read `nowhere.toml`: no such file");
+    assert_eq!(checked.report.to_string(), "error[C006]: cannot read `nowhere.toml`: no such file");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use super::{
     section::{Reading, Section},
     users::{check_name, secret},
     values::{
-        address, count, duration_within, e164, flag, is_host, network, one_of, string, text,
-        transport, trunk_uri,
+        address, count, duration_within, e164, flag, header_text, is_host, is_twilio_termination,
+        network, one_of, string, text, transport, trunk_uri,
     },
 };
 use crate::{
@@ -124,7 +124,7 @@ fn trunk(
     let preset = section.or("preset", Preset::None, one_of(&presets));
     let defaults = preset.defaults();
 
-    let uris = uris(&mut section);
+    let uris = uris(&mut section, preset);
     let address = section.optional("address", address);
     let (username, password) = credentials(&mut section);
     let caller_id = section.optional("caller_id", e164(country));
@@ -147,7 +147,7 @@ fn trunk(
             if is_host(&host) { Ok(host) } else { Err(ConfigError::Host(host)) }
         }),
         caller_id,
-        caller_name: section.optional("caller_name", string),
+        caller_name: section.optional("caller_name", header_text),
         qualify: qualify(&mut section, preset, defaults.qualify),
         max_calls: section.or_off("max_calls", None, count(1, 1_000_000)),
         max_duration: section.or(
@@ -168,13 +168,18 @@ fn trunk(
     (!trunk.uris.is_empty()).then_some(trunk)
 }
 
-fn uris(section: &mut Section<'_, '_, '_>) -> Option<Vec<TrunkUri>> {
+fn uris(section: &mut Section<'_, '_, '_>, preset: Preset) -> Option<Vec<TrunkUri>> {
     if !section.has("uri") {
         section.entry("uri");
         section.missing("uri", "uri = \"example.pstn.twilio.com\"");
         return None;
     }
     let read = section.several("uri", trunk_uri)?;
+    for (uri, span) in &read {
+        if preset == Preset::Twilio && !is_twilio_termination(&uri.host) {
+            section.reading.problem(span, ConfigError::NotTermination(uri.host.clone()));
+        }
+    }
     Some(read.into_iter().map(|(uri, _)| uri).collect())
 }
 

@@ -11,7 +11,7 @@ use super::{
     secret::Secret,
     section::{Reading, Section},
     source::beside,
-    values::{count, e164, one_of, string, text},
+    values::{count, e164, header_text, one_of, string, text},
 };
 use crate::dialplan::{Country, E164};
 use std::{collections::BTreeMap, sync::Arc};
@@ -46,7 +46,7 @@ fn user(
     let title = ("user.NAME", format!("[user.{}]", entry.key));
     let mut section = Section::new(table, &entry.key_span, title, reading);
     let secret = user_secret(&mut section);
-    let display = section.optional("name", string);
+    let display = section.optional("name", header_text);
     let caller_id = section.optional("caller_id", e164(country));
     let did = section.several("did", e164(country)).unwrap_or_default();
     for (number, span) in &did {
@@ -138,7 +138,11 @@ fn resolve(written: &str, span: &Span, reading: &mut Reading<'_>) -> Option<Secr
     } else if let Some(path) = written.strip_prefix("file:") {
         let path = beside(reading.file(span), path);
         let read = reading.source.secret(&path);
-        read.map_err(|why| ConfigError::SecretFile { path: path.into(), why: why.into() })
+        if read.as_ref().is_ok_and(|file| file.is_public) {
+            reading.problem(span, ConfigError::SecretFileReadable(path.as_str().into()));
+        }
+        read.map(|file| file.text)
+            .map_err(|why| ConfigError::SecretFile { path: path.into(), why: why.into() })
     } else {
         if reading.report.files.get(span.file).is_some_and(|file| file.is_public) {
             reading.problem(span, ConfigError::SecretReadable);

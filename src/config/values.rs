@@ -35,6 +35,17 @@ pub(super) fn string(value: &Value) -> Read<Box<str>> {
     text(value).map(Into::into)
 }
 
+/// Reads what will stand in a header: nothing that would have to be escaped there.
+pub(super) fn header_text(value: &Value) -> Read<Box<str>> {
+    let text = text(value)?;
+    let bad = text.is_empty() || text.contains(|c: char| c.is_control() || "\"\\".contains(c));
+    if bad {
+        Err(ConfigError::HeaderText(text.escape_debug().to_string().into()))
+    } else {
+        Ok(text.into())
+    }
+}
+
 pub(super) fn flag(value: &Value) -> Read<bool> {
     if let Kind::Flag(flag) = value.kind { Ok(flag) } else { wrong(value, "true or false") }
 }
@@ -193,10 +204,20 @@ pub(super) fn trunk_uri(value: &Value) -> Read<TrunkUri> {
         Some(_) | None => (text, None),
     };
     let bare = host.trim_end_matches('.').to_ascii_lowercase();
-    if bare == "sip.twilio.com" || bare.ends_with(".sip.twilio.com") {
+    // Also of one place: `example.sip.frankfurt.twilio.com`.
+    if bare.ends_with(".twilio.com") && bare.split('.').any(|label| label == "sip") {
         return Err(ConfigError::SipDomain(bare.into()));
     }
     if is_host(host) { Ok(TrunkUri { host: host.into(), port }) } else { Err(bad()) }
+}
+
+/// Returns whether a host is one of Twilio's trunks': `NAME.pstn.twilio.com`, with or without the
+/// place (`NAME.pstn.frankfurt.twilio.com`).
+pub(super) fn is_twilio_termination(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host.strip_suffix(".twilio.com").and_then(|rest| rest.split_once(".pstn")).is_some_and(
+        |(name, place)| !name.is_empty() && (place.is_empty() || place.starts_with('.')),
+    )
 }
 
 /// Returns whether a text can be the host of a SIP URI (RFC 3261 25.1).

@@ -137,7 +137,7 @@ fn check_patterns(key: &'static str, patterns: &[Pattern], number: &Forms<'_>) -
             holds: true,
         },
         None => {
-            let e164 = number.e164.as_ref().map(E164::expose).filter(|form| *form != number.raw);
+            let e164 = number.e164().map(E164::expose).filter(|form| *form != number.raw);
             let e164 = e164.map_or(String::new(), |form| format!(" or \"{form}\""));
             Check {
                 key,

@@ -230,7 +230,11 @@ impl Hours {
 /// Reads `HH:MM` or `HH:MM:SS` as minutes since midnight; at most 24:00.
 fn minute(text: &str) -> Option<u16> {
     let (hour, rest) = text.trim().split_once(':')?;
-    let minute = rest.split_once(':').map_or(rest, |(minute, _seconds)| minute);
+    let (minute, seconds) = rest.split_once(':').unwrap_or((rest, "0"));
+    // An offset would be a time somewhere else.
+    if !seconds.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
     let (hour, minute) = (digits(hour, 2)?, digits(minute, 2)?);
     let sum = hour.checked_mul(60)?.checked_add(minute)?;
     (minute < 60 && sum <= MINUTES_A_DAY).then_some(sum)
@@ -326,6 +330,8 @@ mod tests {
         }
         assert_eq!(LocalTime::parse("2026-12-25 24:00"), None);
         assert_eq!(LocalTime::parse("10:00"), None);
+        assert_eq!(LocalTime::parse("2026-12-25T10:00:00Z"), None);
+        assert_eq!(LocalTime::parse("2026-12-25T10:00:00+02:00"), None);
     }
 
     #[test]

@@ -81,9 +81,30 @@ fn goes_on(actions: &[Action]) -> bool {
     })
 }
 
+/// Returns whether a call may be sent to a context.
+fn sends_on(actions: &[Action]) -> bool {
+    actions.iter().any(|action| match action {
+        Action::Goto { .. } => true,
+        Action::Dial(ring) => {
+            [&ring.busy, &ring.no_answer, &ring.failed].into_iter().any(|a| sends_on(a))
+        }
+        Action::Reject(_)
+        | Action::Answer
+        | Action::Play(_)
+        | Action::Echo
+        | Action::Wait(_)
+        | Action::Hangup
+        | Action::Next => false,
+    })
+}
+
 /// Returns the rules that send a number in a circle; at most one per rule.
 pub fn circles(plan: &Dialplan) -> Vec<Circle> {
     let all = || plan.contexts.values().flatten();
+    // What only goes on to the next rule comes to an end.
+    if !all().any(|rule| sends_on(&rule.actions)) {
+        return vec![];
+    }
     let samples: BTreeSet<String> =
         all().flat_map(|rule| &rule.matches).filter_map(Pattern::sample).collect();
     let mut found: Vec<Circle> = vec![];

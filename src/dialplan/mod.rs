@@ -21,7 +21,7 @@ pub use pattern::{Pattern, PatternError};
 pub use step::{Dial, On, Step, Target};
 
 use action::{Filling, fill};
-use std::{collections::BTreeMap, fmt};
+use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
 /// Separates a context from the number of rules to leave out, in [`Step::Goto`]'s context.
 const AFTER: char = '#';
@@ -130,7 +130,7 @@ impl Dialplan {
         for (index, rule) in rules.iter().enumerate().skip(skip) {
             if let Some(fit) = self.fit(rule, query, &call) {
                 let steps = self.steps(query, (context, index), rule, &fit);
-                let number = fit.call.dialled.e164.clone();
+                let number = fit.call.dialled.e164().cloned();
                 return Decision::Matched { rule: rule.name.clone(), steps, number };
             }
         }
@@ -182,15 +182,20 @@ struct Fit<'a> {
     call: &'a Numbers<'a>,
 }
 
-/// A number as it was written and as the world would write it.
+/// A number as it was written and, once somebody asks, as the world would write it.
 struct Forms<'a> {
     raw: &'a str,
-    e164: Option<E164>,
+    country: Country,
+    e164: OnceCell<Option<E164>>,
 }
 
 impl<'a> Forms<'a> {
     fn new(raw: &'a str, country: Country) -> Self {
-        Self { raw, e164: country.normalise(raw) }
+        Self { raw, country, e164: OnceCell::new() }
+    }
+
+    fn e164(&self) -> Option<&E164> {
+        self.e164.get_or_init(|| self.country.normalise(self.raw)).as_ref()
     }
 
     /// Returns the first of `patterns` that fits, and what it fits: the raw form comes first.
@@ -198,7 +203,7 @@ impl<'a> Forms<'a> {
         let fit = |number: &'s str| {
             patterns.iter().find(|pattern| pattern.matches(number)).map(|pattern| (pattern, number))
         };
-        fit(self.raw).or_else(|| fit(self.e164.as_ref()?.expose()))
+        fit(self.raw).or_else(|| fit(self.e164()?.expose()))
     }
 }
 

@@ -268,8 +268,10 @@ pub(super) fn check_contexts(
     }
     let users = users.iter().map(|(name, user)| ("user", name, &user.context));
     let trunks = trunks.iter().map(|(name, trunk)| ("trunk", name, &trunk.context));
+    let mut known: BTreeSet<_> = plan.contexts.keys().cloned().collect();
     for (kind, name, context) in users.chain(trunks) {
-        if plan.contexts.contains_key(context) {
+        // Once for all who share it.
+        if !known.insert(context.clone()) {
             continue;
         }
         let span = place_of(root, kind, name).unwrap_or_default();
