@@ -6,18 +6,21 @@ use tandem::config::{Files, check};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docker");
 
 #[test]
-fn the_image_s_configuration_is_free_of_mistakes_and_its_cases_hold() {
-    let files = Files::default()
-        .with_public("etc/pbx.toml", &read("etc/pbx.toml"))
-        .with_public("etc/dialplan/default.toml", &read("etc/dialplan/default.toml"))
-        .with_env("PHONE_1001_PASSWORD", "one")
-        .with_env("PHONE_1002_PASSWORD", "two");
-    let checked = check("etc/pbx.toml", &files);
-    assert_eq!(checked.report.diagnostics.len(), 0, "{}", checked.report.render(false));
-    let config = checked.config.expect("no mistakes");
-    assert!(!checked.cases.is_empty());
-    for case in &checked.cases {
-        assert_eq!(case.differences(&config), Vec::<String>::new());
+fn the_image_s_configurations_are_free_of_mistakes_and_their_cases_hold() {
+    for file in ["etc/pbx.toml", "caller/pbx.toml"] {
+        let files = Files::default()
+            .with_public("etc/pbx.toml", &read(file))
+            .with_public("etc/dialplan/default.toml", &read("etc/dialplan/default.toml"))
+            .with_env("PHONE_1001_PASSWORD", "one")
+            .with_env("PHONE_1001_HA1", &"0123456789abcdef".repeat(2))
+            .with_env("PHONE_1002_PASSWORD", "two");
+        let checked = check("etc/pbx.toml", &files);
+        assert_eq!(checked.report.diagnostics.len(), 0, "{}", checked.report.render(false));
+        let config = checked.config.expect("no mistakes");
+        assert!(!checked.cases.is_empty());
+        for case in &checked.cases {
+            assert_eq!(case.differences(&config), Vec::<String>::new());
+        }
     }
 }
 
