@@ -1,0 +1,143 @@
+"""A softphone in a process of its own, as the tests see it."""
+
+import json
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+import time
+
+import sound
+from process import Process
+
+PEERS = pathlib.Path(__file__).parent / "peers"
+# Generous: both ends and the PBX may share one busy core.
+PATIENCE = 15
+
+
+class PhoneError(AssertionError):
+    """The telephone did not do what it should have done."""
+
+
+class Phone:
+    """One telephone. What happens to it comes in a queue; `wait` takes out what is waited for."""
+
+    def __init__(self, kind, scratch, user, password, pbx, own, transport="udp", codecs=None):
+        self.name = f"{kind}-{user}"
+        self.user = user
+        self.scratch = scratch
+        self.says = sound.voice(seed=int(user))
+        says = scratch / f"{self.name}-says.wav"
+        sound.save(says, self.says)
+        wanted = {
+            "user": user,
+            "password": password,
+            "pbx": pbx,
+            "says": str(says),
+            "own": own,
+            "transport": transport,
+            "codecs": codecs or ["pcmu", "pcma"],
+        }
+        self.process = Process(
+            [sys.executable, PEERS / f"{kind}_phone.py", json.dumps(wanted)],
+            scratch / f"{self.name}.log",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.told = queue.Queue()
+        self.history = []
+        self.recordings = 0
+        threading.Thread(target=self._read, daemon=True).start()
+        self.wait("ready", 30)
+
+    def _read(self):
+        for line in self.process.popen.stdout:
+            self.told.put(json.loads(line))
+        self.told.put({"event": "gone"})
+
+    def _take(self, is_wanted, what, patience):
+        for index, known in enumerate(self.history):
+            if is_wanted(known):
+                return self.history.pop(index)
+        end = time.monotonic() + patience
+        while True:
+            try:
+                told = self.told.get(timeout=max(0, end - time.monotonic()))
+            except queue.Empty:
+                raise PhoneError(f"{self.name}: no {what}; there was {self.history}") from None
+            if is_wanted(told):
+                return told
+            self.history.append(told)
+            if told.get("event") == "gone":
+                raise PhoneError(f"{self.name}: its process is gone; see {self.process.log}")
+
+    def wait(self, event, patience=PATIENCE):
+        """Waits until this has happened, now or since it was last waited for."""
+        return self._take(lambda told: told.get("event") == event, event, patience)
+
+    def has(self, event):
+        """Whether this has happened since it was last waited for."""
+        while not self.told.empty():
+            self.history.append(self.told.get())
+        return any(told.get("event") == event for told in self.history)
+
+    def forget(self, event):
+        """Forgets that this has happened."""
+        self.has(event)
+        self.history = [told for told in self.history if told.get("event") != event]
+
+    def do(self, what, **with_what):
+        self.process.popen.stdin.write(json.dumps({"do": what} | with_what) + "\n")
+        self.process.popen.stdin.flush()
+        told = self._take(lambda told: "done" in told or "failed" in told, what, PATIENCE)
+        if "failed" in told:
+            raise PhoneError(f"{self.name}: {told['failed']}")
+
+    def register(self):
+        self.do("register")
+        if self.name.startswith("pjsua"):
+            self.wait("registered")
+
+    def dial(self, number):
+        self.do("dial", to=number)
+
+    def answer(self):
+        self.do("answer")
+
+    def hang_up(self):
+        self.do("hangup")
+
+    def hear(self, seconds=2.0):
+        """What it hears from now on."""
+        self.recordings += 1
+        path = self.scratch / f"{self.name}-heard{self.recordings}.wav"
+        self.do("listen", to=str(path))
+        time.sleep(seconds)  # sound takes its time
+        self.do("heard", to=str(path))
+        return sound.load(path)
+
+    def digits(self, count, patience=PATIENCE):
+        """The next so many digits that it is sent."""
+        return "".join(self.wait("dtmf", patience)["digit"] for _ in range(count))
+
+    def close(self):
+        if self.process.is_running():
+            self.process.popen.stdin.close()
+            try:
+                self.process.popen.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+def hears(phone, other, seconds=2.0, at_least=0.95):
+    """Asserts that a telephone hears what another says."""
+    likeness = sound.likeness(other.says, phone.hear(seconds))
+    assert likeness >= at_least, f"{phone.name} hears {other.name} with only {likeness:.3f}"
+
+
+def hears_silence(phone, seconds=1.0):
+    """Asserts that a telephone hears nothing."""
+    loudness = sound.loudness(phone.hear(seconds))
+    assert loudness < 50, f"{phone.name} hears something of loudness {loudness:.0f}"
