@@ -69,7 +69,8 @@ pub struct Dialog {
 impl Dialog {
     /// Creates the dialog of an INVITE that we received (RFC 3261 12.1.1).
     ///
-    /// Returns `None` where it names no usable Contact: nothing could be sent to such a peer.
+    /// Returns `None` where its Contact is unusable: nothing could be sent to such a peer. Without
+    /// any, as RFC 2543 had it, the caller is where its From says.
     pub fn from_invite(
         invite: &Message,
         local_tag: &str,
@@ -85,7 +86,10 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(invite.cseq().number),
             route_set: record_route(invite),
-            remote_target: contact_uri(invite)?,
+            remote_target: match invite.header(HeaderName::Contact) {
+                Some(_) => contact_uri(invite)?,
+                None => invite.from().parsed_uri().and(Some(invite.from().uri.into()))?,
+            },
             flow,
             reach,
         })

@@ -7,7 +7,7 @@
 //! A call's legs are described apart from each other: each has its own [`Local`]. The caller's offer
 //! becomes ours to the callee ([`offer_from`]), the callee's answer is read ([`accept_answer`]), and the
 //! answer to the caller is made such that the callee's media fits ([`answer_from`]). What each leg then
-//! agreed on is an [`Agreed`]; [`path`] turns two of them into a table for the media relay.
+//! agreed on is an [`Agreed`]; [`path()`] turns two of them into a table for the media relay.
 #![deny(
     clippy::indexing_slicing,
     clippy::string_slice,

@@ -1,4 +1,5 @@
-//! From a datagram to a [`Message`]: the start line, the header lines, and what must be right.
+//! From a datagram to a [`Message`](super::Message): the start line, the header lines, and what must
+//! be right.
 //!
 //! Owns: deciding what is a message, and what of a broken request can still be answered.
 //! Never: looks into a header that only an extension needs.
