@@ -215,8 +215,9 @@ impl Call {
     pub fn on_media(&mut self, event: media::Event, wire: &mut Wire<'_>) {
         match event {
             media::Event::Opened { leg, port } => self.media_opened(leg, port, wire),
-            media::Event::OpenFailed { leg, .. } => {
+            media::Event::OpenFailed { leg, refusal } => {
                 self.media_open.remove(&leg);
+                self.draft.no_port(refusal);
                 if leg == self.caller {
                     self.end(Ender::Us, 503, Some("SIP;cause=503;text=\"No media port\""), wire);
                 } else {

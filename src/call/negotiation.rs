@@ -212,7 +212,7 @@ impl LegMedia {
         Some(media::Command::Aim { leg, remote, stream: stream(agreed) })
     }
 
-    /// Returns whether the peer has put us on hold, or we it.
+    /// Returns whether one side has stopped the other's voice.
     pub fn is_held(&self) -> bool {
         self.agreed.as_ref().is_some_and(|a| a.direction != Direction::SendRecv)
     }
@@ -225,20 +225,21 @@ impl LegMedia {
 
 /// Says to the media worker what a leg agreed on.
 fn stream(agreed: &Agreed) -> media::Stream {
-    let law = match agreed.format.codec {
-        Codec::Pcmu => Some(media::Law::Mu),
-        Codec::Pcma => Some(media::Law::A),
-        Codec::TelephoneEvent | Codec::Other(_) => None,
-    };
-    let payload_type = agreed.format.payload_type;
-    let receive = agreed.accepts.iter().find(|f| f.codec == Codec::TelephoneEvent);
+    let voice = agreed.voice().and_then(|format| {
+        let law = match format.codec {
+            Codec::Pcmu => media::Law::Mu,
+            Codec::Pcma => media::Law::A,
+            Codec::TelephoneEvent | Codec::Other(_) => return None,
+        };
+        Some(media::Voice { payload_type: format.payload_type, law })
+    });
     let telephone_events = agreed.dtmf.as_ref().map(|dtmf| media::TelephoneEvents {
-        receive: receive.unwrap_or(dtmf).payload_type,
+        receive: agreed.dtmf_in().unwrap_or(dtmf).payload_type,
         send: dtmf.payload_type,
         clock_rate: dtmf.clock_rate,
     });
     media::Stream {
-        voice: law.map(|law| media::Voice { payload_type, law }),
+        voice,
         clock_rate: agreed.format.clock_rate,
         ptime_ms: agreed.ptime_ms,
         telephone_events,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ids::CallId,
-    media::{Measured, Quality},
+    media::{Measured, OpenRefusal, Quality},
     observe::{
         cdr::{
             CallMedia, Cdr, EndedBy, Ending, Explanation, LegMedia, Party, Route, Stream, Times,
@@ -194,6 +194,14 @@ impl Draft {
             "M001",
             "the two sides have no codec in common".to_owned(),
             Some("allow PCMU or PCMA on the phone, or add the codec to `[rtp] codecs`"),
+        );
+    }
+
+    pub(super) fn no_port(&mut self, refusal: OpenRefusal) {
+        self.why(
+            "M003",
+            format!("there is no media port for the call: {refusal}"),
+            Some("widen `[rtp] ports`, or see what else uses them"),
         );
     }
 

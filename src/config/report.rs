@@ -80,12 +80,16 @@ impl Report {
     /// Draws everything, with colours or without.
     pub fn render(&self, coloured: bool) -> String {
         let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
-        let drawn: Vec<_> = self
-            .diagnostics
-            .iter()
-            .map(|diagnostic| renderer.render(&[self.group(diagnostic)]))
-            .collect();
-        drawn.join("\n\n")
+        self.drawn(&renderer).collect::<Vec<_>>().join("\n\n")
+    }
+
+    /// Draws each mistake and warning by itself, without colours.
+    pub fn problems(&self) -> Vec<String> {
+        self.drawn(&Renderer::plain()).collect()
+    }
+
+    fn drawn<'a>(&'a self, renderer: &'a Renderer) -> impl Iterator<Item = String> + 'a {
+        self.diagnostics.iter().map(|diagnostic| renderer.render(&[self.group(diagnostic)]))
     }
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {

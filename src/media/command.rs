@@ -147,6 +147,21 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Returns whose it is.
+    pub fn leg(&self) -> LegId {
+        match self {
+            Self::Opened { leg, .. }
+            | Self::OpenFailed { leg, .. }
+            | Self::FirstPacket { leg, .. }
+            | Self::Dtmf { leg, .. }
+            | Self::Played { leg, .. }
+            | Self::Silent { leg }
+            | Self::Closed { leg, .. } => *leg,
+        }
+    }
+}
+
 /// Why a leg could not be opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OpenRefusal {

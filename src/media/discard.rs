@@ -70,7 +70,7 @@ impl Discard {
 
 /// How many packets went nowhere, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Discards([u32; Discard::ALL.len()]);
+pub struct Discards([u64; Discard::ALL.len()]);
 
 impl Discards {
     /// Counts one packet.
@@ -81,18 +81,25 @@ impl Discards {
     }
 
     /// Returns how many packets were discarded for this reason.
-    pub fn count(&self, reason: Discard) -> u32 {
+    pub fn count(&self, reason: Discard) -> u64 {
         self.0.get(reason as usize).copied().unwrap_or(0)
     }
 
     /// Returns every reason and its count.
-    pub fn iter(&self) -> impl Iterator<Item = (Discard, u32)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
         Discard::ALL.into_iter().zip(self.0)
+    }
+
+    /// Adds another's counts to these.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = mine.saturating_add(theirs);
+        }
     }
 
     /// Returns how many packets were discarded.
     pub fn total(&self) -> u64 {
-        self.0.iter().copied().map(u64::from).sum()
+        self.0.iter().sum()
     }
 }
 
@@ -110,6 +117,7 @@ mod tests {
         for (n, (reason, count)) in discards.iter().enumerate() {
             assert_eq!((count as usize, discards.count(reason)), (n + 1, count));
         }
-        assert_eq!(discards.total(), 78);
+        discards.merge(&discards.clone());
+        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 78, 24));
     }
 }

@@ -6,7 +6,7 @@
 use super::{Core, Shard};
 use crate::{
     call::ALLOW,
-    config::UserSecret,
+    config::{User, UserSecret},
     ids::Flow,
     registrar::{Known, Reason, Verdict},
     sip::{Builder, HeaderName, Message, Method, Scheme, Uri, default_reason},
@@ -17,7 +17,7 @@ use std::{borrow::Cow, time::Instant};
 /// Extensions that an INVITE may require of us.
 const INVITE_EXTENSIONS: &[&str] = &["100rel", "timer"];
 /// Extensions that a REGISTER may require of us.
-const REGISTER_EXTENSIONS: &[&str] = &["path"];
+const REGISTER_EXTENSIONS: &[&str] = &["path", "outbound"];
 /// RFC 3261 21.5.7: a message we will not look into. A datagram cannot be larger.
 const REQUEST_MAX: usize = 65_535;
 /// How long a refused caller should stay away, in seconds.
@@ -197,16 +197,22 @@ impl Core {
     fn verdict(&mut self, message: &Message, now: Instant) -> Verdict {
         let wall = self.wall(now);
         let users = &self.shared.config.users;
-        let known = |name: &str| {
-            users.get(name).map(|user| match &user.secret {
-                UserSecret::Password(secret) => Known::Password(secret.expose()),
-                UserSecret::Ha1 { md5, sha256 } => Known::Ha1 {
-                    md5: md5.as_ref().map(|secret| secret.expose()),
-                    sha256: sha256.as_ref().map(|secret| secret.expose()),
-                },
-            })
-        };
-        self.auth.check(message, known, wall)
+        self.auth.check(message, |name| users.get(name).map(|user| known(user)), wall)
+    }
+
+    /// Offers phones only what every user's stored secret can check.
+    pub(super) fn offer_to_users(&mut self) {
+        self.auth.offer_to(self.shared.config.users.values().map(|user| known(user)));
+    }
+}
+
+fn known(user: &User) -> Known<'_> {
+    match &user.secret {
+        UserSecret::Password(secret) => Known::Password(secret.expose()),
+        UserSecret::Ha1 { md5, sha256 } => Known::Ha1 {
+            md5: md5.as_ref().map(|secret| secret.expose()),
+            sha256: sha256.as_ref().map(|secret| secret.expose()),
+        },
     }
 }
 

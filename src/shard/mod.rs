@@ -124,6 +124,8 @@ pub struct Shard {
     invites: BTreeMap<ServerId, Owner>,
     probes: BTreeMap<ClientId, trunks::Probe>,
     timers: Timers<CallId>,
+    /// Whose media the workers' events are about.
+    media_legs: BTreeMap<LegId, CallId>,
     touched: BTreeSet<CallId>,
     out: VecDeque<Output>,
     counters: metrics::Shard,
@@ -170,12 +172,14 @@ impl Shard {
             invites: BTreeMap::new(),
             probes: BTreeMap::new(),
             timers: Timers::default(),
+            media_legs: BTreeMap::new(),
             touched: BTreeSet::new(),
             out: VecDeque::new(),
             counters: metrics::Shard::default(),
             sweep_at: now + SWEEP_EVERY,
             is_draining: false,
         };
+        shard.core.offer_to_users();
         shard.configure_trunks(now);
         shard
     }
@@ -189,6 +193,7 @@ impl Shard {
     pub fn configure(&mut self, config: Arc<Config>, now: Instant) {
         self.core.auth.set_realm(&config.sip.realm);
         self.core.shared.config = config;
+        self.core.offer_to_users();
         self.configure_trunks(now);
         self.settle(now);
     }
@@ -212,6 +217,7 @@ impl Shard {
             && self.core.tags.is_empty()
             && self.core.call_ids.is_empty()
             && self.invites.is_empty()
+            && self.media_legs.is_empty()
             && self.probes.is_empty()
     }
 
@@ -248,9 +254,14 @@ impl Shard {
     }
 
     /// Accepts what a media worker reports.
-    pub fn handle_media(&mut self, call: CallId, event: media::Event, now: Instant) {
-        self.step(call, now, |call, wire| call.on_media(event, wire));
-        self.settle(now);
+    pub fn handle_media(&mut self, event: media::Event, now: Instant) {
+        if let Some(call) = self.media_legs.get(&event.leg()).copied() {
+            if matches!(event, media::Event::Closed { .. } | media::Event::OpenFailed { .. }) {
+                self.media_legs.remove(&event.leg());
+            }
+            self.step(call, now, |call, wire| call.on_media(event, wire));
+            self.settle(now);
+        }
     }
 
     /// Accepts what a helper found out.
@@ -352,7 +363,12 @@ impl Shard {
         self.core.ladders.forget_unclaimed();
         for effect in self.core.effects.drain(..) {
             self.out.push_back(match effect {
-                Effect::Media(call, command) => Output::Media(call, command),
+                Effect::Media(call, command) => {
+                    if let media::Command::Open { leg, .. } = command {
+                        self.media_legs.insert(leg, call);
+                    }
+                    Output::Media(call, command)
+                }
                 Effect::Ask(ask) => Output::Ask(ask),
                 Effect::Record(record) => Output::Record(record),
             });

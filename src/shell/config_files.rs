@@ -3,7 +3,7 @@
 //! Owns: opening them, their modes, the environment; where the file is if nobody says.
 //! Never: understands a line of them.
 
-use crate::config::{self, Checked, Source, Text, fits};
+use crate::config::{self, Checked, Source, Text, WithoutSecrets, fits};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -17,6 +17,11 @@ pub fn path(named: Option<&str>) -> &str {
     named.unwrap_or_else(|| {
         PATHS.into_iter().find(|path| Path::new(path).exists()).unwrap_or(PATHS[0])
     })
+}
+
+/// Reads the configuration for somebody who need not know its secrets: where the socket is, say.
+pub fn load_without_secrets(path: &str) -> Checked {
+    config::check(path, &WithoutSecrets(&Disk))
 }
 
 /// Reads and checks the configuration that begins with the file at `path`.

@@ -8,9 +8,18 @@ pub mod admin;
 pub mod cli_check;
 pub mod config_files;
 pub mod control;
+pub mod desk;
+mod helpers;
 pub mod http;
+pub mod media_worker;
+pub mod node;
 pub mod places;
+pub mod routes;
+pub mod service;
+mod shard_loop;
 pub mod store;
+mod stream;
+mod udp;
 pub mod views;
 
 /// Returns the monotonic clock's time.

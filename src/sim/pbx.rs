@@ -141,9 +141,8 @@ impl Pbx {
 
     /// Pretends that nothing has come from the peer of the n-th leg that has a port.
     pub fn silence(&mut self, nth: usize, now: Instant) {
-        if let Some((leg, (call, _))) = self.media.open.iter().nth(nth) {
-            let (leg, call) = (*leg, *call);
-            self.shard.handle_media(call, media::Event::Silent { leg }, now);
+        if let Some(leg) = self.media.open.keys().nth(nth).copied() {
+            self.shard.handle_media(media::Event::Silent { leg }, now);
             self.pump(now);
         }
     }
@@ -171,7 +170,7 @@ impl Pbx {
             Output::Transmit { flow, bytes } => self.outbox.push_back((flow, bytes)),
             Output::Media(call, command) => {
                 if let Some(event) = self.media.handle(call, command, now) {
-                    self.shard.handle_media(call, event, now);
+                    self.shard.handle_media(event, now);
                 }
             }
             Output::Ask(Ask::Resolve { token, host, port, transport }) => {
@@ -261,8 +260,8 @@ impl Node for Pbx {
         self.shard.handle_timeout(now);
         self.pump(now);
         let played: Vec<_> = self.media.playing.extract_if(.., |(at, ..)| *at <= now).collect();
-        for (_, call, leg, token) in played {
-            self.shard.handle_media(call, media::Event::Played { leg, token }, now);
+        for (_, _, leg, token) in played {
+            self.shard.handle_media(media::Event::Played { leg, token }, now);
             self.pump(now);
         }
     }

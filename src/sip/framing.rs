@@ -56,6 +56,15 @@ impl Default for Framer {
 }
 
 impl Framer {
+    /// Returns whether a message has begun and not ended.
+    pub fn is_partial(&self) -> bool {
+        match self.state {
+            State::Between { .. } => !self.buffer.is_empty(),
+            State::Headers { .. } | State::Counted { .. } => true,
+            State::Breaking | State::Over => false,
+        }
+    }
+
     /// Creates the reader of a new connection.
     pub fn new() -> Self {
         Self { buffer: BytesMut::new(), state: State::Between { after_pong: false } }

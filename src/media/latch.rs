@@ -1,0 +1,178 @@
+//! Where one peer is: where it may send from, and where we send to (RFC 7362).
+//!
+//! Owns: the addresses learned from packets.
+//! Never: reads what is in the packets.
+
+use super::{
+    command::{Latch, Remote},
+    discard::Discard,
+};
+use std::net::SocketAddr;
+
+/// What was learned about a peer's addresses.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    rtp: Option<SocketAddr>,
+    rtcp: Option<SocketAddr>,
+    /// Learned before the last offer/answer, which did not say otherwise: good enough to send to until
+    /// the peer is heard again, which may be long if it is listening only.
+    rtp_before: Option<SocketAddr>,
+    rtcp_before: Option<SocketAddr>,
+}
+
+impl Source {
+    /// Begins to learn anew, at an offer/answer.
+    pub(super) fn aim(&mut self, before: Option<&Remote>, remote: &Remote) {
+        let stays = before.is_some_and(|b| b.rtp == remote.rtp && b.latch == remote.latch);
+        let known = |new: Option<_>, old: Option<_>| new.or(old).filter(|_| stays);
+        *self = Self {
+            rtp: None,
+            rtcp: None,
+            rtp_before: known(self.rtp, self.rtp_before),
+            rtcp_before: known(self.rtcp, self.rtcp_before),
+        };
+    }
+
+    /// Admits an RTP packet by its source, or not.
+    pub(super) fn admit(&mut self, remote: &Remote, from: SocketAddr) -> Result<(), Discard> {
+        let is_right = match (&remote.latch, self.rtp) {
+            (Latch::Strict { ranges }, _) => {
+                from.ip() == remote.rtp.ip() || ranges.iter().any(|net| net.contains(from.ip()))
+            }
+            (Latch::Learn, Some(learned)) => learned == from,
+            (Latch::Learn, None) => {
+                self.rtp = Some(from);
+                true
+            }
+        };
+        is_right.then_some(()).ok_or(Discard::StrangeSource)
+    }
+
+    /// Admits an RTCP packet by its source, or not: it must come from where RTP comes from, or from
+    /// where it was signalled. Its port is learned on its own.
+    pub(super) fn admit_rtcp(&mut self, remote: &Remote, from: SocketAddr) -> Result<(), Discard> {
+        let is_right = match (&remote.latch, self.rtp.or(self.rtp_before)) {
+            (Latch::Strict { ranges }, _) => {
+                let ip = from.ip();
+                ip == remote.rtcp.ip()
+                    || ip == remote.rtp.ip()
+                    || ranges.iter().any(|net| net.contains(ip))
+            }
+            (Latch::Learn, Some(learned)) => from.ip() == learned.ip(),
+            (Latch::Learn, None) => from.ip() == remote.rtcp.ip(),
+        };
+        if is_right && remote.latch == Latch::Learn {
+            self.rtcp = Some(from);
+        }
+        is_right.then_some(()).ok_or(Discard::StrangeSource)
+    }
+
+    /// Returns where to send RTP.
+    pub(super) fn destination(&self, remote: &Remote) -> Option<SocketAddr> {
+        let learned = self.rtp.or(self.rtp_before);
+        is_somewhere(remote.rtp).then(|| learned.unwrap_or(remote.rtp))
+    }
+
+    /// Returns where to send RTCP. A peer that turned out to be behind a NAT gets none before it has
+    /// sent some: the port next to its RTP port may be somebody else's.
+    pub(super) fn rtcp_destination(&self, remote: &Remote) -> Option<SocketAddr> {
+        let is_behind_nat =
+            self.rtp.or(self.rtp_before).is_some_and(|rtp| rtp.ip() != remote.rtp.ip());
+        let signalled = (!is_behind_nat).then_some(remote.rtcp);
+        let to = self.rtcp.or(self.rtcp_before).or(signalled)?;
+        (is_somewhere(to) && is_somewhere(remote.rtp)).then_some(to)
+    }
+}
+
+/// RFC 3264 8.4's old way to hold is an unspecified address; port 0 is a rejected stream.
+fn is_somewhere(address: SocketAddr) -> bool {
+    !address.ip().is_unspecified() && address.port() != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::command::Network;
+
+    const SIGNALLED: &str = "192.0.2.1:4000";
+
+    #[test]
+    fn strict_takes_the_signalled_address_and_the_ranges() {
+        let ranges = [Network { address: [198, 51, 100, 0].into(), prefix: 24 }];
+        let remote = remote(SIGNALLED, Latch::Strict { ranges: ranges.into() });
+        let mut source = Source::default();
+        for (from, want) in [
+            (SIGNALLED, true),
+            ("192.0.2.1:9", true),
+            ("198.51.100.77:9", true),
+            ("203.0.113.9:4000", false),
+        ] {
+            assert_eq!(source.admit(&remote, addr(from)).is_ok(), want, "{from}");
+            assert_eq!(source.admit_rtcp(&remote, addr(from)).is_ok(), want, "{from}");
+            assert_eq!(source.destination(&remote), Some(addr(SIGNALLED)), "never learned");
+            assert_eq!(source.rtcp_destination(&remote), Some(addr("192.0.2.1:4001")));
+        }
+    }
+
+    #[test]
+    fn learn_takes_the_first_and_only_the_first_until_the_next_aim() {
+        let remote = remote(SIGNALLED, Latch::Learn);
+        for first in [SIGNALLED, "203.0.113.9:1024"] {
+            let mut source = Source::default();
+            assert_eq!(source.destination(&remote), Some(addr(SIGNALLED)));
+            assert!(source.admit(&remote, addr(first)).is_ok());
+            assert!(source.admit(&remote, addr("203.0.113.66:1024")).is_err());
+            assert!(source.admit(&remote, addr(first)).is_ok());
+            assert_eq!(source.destination(&remote), Some(addr(first)));
+
+            source.aim(Some(&remote), &remote);
+            assert_eq!(source.destination(&remote), Some(addr(first)), "nothing better is known");
+            assert!(source.admit(&remote, addr("203.0.113.66:1024")).is_ok(), "learned anew");
+            assert_eq!(source.destination(&remote), Some(addr("203.0.113.66:1024")));
+        }
+    }
+
+    #[test]
+    fn a_new_signalled_address_is_believed() {
+        let old = remote(SIGNALLED, Latch::Learn);
+        let new = remote("[2001:db8::5]:6000", Latch::Learn);
+        let mut source = Source::default();
+        source.admit(&old, addr("203.0.113.9:1024")).unwrap();
+        source.aim(Some(&old), &new);
+        assert_eq!(source.destination(&new), Some(new.rtp));
+        assert_eq!(source.rtcp_destination(&new), Some(new.rtcp));
+    }
+
+    #[test]
+    fn nowhere_is_not_sent_to() {
+        for nowhere in ["0.0.0.0:4000", "[::]:4000", "192.0.2.1:0"] {
+            let remote = remote(nowhere, Latch::Learn);
+            let mut source = Source::default();
+            source.admit(&remote, addr("203.0.113.9:1024")).unwrap();
+            assert_eq!(source.destination(&remote), None, "{nowhere}");
+            assert_eq!(source.rtcp_destination(&remote), None, "{nowhere}");
+        }
+    }
+
+    #[test]
+    fn rtcp_follows_a_nat_only_after_it_was_heard() {
+        let remote = remote(SIGNALLED, Latch::Learn);
+        let mut source = Source::default();
+        assert_eq!(source.rtcp_destination(&remote), Some(remote.rtcp));
+        source.admit(&remote, addr("203.0.113.9:1024")).unwrap();
+        assert_eq!(source.rtcp_destination(&remote), None);
+        assert!(source.admit_rtcp(&remote, addr("192.0.2.1:4001")).is_err());
+        source.admit_rtcp(&remote, addr("203.0.113.9:7777")).unwrap();
+        assert_eq!(source.rtcp_destination(&remote), Some(addr("203.0.113.9:7777")));
+    }
+
+    fn remote(rtp: &str, latch: Latch) -> Remote {
+        let rtp = addr(rtp);
+        let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
+        Remote { rtp, rtcp, latch, sends: true, receives: true }
+    }
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+}

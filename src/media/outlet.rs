@@ -1,0 +1,248 @@
+//! What one peer hears: a single source with continuous numbers, whoever feeds it.
+//!
+//! Owns: the SSRC, sequence numbers and timestamps that we present to a peer.
+//! Never: knows what the packets carry.
+
+use super::{
+    discard::Discard,
+    inlet::Run,
+    rtp::{Header, SequenceNumber, Ssrc, Timestamp, units},
+};
+use crate::ids::Entropy;
+use std::time::Instant;
+
+/// As far back as a late packet may still be; less than half the numbers, so that order is defined.
+const FLOOR_DISTANCE: u16 = 1000;
+
+/// Who feeds an outlet. While it stays the same, numbers are carried over with a constant offset, so
+/// that the peer sees the losses and the order there were.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Feed {
+    /// A run of packets of the leg in this slot.
+    Relayed(usize, Run),
+    /// The prompt that was started as the n-th.
+    Prompt(u32),
+}
+
+/// The clock of one stream: its rate, and how many units a packet of ours covers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Pace {
+    pub(super) clock_rate_hz: u32,
+    pub(super) frame_units: u32,
+}
+
+/// One peer's outgoing packets.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    ssrc: Ssrc,
+    next: SequenceNumber,
+    /// The latest timestamp, and when it was sent; before the first packet, where to begin.
+    anchor: (Timestamp, Option<Instant>),
+    splice: Option<Splice>,
+    packets: u64,
+    octets: u64,
+}
+
+/// How a feed's numbers become ours.
+#[derive(Clone, Copy, Debug)]
+struct Splice {
+    feed: Feed,
+    sequence_offset: u16,
+    timestamp_offset: u32,
+    /// Numbers below belong to whoever fed us before.
+    floor: SequenceNumber,
+    /// The feed was interrupted: its next packet needs another `sequence_offset`.
+    is_cut: bool,
+}
+
+impl Outlet {
+    /// Creates the source, with a random identity and beginning (RFC 3550 5.1).
+    pub(super) fn new(entropy: &mut Entropy) -> Self {
+        let [a, b, c, d, e, f, g, h] = entropy.next_u64().to_be_bytes();
+        let [i, j, ..] = entropy.next_u64().to_be_bytes();
+        Self {
+            ssrc: Ssrc(u32::from_be_bytes([a, b, c, d])),
+            next: SequenceNumber(u16::from_be_bytes([i, j])),
+            anchor: (Timestamp(u32::from_be_bytes([e, f, g, h])), None),
+            splice: None,
+            packets: 0,
+            octets: 0,
+        }
+    }
+
+    pub(super) fn ssrc(&self) -> Ssrc {
+        self.ssrc
+    }
+
+    /// Returns the packets and payload bytes sent.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        (self.packets, self.octets)
+    }
+
+    /// Returns the timestamp that belongs to this moment.
+    pub(super) fn timestamp_at(&self, clock_rate_hz: u32, now: Instant) -> Timestamp {
+        let (timestamp, sent_at) = self.anchor;
+        let elapsed =
+            sent_at.map_or(0, |at| units(now.saturating_duration_since(at), clock_rate_hz));
+        timestamp.plus(elapsed)
+    }
+
+    /// Gives a packet of a feed its place in our stream. What comes from before the feed took over is
+    /// late: its numbers have been given to somebody else.
+    pub(super) fn carry(
+        &mut self,
+        feed: Feed,
+        header: &Header,
+        pace: Pace,
+        now: Instant,
+    ) -> Result<Header, Discard> {
+        let (mut splice, is_first) = match self.splice {
+            Some(splice) if splice.feed == feed && !splice.is_cut => (splice, false),
+            Some(_) | None => (self.spliced(feed, header, pace, now), true),
+        };
+        let sequence = header.sequence.plus(splice.sequence_offset);
+        let timestamp = header.timestamp.plus(splice.timestamp_offset);
+        if sequence.since(splice.floor) < 0 {
+            return Err(Discard::Late);
+        }
+        if sequence.since(self.next) >= 0 {
+            self.next = sequence.next();
+            self.anchor = (timestamp, Some(now));
+            let floor = sequence.plus(FLOOR_DISTANCE.wrapping_neg());
+            if floor.since(splice.floor) > 0 {
+                splice.floor = floor;
+            }
+        }
+        self.splice = Some(splice);
+        // A marker tells the peer to adapt its buffer (RFC 3551 4.1), which a new feed needs.
+        let marker = header.marker || is_first;
+        Ok(Header { marker, sequence, timestamp, ssrc: self.ssrc, ..*header })
+    }
+
+    /// Interrupts whoever feeds us with an event packet of our own. All packets of an event have the
+    /// timestamp of the first (RFC 4733 2.2.1).
+    pub(super) fn interrupt(
+        &mut self,
+        payload_type: u8,
+        is_first: bool,
+        pace: Pace,
+        now: Instant,
+    ) -> Header {
+        if let Some(splice) = &mut self.splice {
+            splice.is_cut = true;
+        }
+        if is_first {
+            self.anchor = (self.following(pace, now), Some(now));
+        }
+        let sequence = self.next;
+        self.next = sequence.next();
+        let (timestamp, _) = self.anchor;
+        Header { marker: is_first, payload_type, sequence, timestamp, ssrc: self.ssrc }
+    }
+
+    /// Counts a packet that goes out.
+    pub(super) fn count(&mut self, payload_len: usize) {
+        self.packets = self.packets.saturating_add(1);
+        self.octets = self.octets.saturating_add(payload_len as u64);
+    }
+
+    fn spliced(&self, feed: Feed, header: &Header, pace: Pace, now: Instant) -> Splice {
+        // A feed that was only interrupted kept its time meanwhile.
+        let kept = self.splice.filter(|before| before.feed == feed).map(|before| {
+            (before.timestamp_offset, header.timestamp.plus(before.timestamp_offset))
+        });
+        let timestamp_offset = match kept {
+            Some((offset, timestamp)) if timestamp.since(self.anchor.0) > 0 => offset,
+            Some(_) | None => self.following(pace, now).0.wrapping_sub(header.timestamp.0),
+        };
+        Splice {
+            feed,
+            sequence_offset: self.next.0.wrapping_sub(header.sequence.0),
+            timestamp_offset,
+            floor: self.next,
+            is_cut: false,
+        }
+    }
+
+    /// The timestamp of something new: later than the latest by the time passed, or by a frame.
+    fn following(&self, pace: Pace, now: Instant) -> Timestamp {
+        let (timestamp, sent_at) = self.anchor;
+        let Some(sent_at) = sent_at else { return timestamp };
+        let elapsed = units(now.saturating_duration_since(sent_at), pace.clock_rate_hz);
+        timestamp.plus(elapsed.max(pace.frame_units))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{media::rtp::tests::header, sim::epoch};
+    use std::time::Duration;
+
+    const PACE: Pace = Pace { clock_rate_hz: 8000, frame_units: 160 };
+    const A: Feed = Feed::Prompt(1);
+    const B: Feed = Feed::Prompt(2);
+
+    #[test]
+    fn a_change_of_feed_continues_the_numbers() {
+        let mut outlet = outlet();
+        let first = carry(&mut outlet, A, 65_530, 1_000_000, 0).unwrap();
+        let second = carry(&mut outlet, A, 65_531, 1_000_160, 20).unwrap();
+        let third = carry(&mut outlet, B, 7, 44, 40).unwrap();
+        let fourth = carry(&mut outlet, A, 65_532, 1_000_320, 1040).unwrap();
+        let all = [first, second, third, fourth];
+        assert!(all.iter().all(|h| h.ssrc == outlet.ssrc()));
+        let steps = all.windows(2).map(|w| w[1].sequence.since(w[0].sequence));
+        assert_eq!(steps.collect::<Vec<_>>(), [1, 1, 1]);
+        let steps = all.windows(2).map(|w| w[1].timestamp.since(w[0].timestamp));
+        assert_eq!(steps.collect::<Vec<_>>(), [160, 160, 8000]);
+        assert_eq!(all.map(|h| h.marker), [true, false, true, true]);
+    }
+
+    #[test]
+    fn losses_and_order_within_a_feed_are_kept() {
+        let mut outlet = outlet();
+        let numbers = [10, 11, 14, 13, 15];
+        let out = numbers.map(|n| carry(&mut outlet, A, n, u32::from(n) * 160, 0).unwrap());
+        let offsets = out.iter().zip(numbers).map(|(h, n)| h.sequence.0.wrapping_sub(n));
+        assert_eq!(offsets.collect::<std::collections::BTreeSet<_>>().len(), 1);
+    }
+
+    #[test]
+    fn what_precedes_the_change_is_late() {
+        let mut outlet = outlet();
+        carry(&mut outlet, A, 10, 0, 0).unwrap();
+        carry(&mut outlet, B, 500, 0, 20).unwrap();
+        assert_eq!(carry(&mut outlet, B, 499, 0, 20), Err(Discard::Late));
+        for n in 0..40_000_u32 {
+            let sequence = (501 + n) as u16;
+            assert!(carry(&mut outlet, B, sequence, n * 160, 20).is_ok(), "{n}");
+        }
+    }
+
+    #[test]
+    fn an_interruption_freezes_time_and_continues_the_numbers() {
+        let mut outlet = outlet();
+        let before = carry(&mut outlet, A, 10, 0, 0).unwrap();
+        let events = [0, 1, 2].map(|n| outlet.interrupt(101, n == 0, PACE, at(20 + n * 20)));
+        let after = carry(&mut outlet, A, 14, 640, 80).unwrap();
+        assert!(events.iter().all(|e| e.timestamp == before.timestamp.plus(160)));
+        assert_eq!(events.map(|e| e.marker), [true, false, false]);
+        assert_eq!(events[0].sequence, before.sequence.next());
+        assert_eq!(after.sequence, events[2].sequence.next());
+        assert_eq!(after.timestamp, before.timestamp.plus(640), "the feed kept its own time");
+        assert_eq!(carry(&mut outlet, A, 13, 480, 80), Err(Discard::Late));
+    }
+
+    fn carry(outlet: &mut Outlet, feed: Feed, n: u16, ts: u32, ms: u64) -> Result<Header, Discard> {
+        outlet.carry(feed, &header(0, n, ts), PACE, at(ms))
+    }
+
+    fn outlet() -> Outlet {
+        Outlet::new(&mut Entropy::from_u64(1))
+    }
+
+    fn at(ms: u64) -> Instant {
+        epoch() + Duration::from_millis(ms)
+    }
+}

@@ -1,0 +1,219 @@
+//! RTCP (RFC 3550 6): our reports to a peer, and what the peer reports of us.
+//!
+//! Owns: the report schedule, round trips; the only file that names `rtcp_types`.
+//! Never: forwards a report: each side of a relay is a session of its own.
+
+use super::{
+    inlet::Report,
+    rtp::{Ssrc, Timestamp},
+};
+use rtcp_types::{
+    Compound, Packet, ReceiverReport, ReportBlock, RtcpPacketWriter, RtcpWriteError, Sdes,
+    SdesChunk, SdesItem, SenderReport,
+};
+use std::time::{Duration, Instant};
+
+/// RFC 3550 6.2: the minimum interval.
+const EVERY: Duration = Duration::from_secs(5);
+/// RFC 3550 6.5.1 wants a CNAME; ours says nothing about where we are.
+const CNAME: &str = "tandem";
+
+/// What a peer reported last of what we sent, and when we report next.
+#[derive(Debug)]
+pub(super) struct Reports {
+    /// Where the NTP clock of our reports begins: it is ours alone.
+    epoch: Instant,
+    pub(super) next_at: Instant,
+    /// The peer's last sender report: the middle of its NTP time, and when it came.
+    heard: Option<(u32, Instant)>,
+    lost: u32,
+    jitter_units: u32,
+    rtt: Option<Duration>,
+}
+
+/// What a sender report says of us.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) ssrc: Ssrc,
+    pub(super) timestamp: Timestamp,
+    pub(super) packets: u64,
+    pub(super) octets: u64,
+}
+
+impl Reports {
+    pub(super) fn new(now: Instant) -> Self {
+        let next_at = now.checked_add(EVERY).unwrap_or(now);
+        Self { epoch: now, next_at, heard: None, lost: 0, jitter_units: 0, rtt: None }
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Returns how many of our packets the peer misses.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.into()
+    }
+
+    pub(super) fn jitter_ms(&self, clock_rate: u32) -> f64 {
+        f64::from(self.jitter_units) * 1000.0 / f64::from(clock_rate.max(1))
+    }
+
+    /// Writes a report into the buffer and returns its length; arms the next one.
+    pub(super) fn write(
+        &mut self,
+        sent: Sent,
+        received: Option<Report>,
+        buffer: &mut [u8],
+        now: Instant,
+    ) -> usize {
+        self.next_at = now.checked_add(EVERY).unwrap_or(now);
+        let block = received.map(|report| self.block(report, now));
+        let chunk =
+            SdesChunk::builder(sent.ssrc.0).add_item(SdesItem::builder(SdesItem::CNAME, CNAME));
+        let sdes = Sdes::builder().add_chunk(chunk);
+        let written = if sent.packets > 0 {
+            let mut report = SenderReport::builder(sent.ssrc.0)
+                .ntp_timestamp(self.ntp(now))
+                .rtp_timestamp(sent.timestamp.0)
+                .packet_count(low(sent.packets))
+                .octet_count(low(sent.octets));
+            if let Some(block) = block {
+                report = report.add_report_block(block);
+            }
+            write(Compound::builder().add_packet(report).add_packet(sdes), buffer)
+        } else {
+            let mut report = ReceiverReport::builder(sent.ssrc.0);
+            if let Some(block) = block {
+                report = report.add_report_block(block);
+            }
+            write(Compound::builder().add_packet(report).add_packet(sdes), buffer)
+        };
+        debug_assert!(written.is_ok(), "{written:?}");
+        written.unwrap_or(0)
+    }
+
+    fn block(&self, report: Report, now: Instant) -> rtcp_types::ReportBlockBuilder {
+        let (last, delay) = self.heard.map_or((0, 0), |(middle, at)| {
+            (middle, middle_of(ntp_of(now.saturating_duration_since(at))))
+        });
+        ReportBlock::builder(report.ssrc.0)
+            .fraction_lost(report.fraction_lost)
+            // 24 bits (RFC 3550 6.4.1).
+            .cumulative_lost(report.cumulative_lost.min(0x7f_ffff))
+            .extended_sequence_number(report.highest)
+            .interarrival_jitter(report.jitter)
+            .last_sender_report_timestamp(last)
+            .delay_since_last_sender_report_timestamp(delay)
+    }
+
+    /// Reads a compound of the peer's; `false` where it is none.
+    pub(super) fn read(&mut self, packet: &[u8], ours: Ssrc, now: Instant) -> bool {
+        let Ok(compound) = Compound::parse(packet) else { return false };
+        for part in compound {
+            match part {
+                Ok(Packet::Sr(report)) => {
+                    self.heard = Some((middle_of(report.ntp_timestamp()), now));
+                    report.report_blocks().for_each(|block| self.note(&block, ours, now));
+                }
+                Ok(Packet::Rr(report)) => {
+                    report.report_blocks().for_each(|block| self.note(&block, ours, now));
+                }
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn note(&mut self, block: &ReportBlock<'_>, ours: Ssrc, now: Instant) {
+        if block.ssrc() != ours.0 {
+            return;
+        }
+        self.lost = block.cumulative_lost() & 0x7f_ffff;
+        self.jitter_units = block.interarrival_jitter();
+        let last = block.last_sender_report_timestamp();
+        let delay = block.delay_since_last_sender_report_timestamp();
+        if last != 0 {
+            let units = middle_of(self.ntp(now)).wrapping_sub(last).wrapping_sub(delay);
+            // A nonsensical report would give hours.
+            let rtt = Duration::from_secs_f64(f64::from(units) / 65_536.0);
+            self.rtt = (rtt < Duration::from_secs(10)).then_some(rtt).or(self.rtt);
+        }
+    }
+
+    fn ntp(&self, now: Instant) -> u64 {
+        // Begins at 1 s, because 0 in a report means that there was none.
+        ntp_of(now.saturating_duration_since(self.epoch)).wrapping_add(1 << 32)
+    }
+}
+
+fn write(compound: impl RtcpPacketWriter, buffer: &mut [u8]) -> Result<usize, RtcpWriteError> {
+    use rtcp_types::RtcpPacketWriterExt;
+    compound.write_into(buffer)
+}
+
+/// 32 bits of seconds and 32 of their fractions.
+fn ntp_of(time: Duration) -> u64 {
+    let fraction = (u64::from(time.subsec_nanos()) << 32) / 1_000_000_000;
+    (time.as_secs() << 32) | fraction
+}
+
+/// The middle 32 bits, in units of 1/65536 s.
+fn middle_of(ntp: u64) -> u32 {
+    low(ntp >> 16)
+}
+
+fn low(n: u64) -> u32 {
+    (n & u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report { ssrc: Ssrc(9), fraction_lost: 3, cumulative_lost: 4, highest: 70_000, jitter: 16 }
+    }
+
+    #[test]
+    fn two_ends_measure_their_round_trip() {
+        let start = crate::sim::epoch();
+        let at = |ms| start + Duration::from_millis(ms);
+        let (mut a, mut b) = (Reports::new(start), Reports::new(start));
+        let sent =
+            |ssrc| Sent { ssrc: Ssrc(ssrc), timestamp: Timestamp(1), packets: 1, octets: 160 };
+        let mut buffer = [0; 512];
+
+        let len = a.write(sent(9), None, &mut buffer, at(100));
+        assert!(b.read(&buffer[..len], Ssrc(7), at(130)));
+        let len = b.write(sent(7), Some(report()), &mut buffer, at(400));
+        assert!(a.read(&buffer[..len], Ssrc(9), at(430)));
+
+        let rtt_ms = a.rtt().unwrap().as_secs_f64() * 1000.0;
+        assert!((rtt_ms - 60.0).abs() < 1.0, "{rtt_ms}");
+        assert_eq!((a.lost(), a.jitter_ms(8000)), (4, 2.0));
+        assert_eq!(b.rtt(), None);
+    }
+
+    #[test]
+    fn who_sent_nothing_reports_as_a_receiver() {
+        let now = crate::sim::epoch();
+        let mut reports = Reports::new(now);
+        let silent = Sent { ssrc: Ssrc(1), timestamp: Timestamp(0), packets: 0, octets: 0 };
+        let mut buffer = [0; 512];
+        let len = reports.write(silent, Some(report()), &mut buffer, now);
+        assert_eq!(buffer[1], 201, "a receiver report");
+        assert!(len > 8);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let now = crate::sim::epoch();
+        let mut reports = Reports::new(now);
+        for packet in [&b""[..], b"\x84\xce\x00\x01\x87\x9e\x2d\xc9", &[0xff; 64], &[0x80, 200]] {
+            reports.read(packet, Ssrc(1), now);
+        }
+        assert_eq!(reports.rtt(), None);
+    }
+}

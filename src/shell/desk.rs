@@ -1,0 +1,296 @@
+//! Answers operators and monitors from what the shard, the store and the workers say.
+//!
+//! Owns: the way to the shard for orders, the configuration in use, since when all this runs.
+//! Never: changes a call itself.
+
+use super::{
+    config_files,
+    control::Admin,
+    http::{Inspect, Readiness},
+    media_worker::MediaHandle,
+    node::with_public_ip,
+    now,
+    routes::Listener,
+    shard_loop::Order,
+    store,
+};
+use crate::{
+    config::Config,
+    observe::{
+        cdr::UtcMs,
+        metrics::{Media, Shard, Snapshot, Transports},
+        status::{
+            CallCounts, ContactRow, PhoneRow, PortCounts, ReloadReport, Request, Response,
+            StatusReport, TrunkRow,
+        },
+    },
+    registrar::{Binding, Location},
+};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Instant, SystemTime},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The operators' side of a running node.
+pub struct Desk {
+    orders: mpsc::Sender<Order>,
+    config: watch::Sender<Arc<Config>>,
+    configured: watch::Sender<UtcMs>,
+    location: Location,
+    store: store::Handle,
+    media: Vec<MediaHandle>,
+    listeners: Vec<String>,
+    file: Option<Box<str>>,
+    started: Instant,
+    started_at: UtcMs,
+    is_draining: AtomicBool,
+}
+
+impl Desk {
+    #[expect(clippy::too_many_arguments, reason = "called once, with everything there is")]
+    pub(super) fn new(
+        orders: mpsc::Sender<Order>,
+        config: Arc<Config>,
+        location: Location,
+        store: store::Handle,
+        media: Vec<MediaHandle>,
+        listeners: &[Listener],
+        file: Option<Box<str>>,
+    ) -> Self {
+        let started_at = UtcMs::from(SystemTime::now());
+        Self {
+            orders,
+            config: watch::Sender::new(config),
+            configured: watch::Sender::new(started_at),
+            location,
+            store,
+            media,
+            listeners: listeners
+                .iter()
+                .map(|l| format!("{}:{}", l.transport.param(), l.address))
+                .collect(),
+            file,
+            started: now(),
+            started_at,
+            is_draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends an order that has no answer.
+    pub(super) async fn order(&self, order: Order) {
+        if matches!(order, Order::Drain) {
+            self.is_draining.store(true, Relaxed);
+        }
+        // A shard that is gone has drained.
+        let _ = self.orders.send(order).await;
+    }
+
+    /// Asks the shard; the default where it is gone.
+    async fn ask_shard<T: Default>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> T {
+        let (reply, answer) = oneshot::channel();
+        self.order(order(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
+    async fn status(&self) -> StatusReport {
+        let (shard, _) = self.ask_shard(Order::Counters).await;
+        let media = self.media_counters();
+        let node = self.config.borrow().node.name.to_string();
+        let configured = *self.configured.borrow();
+        let trunks = self.trunks().await;
+        StatusReport {
+            node,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started_at,
+            uptime_s: now().saturating_duration_since(self.started).as_secs(),
+            configured,
+            listeners: self.listeners.clone(),
+            is_draining: self.is_draining.load(Relaxed),
+            calls: call_counts(&shard),
+            phones: self.registered(),
+            ports: PortCounts { used: media.ports_used, total: media.ports_total },
+            store: self.store.report(),
+            trunks,
+        }
+    }
+
+    /// Counts the users that can be reached.
+    fn registered(&self) -> u64 {
+        let bindings = self.location.all(SystemTime::now());
+        let users: BTreeSet<_> = bindings.iter().map(|binding| &binding.aor).collect();
+        users.len() as u64
+    }
+
+    async fn trunks(&self) -> Vec<TrunkRow> {
+        self.ask_shard(Order::Trunks).await
+    }
+
+    async fn phones(&self) -> Vec<PhoneRow> {
+        let config = self.config.borrow().clone();
+        let names: Vec<Box<str>> = config.users.keys().cloned().collect();
+        let counts = self.ask_shard(|reply| Order::CallsOf(names, reply)).await;
+        let wall = SystemTime::now();
+        let row = |(user, calls): (&Arc<crate::config::User>, u64)| PhoneRow {
+            user: (&*user.name).into(),
+            name: user.display.as_deref().map(str::to_owned),
+            contacts: self
+                .location
+                .find(&user.name, wall)
+                .iter()
+                .map(|b| contact(b, wall))
+                .collect(),
+            calls,
+        };
+        let calls = counts.into_iter().chain(std::iter::repeat(0));
+        config.users.values().zip(calls).map(row).collect()
+    }
+
+    fn media_counters(&self) -> Media {
+        let mut sum = Media::default();
+        for worker in &self.media {
+            sum.merge(&worker.counters());
+        }
+        sum
+    }
+
+    /// Reads the configuration again, and uses it if it is sound.
+    async fn reload(&self) -> ReloadReport {
+        let Some(file) = &self.file else {
+            let problem = "this tandem was not started from a configuration file".to_owned();
+            return ReloadReport { problems: vec![problem], ..ReloadReport::default() };
+        };
+        let checked = config_files::load(file);
+        let problems = checked.report.problems();
+        let config = checked.config.map(with_public_ip).transpose();
+        let mut config = match config {
+            Ok(Some(config)) => config,
+            Ok(None) => return ReloadReport { problems, ..ReloadReport::default() },
+            Err(error) => {
+                let problems = problems.into_iter().chain([error.to_string()]).collect();
+                return ReloadReport { problems, ..ReloadReport::default() };
+            }
+        };
+        let running = self.config.borrow().clone();
+        let needs_restart = needs_restart(&running, &config);
+        // What cannot change while it runs stays as it is.
+        config.sip.listen.clone_from(&running.sip.listen);
+        let config = Arc::new(config);
+        self.order(Order::Configure(config.clone())).await;
+        self.config.send_replace(config);
+        self.configured.send_replace(SystemTime::now().into());
+        tracing::info!(restart = needs_restart.join(", "), "configuration reloaded");
+        ReloadReport { is_applied: true, problems, needs_restart }
+    }
+}
+
+fn call_counts(shard: &Shard) -> CallCounts {
+    let ended: u64 = shard.calls.ended.values().sum();
+    let refused = shard.calls.ended.iter().filter(|((_, outcome), _)| outcome.word() == "refused");
+    CallCounts {
+        ringing: shard.ringing,
+        talking: shard.talking,
+        total: ended.saturating_add(shard.ringing).saturating_add(shard.talking),
+        failed: refused.map(|(_, n)| n).sum(),
+    }
+}
+
+fn contact(binding: &Binding, wall: SystemTime) -> ContactRow {
+    ContactRow {
+        contact: binding.contact.to_string(),
+        flow: binding.flow.to_string(),
+        user_agent: binding.user_agent.as_deref().map(str::to_owned),
+        expires_s: binding.remaining_s(wall),
+        rtt_ms: None,
+    }
+}
+
+/// Names the sections whose changes wait for a restart.
+fn needs_restart(running: &Config, new: &Config) -> Vec<String> {
+    let listens = |config: &Config| -> Vec<_> {
+        config.sip.listen.iter().map(|l| (l.transport, l.address.ip())).collect()
+    };
+    [
+        ("[sip] listen", listens(running) != listens(new)),
+        (
+            "[rtp] ports and workers",
+            running.rtp.ports != new.rtp.ports || running.rtp.workers != new.rtp.workers,
+        ),
+        ("[http]", running.http != new.http),
+        ("[store]", running.store != new.store),
+        ("[log]", running.log != new.log),
+        ("[control]", running.control != new.control),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(what, _)| what.to_owned())
+    .collect()
+}
+
+impl Admin for Desk {
+    async fn ask(&self, request: Request) -> Response {
+        match request {
+            Request::Status => Response::Status(Box::new(self.status().await)),
+            Request::Calls => Response::Calls(self.ask_shard(Order::Calls).await),
+            Request::CallShow { call } => {
+                match self.ask_shard(|reply| Order::Call(call, reply)).await {
+                    Some(detail) => Response::Call(Box::new(detail)),
+                    None => Response::NotFound(format!("there is no call {call}")),
+                }
+            }
+            Request::CallLadder { call } => {
+                match self.ask_shard(|reply| Order::Ladder(call, reply)).await {
+                    Some(rungs) => Response::Ladder(rungs),
+                    None => Response::NotFound(format!("there is no call {call}")),
+                }
+            }
+            Request::Phones => Response::Phones(self.phones().await),
+            Request::Trunks => Response::Trunks(self.trunks().await),
+            Request::Cdr(_) => Response::Refused("the store answers this".to_owned()),
+            Request::Reload => Response::Reload(self.reload().await),
+            Request::Drain => {
+                self.order(Order::Drain).await;
+                Response::Done("new calls are refused; tandem ends with the last call".to_owned())
+            }
+            Request::Hangup { call } => {
+                match self.ask_shard(|reply| Order::HangUp(call, reply)).await {
+                    true => Response::Done(format!("{call} is being hung up")),
+                    false => Response::NotFound(format!("there is no call {call}")),
+                }
+            }
+        }
+    }
+}
+
+impl Inspect for Desk {
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            has_listeners: !self.listeners.is_empty(),
+            is_store_open: self.store.is_open(),
+            is_draining: self.is_draining.load(Relaxed),
+        }
+    }
+
+    async fn alive(&self) {
+        let _: (Shard, Transports) = self.ask_shard(Order::Counters).await;
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        let (shard, transports) = self.ask_shard(Order::Counters).await;
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: now().saturating_duration_since(self.started).as_secs(),
+            is_draining: self.is_draining.load(Relaxed),
+            shard,
+            media: self.media_counters(),
+            transports,
+            store: self.store.counters(),
+            contacts: self.location.all(SystemTime::now()).len() as u64,
+            trunks: self.trunks().await,
+        }
+    }
+}

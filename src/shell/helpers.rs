@@ -1,0 +1,167 @@
+//! Helper tasks: names to addresses, sound files to samples.
+//!
+//! Owns: the resolver, the prompts read so far, how many questions may be open.
+//! Never: keeps a call waiting without end; every question is answered within its time.
+
+use super::routes::Routes;
+use crate::{
+    call::{Ask, ResolveFor},
+    ids::{Flow, Transport},
+    media::{self, Prompt},
+    shard::Answer,
+};
+use hickory_resolver::{
+    TokioResolver,
+    proto::rr::{RData, RecordType},
+};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+/// Questions open at a time; more wait.
+const OPEN_MAX: usize = 256;
+/// How long a name may take. A carrier's caller hears nothing meanwhile.
+const RESOLVE_MAX: Duration = Duration::from_secs(4);
+/// Where SIP listens when nobody says otherwise (RFC 3261 19.1.2).
+const PORT: u16 = 5060;
+/// Sound files above this are refused: an hour at 8 kHz.
+const PROMPT_BYTES_MAX: u64 = 64 << 20;
+
+/// Answers questions in tasks of their own.
+#[derive(Clone)]
+pub(super) struct Helpers {
+    answers: mpsc::Sender<Answer>,
+    resolver: Option<Arc<TokioResolver>>,
+    routes: Routes,
+    room: Arc<Semaphore>,
+}
+
+impl Helpers {
+    /// Starts with the system's resolver; without one, only addresses resolve.
+    pub(super) fn new(answers: mpsc::Sender<Answer>, routes: Routes) -> Self {
+        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+        let resolver = match resolver {
+            Ok(resolver) => Some(Arc::new(resolver)),
+            Err(error) => {
+                tracing::warn!(%error, "no name resolution");
+                None
+            }
+        };
+        Self { answers, resolver, routes, room: Arc::new(Semaphore::new(OPEN_MAX)) }
+    }
+
+    /// Answers one question, later.
+    pub(super) fn ask(&self, ask: Ask) {
+        let helpers = self.clone();
+        tokio::spawn(async move {
+            let Ok(_permit) = helpers.room.clone().acquire_owned().await else { return };
+            let answers = helpers.answers.clone();
+            let answer = match ask {
+                Ask::Resolve { token, host, port, transport } => {
+                    helpers.resolve(token, &host, port, transport).await
+                }
+                Ask::Prompt { call, file } => {
+                    let prompt = read_prompt(&file).await;
+                    Answer::Prompt { call, file, prompt }
+                }
+            };
+            // The shard is gone: nobody wants to know any more.
+            let _ = answers.send(answer).await;
+        });
+    }
+
+    async fn resolve(
+        mut self,
+        token: ResolveFor,
+        host: &str,
+        port: Option<u16>,
+        transport: Transport,
+    ) -> Answer {
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port.unwrap_or(PORT))],
+            Err(_) => {
+                timeout(RESOLVE_MAX, self.look_up(host, port, transport)).await.unwrap_or_default()
+            }
+        };
+        if addresses.is_empty() {
+            tracing::warn!(host, "name not found");
+        }
+        let flow = |remote| self.routes.flow(transport, remote);
+        let flows: Vec<Flow> = addresses.into_iter().filter_map(flow).collect();
+        Answer::Resolved { token, flows }
+    }
+
+    /// RFC 3263 4.2: with a port, addresses of the name; without, SRV first.
+    async fn look_up(
+        &self,
+        host: &str,
+        port: Option<u16>,
+        transport: Transport,
+    ) -> Vec<SocketAddr> {
+        let Some(resolver) = &self.resolver else { return vec![] };
+        if port.is_none() {
+            let service = format!("_sip._{}.{host}.", transport.param());
+            let mut found = vec![];
+            for (target, port) in services(resolver, &service).await {
+                found.extend(addresses(resolver, &target, port).await);
+            }
+            if !found.is_empty() {
+                return found;
+            }
+        }
+        addresses(resolver, host, port.unwrap_or(PORT)).await
+    }
+}
+
+/// Returns the targets of an SRV name, by priority, then by weight.
+async fn services(resolver: &TokioResolver, name: &str) -> Vec<(String, u16)> {
+    let Ok(found) = resolver.lookup(name, RecordType::SRV).await else { return vec![] };
+    let mut services: Vec<_> = found
+        .answers()
+        .iter()
+        .filter_map(|record| {
+            let RData::SRV(srv) = &record.data else { return None };
+            let order = (srv.priority, std::cmp::Reverse(srv.weight));
+            Some((order, srv.target.to_string(), srv.port))
+        })
+        .collect();
+    services.sort();
+    services.into_iter().map(|(_, target, port)| (target, port)).collect()
+}
+
+async fn addresses(resolver: &TokioResolver, host: &str, port: u16) -> Vec<SocketAddr> {
+    match resolver.lookup_ip(host).await {
+        Ok(found) => found.iter().map(|ip| SocketAddr::new(ip, port)).collect(),
+        Err(_) => vec![],
+    }
+}
+
+/// Reads a sound file; says why where it cannot.
+async fn read_prompt(file: &str) -> Option<Prompt> {
+    match load_prompt(Path::new(file)).await {
+        Ok(prompt) => Some(prompt),
+        Err(error) => {
+            tracing::warn!(file, %error, "prompt unreadable");
+            None
+        }
+    }
+}
+
+async fn load_prompt(path: &Path) -> io::Result<Prompt> {
+    if tokio::fs::metadata(path).await?.len() > PROMPT_BYTES_MAX {
+        return Err(io::Error::other("the file is longer than an hour; cut it"));
+    }
+    let bytes = tokio::fs::read(path).await?;
+    tokio::task::spawn_blocking(move || media::read_wav(&bytes))
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)
+}

@@ -1,0 +1,362 @@
+//! Media threads: each drives one worker with its own sockets.
+//!
+//! Owns: the threads, the sockets of legs, the bounded queue of commands.
+//! Never: decides what happens to a packet; the worker does.
+
+use super::now;
+use crate::{
+    config::Rtp,
+    ids::Entropy,
+    media::{Action, Channel, Command, Datagram, Event, PortRange, Settings, Worker},
+    observe::metrics,
+};
+use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// Commands that may wait for a worker.
+const COMMANDS_MAX: usize = 8192;
+/// Readiness events taken at a time.
+const READY_MAX: usize = 1024;
+/// Packets read from one socket before the others have their turn.
+const BURST_MAX: usize = 16;
+/// No RTP packet is larger than an Ethernet frame; what is, is cut and refused.
+const PACKET_MAX: usize = 2048;
+/// How often the counters are published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+const WAKE: Token = Token(usize::MAX);
+
+/// A running media thread.
+#[derive(Debug)]
+pub struct MediaWorker {
+    handle: MediaHandle,
+    thread: JoinHandle<()>,
+}
+
+/// The way to a media thread. Clones lead to the same one.
+#[derive(Clone, Debug)]
+pub struct MediaHandle {
+    commands: SyncSender<Order>,
+    waker: Arc<Waker>,
+    counters: watch::Receiver<metrics::Media>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Command(Command),
+    Stop,
+}
+
+impl MediaHandle {
+    /// Hands over a command; it comes back where the worker does not keep up.
+    pub fn send(&self, command: Command) -> Result<(), Command> {
+        match self.commands.try_send(Order::Command(command)) {
+            Ok(()) => {
+                // A worker that cannot be woken is gone.
+                let _ = self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => match order {
+                Order::Command(command) => Err(command),
+                Order::Stop => Ok(()),
+            },
+        }
+    }
+
+    /// Returns the counters, a second old at most.
+    pub fn counters(&self) -> metrics::Media {
+        self.counters.borrow().clone()
+    }
+}
+
+impl MediaWorker {
+    /// Starts as many threads as the configuration says, and splits the ports between them.
+    pub fn spawn_all(rtp: &Rtp, events: &mpsc::Sender<Event>) -> io::Result<Vec<Self>> {
+        let (first, last) = rtp.ports;
+        let parts = PortRange { first, last }.split(rtp.workers);
+        parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, ports)| Self::spawn(index, ports, rtp.timeout, events.clone()))
+            .collect()
+    }
+
+    fn spawn(
+        index: usize,
+        ports: PortRange,
+        silence: Duration,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (commands, orders) = sync_channel(COMMANDS_MAX);
+        let total = metrics::Media { ports_total: ports.pairs() as u64, ..Default::default() };
+        let (publish, counters) = watch::channel(total);
+        let worker = Worker::new(Settings { ports, silence }, Entropy::new(super::node::seed()?));
+        let media = Thread {
+            worker,
+            poll,
+            sockets: vec![],
+            orders,
+            events,
+            unsent: VecDeque::new(),
+            publish,
+            pairs: ports.pairs(),
+        };
+        let thread =
+            thread::Builder::new().name(format!("media-{index}")).spawn(move || media.run())?;
+        Ok(Self { handle: MediaHandle { commands, waker, counters }, thread })
+    }
+
+    /// Returns the way to it.
+    pub fn handle(&self) -> MediaHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread; its legs are dropped with their sockets. Blocks until it has ended.
+    pub fn stop(self) {
+        // Waits for room where the queue is full: the thread empties it.
+        let told = self.handle.commands.send(Order::Stop).is_ok();
+        let _ = self.handle.waker.wake();
+        if told && self.thread.join().is_err() {
+            tracing::error!("media thread panicked");
+        }
+    }
+}
+
+/// The sockets of a leg.
+#[derive(Debug)]
+struct Pair {
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+}
+
+/// What runs in the thread.
+struct Thread {
+    worker: Worker,
+    poll: Poll,
+    /// By slot.
+    sockets: Vec<Option<Pair>>,
+    orders: Receiver<Order>,
+    events: mpsc::Sender<Event>,
+    /// Events that the shard had no room for yet.
+    unsent: VecDeque<Event>,
+    publish: watch::Sender<metrics::Media>,
+    pairs: usize,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut ready = Events::with_capacity(READY_MAX);
+        let mut buffer = [0; PACKET_MAX];
+        let mut publish_at = now();
+        loop {
+            let wait = self.wait(publish_at);
+            match self.poll.poll(&mut ready, Some(wait)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => {
+                    tracing::error!(%error, "media poll failed");
+                    return;
+                }
+                Ok(()) | Err(_) => {}
+            }
+            if !self.obey() {
+                return;
+            }
+            for event in &ready {
+                if event.token() != WAKE {
+                    self.read(event.token().0, &mut buffer);
+                }
+            }
+            self.fire();
+            self.carry_out();
+            if publish_at <= now() {
+                publish_at = now() + PUBLISH_EVERY;
+                self.publish();
+            }
+        }
+    }
+
+    fn wait(&self, publish_at: std::time::Instant) -> Duration {
+        let retry = (!self.unsent.is_empty()).then(|| now() + Duration::from_millis(5));
+        let due = [self.worker.poll_timeout(), retry, Some(publish_at)];
+        due.into_iter()
+            .flatten()
+            .min()
+            .map_or(PUBLISH_EVERY, |at| at.saturating_duration_since(now()))
+    }
+
+    /// Takes all commands; returns whether to go on.
+    fn obey(&mut self) -> bool {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Command(command) => self.worker.handle_command(command, now()),
+                Order::Stop => return false,
+            }
+            self.carry_out();
+        }
+        true
+    }
+
+    /// Reads a socket until it is empty, or others have waited long enough. Registration is
+    /// edge-triggered: what is left is asked for again.
+    fn read(&mut self, token: usize, buffer: &mut [u8]) {
+        let (slot, channel) = (token / 2, channel_of(token));
+        for _ in 0..BURST_MAX {
+            let Some(Some(pair)) = self.sockets.get(slot) else { return };
+            let received = match channel {
+                Channel::Rtp => pair.rtp.recv_from(buffer),
+                Channel::Rtcp => pair.rtcp.recv_from(buffer),
+            };
+            match received {
+                Ok((len, from)) => {
+                    let Some(packet) = buffer.get_mut(..len) else { return };
+                    take(&mut self.worker, &self.sockets, (slot, channel), from, packet);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // An ICMP error for what was sent before; there may be packets behind it.
+                Err(_) => {}
+            }
+        }
+        self.ask_again(slot, channel);
+    }
+
+    fn ask_again(&mut self, slot: usize, channel: Channel) {
+        if let Some(Some(pair)) = self.sockets.get_mut(slot) {
+            let socket = match channel {
+                Channel::Rtp => &mut pair.rtp,
+                Channel::Rtcp => &mut pair.rtcp,
+            };
+            let token = token_of(slot, channel);
+            if let Err(error) = self.poll.registry().reregister(socket, token, Interest::READABLE) {
+                tracing::error!(%error, "media socket lost");
+            }
+        }
+    }
+
+    fn fire(&mut self) {
+        let now = now();
+        if self.worker.poll_timeout().is_some_and(|at| at <= now) {
+            let sockets = &self.sockets;
+            self.worker.handle_timeout(now, &mut |datagram| send(sockets, datagram));
+        }
+    }
+
+    /// Binds and closes what the worker asks for, and passes on what it tells.
+    fn carry_out(&mut self) {
+        while let Some(action) = self.worker.poll_action() {
+            match action {
+                Action::Bind { slot, ip, port } => {
+                    let bound = self.bind(slot, ip, port);
+                    self.worker.bound(slot, bound.is_ok(), now());
+                }
+                Action::Unbind { slot } => {
+                    if let Some(pair) = self.sockets.get_mut(slot) {
+                        *pair = None;
+                    }
+                }
+            }
+        }
+        while let Some(event) = self.worker.poll_event() {
+            self.unsent.push_back(event);
+        }
+        while let Some(event) = self.unsent.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    self.unsent.push_front(event);
+                    return;
+                }
+                // The shard is gone, and this thread will be told to stop.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+        }
+    }
+
+    fn bind(&mut self, slot: usize, ip: IpAddr, port: u16) -> io::Result<()> {
+        let mut rtp = UdpSocket::bind(SocketAddr::new(ip, port))?;
+        let mut rtcp = UdpSocket::bind(SocketAddr::new(ip, port.saturating_add(1)))?;
+        let registry = self.poll.registry();
+        registry.register(&mut rtp, token_of(slot, Channel::Rtp), Interest::READABLE)?;
+        registry.register(&mut rtcp, token_of(slot, Channel::Rtcp), Interest::READABLE)?;
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot.saturating_add(1), || None);
+        }
+        if let Some(place) = self.sockets.get_mut(slot) {
+            *place = Some(Pair { rtp, rtcp });
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let counters = self.worker.counters();
+        let (legs, free) = self.worker.usage();
+        let mut media = metrics::Media {
+            packets_relayed: counters.relayed,
+            bytes_relayed: counters.relayed_bytes,
+            packets_transcoded: counters.transcoded,
+            packets_generated: counters.generated,
+            reports: counters.reports,
+            silences: counters.silences,
+            open_failures: counters.open_failures,
+            legs: legs as u64,
+            ports_used: self.pairs.saturating_sub(free) as u64,
+            ports_total: self.pairs as u64,
+            ..metrics::Media::default()
+        };
+        for (discard, n) in self.worker.discards().iter() {
+            media.discards.add(discard.as_str(), n);
+        }
+        self.publish.send_replace(media);
+    }
+}
+
+fn token_of(slot: usize, channel: Channel) -> Token {
+    Token(slot.saturating_mul(2).saturating_add(usize::from(channel == Channel::Rtcp)))
+}
+
+fn channel_of(token: usize) -> Channel {
+    if token.is_multiple_of(2) { Channel::Rtp } else { Channel::Rtcp }
+}
+
+/// Gives a packet to the worker, and sends what becomes of it.
+fn take(
+    worker: &mut Worker,
+    sockets: &[Option<Pair>],
+    (slot, channel): (usize, Channel),
+    from: SocketAddr,
+    packet: &mut [u8],
+) {
+    let read_at = now();
+    match channel {
+        Channel::Rtcp => worker.handle_rtcp(slot, from, packet, read_at),
+        Channel::Rtp => {
+            let datagram = worker.handle_rtp(slot, from, packet, read_at);
+            if let Some(datagram) = datagram {
+                send(sockets, datagram);
+                worker.note_delay(slot, now().saturating_duration_since(read_at));
+            }
+        }
+    }
+}
+
+/// A packet that cannot be sent is lost, as packets are.
+fn send(sockets: &[Option<Pair>], datagram: Datagram<'_>) {
+    let Some(Some(pair)) = sockets.get(datagram.slot) else { return };
+    let socket = match datagram.channel {
+        Channel::Rtp => &pair.rtp,
+        Channel::Rtcp => &pair.rtcp,
+    };
+    if let Err(error) = socket.send_to(datagram.packet, datagram.to) {
+        tracing::trace!(%error, to = %datagram.to, "media send failed");
+    }
+}
