@@ -10,6 +10,7 @@ pub mod pbx;
 pub mod phone;
 mod sound;
 mod talk;
+pub mod voice;
 mod world;
 
 pub use network::Network;

@@ -1,0 +1,237 @@
+//! A voice at the end of a simulated call: it speaks G.711 over RTP, listens for a tone, echoes.
+//!
+//! Owns: its RTP stream and what it has heard.
+//! Never: opens a socket; whoever runs it sends and receives.
+
+use crate::{
+    ids::Entropy,
+    media::{
+        Law, decode, encode,
+        tone::{Ear, chord},
+    },
+};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// One packet's worth, in time and in samples of 8 kHz.
+const FRAME: Duration = Duration::from_millis(20);
+const FRAME_SAMPLES: usize = 160;
+const HEADER_LEN: usize = 12;
+/// Echoed packets that may wait for their turn.
+const ECHOES_MAX: usize = 50;
+const LOUDNESS: f64 = 0.3;
+
+/// What a voice says.
+#[derive(Clone, Debug)]
+pub enum Says {
+    /// A tone for as long as the call lasts.
+    Tone(f64),
+    /// These samples of 8 kHz once, then whatever it hears.
+    ThenEcho(Vec<i16>),
+}
+
+impl Says {
+    /// Three rising tones, as before an announcement of the telephone network, then an echo.
+    pub fn announcement() -> Self {
+        let tones = [950.0, 1400.0, 1800.0];
+        let each = tones.map(|hz| chord(&[hz], Duration::from_millis(330), LOUDNESS));
+        let mut samples = each.concat();
+        samples.extend(vec![0; 4000]);
+        Self::ThenEcho(samples)
+    }
+}
+
+/// What a voice has seen of its call.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Packets missing among them, by their sequence numbers.
+    pub lost: u64,
+    /// For how long the tone was heard.
+    pub heard: Duration,
+}
+
+/// Where its peer is, and how it is spoken to.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    address: SocketAddr,
+    payload_type: u8,
+    law: Law,
+}
+
+/// One end of a call's media.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    says: Says,
+    said: usize,
+    ear: Ear,
+    peer: Option<Peer>,
+    next_at: Option<Instant>,
+    sequence: u16,
+    timestamp: u32,
+    ssrc: u32,
+    last_heard: Option<u16>,
+    echoes: VecDeque<Vec<u8>>,
+    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    report: Report,
+}
+
+impl Voice {
+    /// Creates a voice that listens for a tone. It is silent until it knows its peer.
+    pub fn new(says: Says, listens_for_hz: f64, entropy: &mut Entropy) -> Self {
+        let random = entropy.next_u64();
+        Self {
+            says,
+            said: 0,
+            ear: Ear::new(listens_for_hz),
+            peer: None,
+            next_at: None,
+            sequence: random as u16,
+            timestamp: (random >> 16) as u32,
+            ssrc: (random >> 32) as u32,
+            last_heard: None,
+            echoes: VecDeque::new(),
+            outbox: VecDeque::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// Says where the peer is and under which number it wants G.711: `PCMU` or `PCMA`.
+    pub fn aim(&mut self, address: SocketAddr, payload_type: u8, codec: &str, now: Instant) {
+        let law = if codec.eq_ignore_ascii_case("PCMA") { Law::A } else { Law::Mu };
+        self.peer = Some(Peer { address, payload_type, law });
+        self.next_at.get_or_insert(now);
+    }
+
+    /// Returns what it has seen so far.
+    pub fn report(&self) -> Report {
+        Report { heard: self.ear.heard(), ..self.report }
+    }
+
+    /// Takes a packet.
+    pub fn receive(&mut self, packet: &[u8]) {
+        let Some(peer) = self.peer else { return };
+        let (Some(header), Some(payload)) = (packet.get(..HEADER_LEN), packet.get(HEADER_LEN..))
+        else {
+            return;
+        };
+        let [first, second, s1, s2, ..] = header else { return };
+        if first >> 6 != 2 || second & 0x7f != peer.payload_type {
+            return;
+        }
+        let sequence = u16::from_be_bytes([*s1, *s2]);
+        let missing = self.last_heard.map_or(0, |last| sequence.wrapping_sub(last).wrapping_sub(1));
+        // A step back is a late packet, not 65,000 lost ones.
+        if missing < 1000 {
+            self.report.lost += u64::from(missing);
+        }
+        self.last_heard = Some(sequence);
+        self.report.received += 1;
+        let samples: Vec<i16> = payload.iter().map(|code| decode(peer.law, *code)).collect();
+        self.ear.hear(&samples);
+        if self.echoes.len() < ECHOES_MAX {
+            self.echoes.push_back(payload.to_vec());
+        }
+    }
+
+    /// Returns when to fire next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    /// Says what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let (Some(at), Some(peer)) = (self.next_at, self.peer) else { return };
+        if at > now {
+            return;
+        }
+        self.next_at = Some(at + FRAME);
+        let Some(payload) = self.next_payload(peer.law) else { return };
+        let mut packet = Vec::with_capacity(HEADER_LEN + payload.len());
+        let marker = if self.report.sent == 0 { 0x80 } else { 0 };
+        packet.extend([0x80, marker | peer.payload_type]);
+        packet.extend(self.sequence.to_be_bytes());
+        packet.extend(self.timestamp.to_be_bytes());
+        packet.extend(self.ssrc.to_be_bytes());
+        packet.extend(&payload);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(payload.len() as u32);
+        self.report.sent += 1;
+        self.outbox.push_back((peer.address, packet));
+    }
+
+    fn next_payload(&mut self, law: Law) -> Option<Vec<u8>> {
+        let samples = match &self.says {
+            Says::Tone(hz) => {
+                // A whole second repeats without a click where the frequency is a whole number.
+                let second = chord(&[*hz], Duration::from_secs(1), LOUDNESS);
+                let at = self.said % second.len();
+                second.get(at..at + FRAME_SAMPLES).map(<[i16]>::to_vec)
+            }
+            Says::ThenEcho(samples) => {
+                let end = (self.said + FRAME_SAMPLES).min(samples.len());
+                samples.get(self.said..end).filter(|rest| !rest.is_empty()).map(<[i16]>::to_vec)
+            }
+        };
+        self.said += FRAME_SAMPLES;
+        match samples {
+            Some(samples) => Some(samples.iter().map(|sample| encode(law, *sample)).collect()),
+            None => self.echoes.pop_front(),
+        }
+    }
+
+    /// Returns the next packet to send.
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.outbox.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(a: &mut Voice, b: &mut Voice, start: Instant, time: Duration) {
+        let mut now = start;
+        while now < start + time {
+            for voice in [&mut *a, &mut *b] {
+                voice.handle_timeout(now);
+            }
+            while let Some((_, packet)) = a.poll_transmit() {
+                b.receive(&packet);
+            }
+            while let Some((_, packet)) = b.poll_transmit() {
+                a.receive(&packet);
+            }
+            now += FRAME;
+        }
+    }
+
+    #[test]
+    fn two_voices_hear_each_other_and_an_echo_hears_itself() {
+        let start = crate::sim::epoch();
+        let mut entropy = Entropy::from_u64(1);
+        let at = |port| ([127, 0, 0, 1], port).into();
+        let mut caller = Voice::new(Says::Tone(440.0), 1000.0, &mut entropy);
+        let mut callee = Voice::new(Says::Tone(1000.0), 440.0, &mut entropy);
+        caller.aim(at(1), 8, "PCMA", start);
+        callee.aim(at(2), 8, "PCMA", start);
+        run(&mut caller, &mut callee, start, Duration::from_secs(2));
+        for report in [caller.report(), callee.report()] {
+            assert!(report.heard > Duration::from_millis(1800), "{report:?}");
+            assert_eq!((report.sent, report.lost), (100, 0));
+        }
+
+        let mut caller = Voice::new(Says::Tone(440.0), 440.0, &mut entropy);
+        let mut echo = Voice::new(Says::announcement(), 1.0, &mut entropy);
+        caller.aim(at(1), 0, "PCMU", start);
+        echo.aim(at(2), 0, "PCMU", start);
+        run(&mut caller, &mut echo, start, Duration::from_secs(4));
+        assert!(caller.report().heard > Duration::from_secs(1), "{:?}", caller.report());
+    }
+}
