@@ -250,7 +250,11 @@ impl Draft {
     }
 
     pub(super) fn rang_out(&mut self, leg: &Leg) {
-        self.why("R005", format!("{} did not answer in time", Number(&leg.name)), None);
+        let called = match leg.profile.as_trunk() {
+            Some(_) => self.cdr.callee.number.expose(),
+            None => &leg.name,
+        };
+        self.why("R005", format!("{} did not answer in time", Number(called)), None);
     }
 
     /// A callee refused; what a carrier says is explained in its own terms.
@@ -266,7 +270,7 @@ impl Draft {
                 "trunk refused"
             );
             let help = refusal.help();
-            self.why(refusal.code(), refusal.diagnosis(&evidence), help.as_deref());
+            self.why(refusal.code(), format!("{refusal} ({evidence})"), help.as_deref());
             return;
         }
         let name = Number(&leg.name);

@@ -83,7 +83,8 @@ struct Acked {
 pub(super) struct Agent {
     layer: Layer,
     local: SocketAddr,
-    transport: Transport,
+    /// How long a 2xx is said again before the call is given up.
+    pub(super) give_up: Duration,
     pub(super) entropy: Entropy,
     outbox: VecDeque<(Flow, Bytes)>,
     repeats: Vec<Repeat>,
@@ -91,14 +92,14 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(local: SocketAddr, transport: Transport, seed: u64) -> Self {
+    pub(super) fn new(local: SocketAddr, seed: u64) -> Self {
         let mut entropy = Entropy::from_u64(seed ^ u64::from(local.port()).rotate_left(32));
         let key = MintKey::draw(&mut entropy);
         let mint = Mint::new(ShardId(0), key, Entropy::from_u64(entropy.next_u64()));
         Self {
             layer: Layer::new(mint),
             local,
-            transport,
+            give_up: GIVE_UP,
             entropy,
             outbox: VecDeque::new(),
             repeats: vec![],
@@ -107,14 +108,19 @@ impl Agent {
     }
 
     /// Returns the way to an address.
-    pub(super) fn flow_to(&self, remote: SocketAddr) -> Flow {
-        Flow { transport: self.transport, local: self.local, remote }
+    pub(super) fn flow_to(&self, transport: Transport, remote: SocketAddr) -> Flow {
+        Flow { transport, local: self.local, remote }
+    }
+
+    /// Says 100 by itself, in its own words and when it wants to.
+    pub(super) fn say_own_trying(&mut self) {
+        self.layer.leave_trying();
     }
 
     /// Makes a Via value and the branch in it.
-    pub(super) fn via(&mut self) -> (String, String) {
+    pub(super) fn via(&mut self, transport: Transport) -> (String, String) {
         let branch = self.layer.mint().branch();
-        let (token, local) = (self.transport.token(), self.local);
+        let (token, local) = (transport.token(), self.local);
         (format!("SIP/2.0/{token} {local};branch={branch};rport"), branch)
     }
 
@@ -223,6 +229,11 @@ impl Agent {
         self.post(out);
     }
 
+    /// Leaves a request without any answer.
+    pub(super) fn ignore(&mut self, tx: ServerId) {
+        self.layer.abandon(tx);
+    }
+
     /// Answers an INVITE, again and again until it is heard.
     pub(super) fn respond_until(
         &mut self,
@@ -240,7 +251,7 @@ impl Agent {
             bytes,
             next_at: now + T1,
             interval: T1,
-            ends_at: now + GIVE_UP,
+            ends_at: now + self.give_up,
         });
     }
 

@@ -10,10 +10,12 @@ pub mod pbx;
 pub mod phone;
 mod sound;
 mod talk;
+pub mod twilio;
 pub mod voice;
 mod world;
 
 pub use network::Network;
 pub use pbx::Pbx;
 pub use phone::Phone;
+pub use twilio::Twilio;
 pub use world::{Fate, Node, Sent, World, epoch};

@@ -129,6 +129,11 @@ impl Pbx {
         &self.media.commands
     }
 
+    /// Returns the names of every command to the media plane so far, in order: `open`, `aim`.
+    pub fn command_names(&self) -> Vec<&'static str> {
+        self.media.commands.iter().map(name).collect()
+    }
+
     /// Returns how many legs have ports.
     pub fn open_legs(&self) -> usize {
         self.media.open.len()
@@ -277,5 +282,20 @@ impl Node for Pbx {
 
     fn is_idle(&self) -> bool {
         self.shard.is_empty() && self.media.open.is_empty() && self.outbox.is_empty()
+    }
+}
+
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Open { .. } => "open",
+        Command::Aim { .. } => "aim",
+        Command::Bridge { .. } => "bridge",
+        Command::Unbridge { .. } => "unbridge",
+        Command::Play { .. } => "play",
+        Command::Echo { .. } => "echo",
+        Command::Stop { .. } => "stop",
+        Command::Dtmf { .. } => "dtmf",
+        Command::Hold { .. } => "hold",
+        Command::Close { .. } => "close",
     }
 }

@@ -121,6 +121,8 @@ pub struct Layer {
     timers: Timers<Slot>,
     discards: Discards,
     retransmissions: u64,
+    /// Whether INVITEs get their 100 from us.
+    says_trying: bool,
 }
 
 impl Layer {
@@ -135,7 +137,13 @@ impl Layer {
             timers: Timers::default(),
             discards: Discards::default(),
             retransmissions: 0,
+            says_trying: true,
         }
+    }
+
+    /// Leaves 100 (Trying) to the owner, who must then send it within 200 ms (RFC 3261 17.2.1).
+    pub fn leave_trying(&mut self) {
+        self.says_trying = false;
     }
 
     /// Sets how many server transactions there may be; above that, requests get a 503 without
@@ -311,7 +319,7 @@ impl Layer {
             return;
         }
         let tx = self.open(&message, key, flow);
-        if message.method() == Method::Invite {
+        if message.method() == Method::Invite && self.says_trying {
             // RFC 3261 17.2.1 allows 200 ms; at once, the caller stops retransmitting.
             let trying = Builder::reply(&message, 100, default_reason(100), None, flow.remote);
             self.respond(tx, 100, trying.finish(), now, out);

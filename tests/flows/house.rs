@@ -1,111 +1,207 @@
-//! A house with phones and a PBX: what every flow begins with.
+//! A house with phones, a PBX and a trunk: what every flow begins with.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tandem::{
-    config::{
-        Config, Control, Http, LatchPolicy, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp,
-        Secret, Sip, Store, Timezone, User, UserSecret,
+    config::{self, Files},
+    media::Prompt,
+    observe::cdr::Cdr,
+    sim::{
+        Network, Pbx, Phone, Twilio, World, pbx,
+        phone::{self, Act},
+        twilio,
     },
-    dialplan::{Action, Callee, Country, Dialplan, Origin, Pattern, Ring, Rule, Template},
-    ids::Transport,
-    sdp::Codec,
-    sim::{Network, Pbx, Phone, World, pbx, phone},
 };
 
-/// Where the PBX is.
+/// Where the PBX is; behind a NAT that shows it to the trunk under another address.
 pub(crate) const PBX: &str = "10.0.0.1:5060";
-/// What the PBX is called in ladders.
+const PUBLIC: &str = "203.0.113.1";
+/// Where the trunk is.
+pub(crate) const TRUNK: &str = "54.172.60.0:5060";
+const TERMINATION: &str = "asterisk-pbx1.pstn.twilio.com";
+/// What they are called in ladders.
 pub(crate) const TANDEM: &str = "tandem";
+pub(crate) const TWILIO: &str = "twilio";
+/// The trunk's number.
+pub(crate) const DID: &str = "+17756187988";
+
+/// The configuration of every house; flows add to it.
+const CONFIG: &str = r#"
+dialplan = "dialplan.toml"
+[node]
+public_ip = "203.0.113.1"
+[sip]
+listen = ["udp:10.0.0.1:5060", "tcp:10.0.0.1:5060"]
+[trunk.twilio]
+preset    = "twilio"
+uri       = "asterisk-pbx1.pstn.twilio.com"
+username  = "Asterisk"
+password  = "the trunk's secret"
+caller_id = "+17756187988"
+"#;
+
+/// Phones call each other and out; the trunk's number rings at 1001 and 1002.
+const DIALPLAN: &str = r#"
+[[internal.rule]]
+match = "_1XXX"
+dial  = "user:{number}"
+ring  = "20s"
+[[internal.rule]]
+match = "_+."
+dial  = "trunk:twilio"
+[[inbound.rule]]
+match = "+17756187988"
+dial  = ["user:1001", "user:1002"]
+ring  = "20s"
+"#;
 
 /// What is put into a world.
 pub(crate) struct House {
-    pub(crate) config: Config,
-    pub(crate) phones: Vec<phone::Setup>,
-    pub(crate) prompts: BTreeMap<Box<str>, tandem::media::Prompt>,
+    config: String,
+    trunk: String,
+    users: BTreeMap<String, String>,
+    dialplan: String,
+    phones: Vec<(String, phone::Setup)>,
+    account: Option<twilio::Setup>,
+    prompts: BTreeMap<Box<str>, Prompt>,
     seed: u64,
 }
 
 impl House {
-    /// Creates a house with users 1001 to 1004, who can call each other.
+    /// Creates a house with users 1001 to 1004 and a trunk that is not watched.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut house = Self { config: config(), phones: vec![], prompts: BTreeMap::new(), seed };
-        for name in ["1001", "1002", "1003", "1004"] {
-            house.config.users.insert(name.into(), Arc::new(user(name)));
+        let users = ["1001", "1002", "1003", "1004"];
+        let users = users.map(|name| (name.to_owned(), String::new()));
+        Self {
+            config: CONFIG.to_owned(),
+            trunk: "qualify = false\n".to_owned(),
+            users: users.into(),
+            dialplan: DIALPLAN.to_owned(),
+            phones: vec![],
+            account: None,
+            prompts: BTreeMap::new(),
+            seed,
         }
-        house.rule("internal", "_1XXX", vec![dial(&[&["user:{number}"]])]);
-        house
     }
 
-    /// Adds a rule to the end of a context.
-    pub(crate) fn rule(&mut self, context: &str, pattern: &str, actions: Vec<Action>) -> &mut Self {
-        let plan = Arc::make_mut(&mut self.config.dialplan);
-        let rules = plan.contexts.entry(context.into()).or_default();
-        rules.push(Rule {
-            name: format!("{context}[{}]", rules.len() + 1).into(),
-            origin: Origin::default(),
-            matches: vec![Pattern::parse(pattern).unwrap()],
-            from: vec![],
-            when: vec![],
-            actions,
-        });
+    /// Adds lines to `[trunk.twilio]`, instead of `qualify = false`.
+    pub(crate) fn trunk_keys(&mut self, lines: &str) -> &mut Self {
+        self.trunk = format!("{lines}\n");
+        self
+    }
+
+    /// Adds lines to `[user.NAME]`.
+    pub(crate) fn user_keys(&mut self, name: &str, lines: &str) -> &mut Self {
+        self.users.insert(name.to_owned(), lines.to_owned());
+        self
+    }
+
+    /// Replaces the dialplan.
+    pub(crate) fn dialplan(&mut self, text: &str) -> &mut Self {
+        self.dialplan = text.to_owned();
+        self
+    }
+
+    /// Adds a sound file of so many seconds.
+    pub(crate) fn prompt(&mut self, file: &str, seconds: usize) -> &mut Self {
+        self.prompts.insert(file.into(), Prompt::new(vec![0; seconds * 8000]));
         self
     }
 
     /// Adds an ordinary phone of this user.
     pub(crate) fn phone(&mut self, user: &str) -> &mut Self {
-        self.phone_like(user, |setup| setup)
+        self.phone_like(user, user, |setup| setup)
     }
 
-    /// Adds a phone of this user; it is called like the user in ladders.
+    /// Adds a phone of this user under a name of its own.
     pub(crate) fn phone_like(
         &mut self,
+        name: &str,
         user: &str,
         change: impl FnOnce(phone::Setup) -> phone::Setup,
     ) -> &mut Self {
         let host = 10 + u8::try_from(self.phones.len()).unwrap();
         let local = SocketAddr::from(([10, 0, 0, host], 5060));
         let setup = phone::Setup::new(user, &password(user), local, addr(PBX));
-        self.phones.push(change(setup));
+        self.phones.push((name.to_owned(), change(setup)));
+        self
+    }
+
+    /// Adds the trunk's other end.
+    pub(crate) fn twilio(&mut self) -> &mut Self {
+        self.twilio_like(|setup| setup)
+    }
+
+    /// Adds the trunk's other end, with an account that differs.
+    pub(crate) fn twilio_like(
+        &mut self,
+        change: impl FnOnce(twilio::Setup) -> twilio::Setup,
+    ) -> &mut Self {
+        let mut account = twilio::Setup::new(addr(TRUNK), TERMINATION);
+        account.credentials = Some(("Asterisk".into(), "the trunk's secret".into()));
+        account.numbers = vec![DID.into()];
+        account.media = Some("168.86.128.9".parse().unwrap());
+        self.account = Some(change(account));
         self
     }
 
     /// Puts everybody into a world, unregistered.
-    pub(crate) fn open(self) -> World {
+    pub(crate) fn open(&mut self) -> World {
         let mut world = World::new(self.seed, Network::CLEAN);
         let setup = pbx::Setup {
-            config: Arc::new(self.config),
+            config: Arc::new(self.checked()),
             local: addr(PBX),
-            public: None,
-            hosts: BTreeMap::new(),
-            prompts: self.prompts,
+            public: Some(PUBLIC.parse().unwrap()),
+            hosts: [(TERMINATION.into(), vec![addr(TRUNK)])].into(),
+            prompts: std::mem::take(&mut self.prompts),
             seed: self.seed,
         };
         let addresses = Pbx::addresses(&setup);
         let pbx = Pbx::new(setup, world.now());
         world.add(TANDEM, &addresses, pbx);
-        for (index, setup) in self.phones.into_iter().enumerate() {
-            let (name, local) = (setup.user.to_string(), setup.local);
-            let seed = self.seed.wrapping_add(1 + index as u64);
+        if let Some(account) = self.account.take() {
+            let local = account.local;
+            world.add(TWILIO, &[local], Twilio::new(account, self.seed));
+        }
+        for (index, (name, setup)) in std::mem::take(&mut self.phones).into_iter().enumerate() {
+            let (local, seed) = (setup.local, self.seed.wrapping_add(1 + index as u64));
             world.add(&name, &[local], Phone::new(setup, seed));
         }
         world
     }
 
     /// Puts everybody into a world and registers all phones; time begins after that.
-    pub(crate) fn open_registered(self) -> World {
-        let names: Vec<String> = self.phones.iter().map(|setup| setup.user.to_string()).collect();
+    pub(crate) fn open_registered(&mut self) -> World {
+        let names: Vec<String> = self.phones.iter().map(|(name, _)| name.clone()).collect();
         let mut world = self.open();
         for name in &names {
-            act(&mut world, name, phone::Act::Register);
+            act(&mut world, name, Act::Register);
         }
+        world.run_until(1);
         assert!(world.settle(Duration::from_secs(60)), "{}", world.ladder());
         world.begin_again();
         world
     }
+
+    fn checked(&self) -> config::Config {
+        let mut text = format!("{}{}", self.config, self.trunk);
+        for (name, lines) in &self.users {
+            write!(text, "[user.{name}]\npassword = \"{}\"\n{lines}\n", password(name)).unwrap();
+        }
+        let files = Files::default().with("pbx.toml", &text).with("dialplan.toml", &self.dialplan);
+        let files = self.prompts.keys().fold(files, |files, prompt| files.with(prompt, ""));
+        let checked = config::check("pbx.toml", &files);
+        checked.config.unwrap_or_else(|| panic!("{}", checked.report))
+    }
 }
 
 /// Makes a phone do something now.
-pub(crate) fn act(world: &mut World, phone: &str, act: phone::Act) {
+pub(crate) fn act(world: &mut World, phone: &str, act: Act) {
     with_phone(world, phone, |phone, now| phone.act(act, now));
 }
 
@@ -113,44 +209,33 @@ pub(crate) fn act(world: &mut World, phone: &str, act: phone::Act) {
 pub(crate) fn with_phone<R>(
     world: &mut World,
     name: &str,
-    f: impl FnOnce(&mut Phone, std::time::Instant) -> R,
+    f: impl FnOnce(&mut Phone, Instant) -> R,
 ) -> R {
     world.with(name, f).unwrap()
 }
 
 /// Gives access to the PBX.
-pub(crate) fn with_pbx<R>(
-    world: &mut World,
-    f: impl FnOnce(&mut Pbx, std::time::Instant) -> R,
-) -> R {
+pub(crate) fn with_pbx<R>(world: &mut World, f: impl FnOnce(&mut Pbx, Instant) -> R) -> R {
     world.with(TANDEM, f).unwrap()
 }
 
-/// `user:1001` and the like, one group after the other, for 20 s each.
-pub(crate) fn dial(groups: &[&[&str]]) -> Action {
-    Action::Dial(ring(groups))
+/// Gives access to the trunk's other end.
+pub(crate) fn with_twilio<R>(world: &mut World, f: impl FnOnce(&mut Twilio, Instant) -> R) -> R {
+    world.with(TWILIO, f).unwrap()
 }
 
-/// The same, to be changed.
-pub(crate) fn ring(groups: &[&[&str]]) -> Ring {
-    let callee = |text: &&str| match text.split_once(':').unwrap() {
-        ("user", name) => Callee::User(Template::parse(name).unwrap()),
-        ("trunk", name) => Callee::Trunk {
-            trunk: name.into(),
-            number: Template::parse("{number}").unwrap(),
-            caller_id: None,
-            e164: true,
-        },
-        (_, _) => Callee::Uri(Template::parse(text).unwrap()),
-    };
-    Ring {
-        groups: groups.iter().map(|group| group.iter().map(callee).collect()).collect(),
-        ring: Duration::from_secs(20),
-        caller_id: None,
-        busy: vec![],
-        no_answer: vec![],
-        failed: vec![],
-    }
+/// Returns the only CDR.
+pub(crate) fn cdr(world: &mut World) -> Cdr {
+    with_pbx(world, |pbx, _| match pbx.cdrs() {
+        [cdr] => cdr.clone(),
+        cdrs => panic!("{} CDRs", cdrs.len()),
+    })
+}
+
+/// Returns what a failed call ended with: code and sentence.
+pub(crate) fn why(world: &mut World) -> String {
+    let why = cdr(world).ending.why;
+    why.map(|why| format!("{} {}", why.code, why.sentence)).unwrap_or_default()
 }
 
 pub(crate) fn addr(text: &str) -> SocketAddr {
@@ -159,54 +244,4 @@ pub(crate) fn addr(text: &str) -> SocketAddr {
 
 fn password(user: &str) -> String {
     format!("secret of {user}")
-}
-
-fn user(name: &str) -> User {
-    User {
-        name: name.into(),
-        secret: UserSecret::Password(Secret::new(&password(name))),
-        display: None,
-        caller_id: None,
-        did: vec![],
-        context: "internal".into(),
-        max_contacts: 4,
-        latch: LatchPolicy::Learn,
-    }
-}
-
-fn config() -> Config {
-    let listen = |transport| Listen { transport, address: addr(PBX) };
-    Config {
-        node: Node {
-            name: TANDEM.into(),
-            country: Country::US,
-            timezone: Timezone::UTC,
-            public_ip: PublicIp::Auto,
-        },
-        sip: Sip {
-            listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
-            realm: TANDEM.into(),
-            expires_min: Duration::from_secs(60),
-            expires_default: Duration::from_secs(3600),
-            expires_max: Duration::from_secs(7200),
-            ping_phones: None,
-            session_expires: Duration::from_secs(1800),
-            min_se: Duration::from_secs(90),
-            max_forwards: 70,
-            user_agent: "Tandem".into(),
-        },
-        rtp: Rtp {
-            ports: (10_000, 20_000),
-            codecs: vec![Codec::Pcmu, Codec::Pcma, Codec::TelephoneEvent],
-            timeout: Duration::from_secs(60),
-            workers: 1,
-        },
-        http: Http { listen: None },
-        store: Store { sqlite: None },
-        log: Log { level: LogLevel::Info, format: LogFormat::Text },
-        control: Control { socket: None },
-        trunks: BTreeMap::new(),
-        users: BTreeMap::new(),
-        dialplan: Arc::new(Dialplan::empty(Country::US)),
-    }
 }

@@ -5,5 +5,10 @@
 #![cfg(test)]
 
 mod house;
+mod inbound;
+mod outbound;
 mod phone_calls_phone;
+mod steps;
 mod storm;
+mod trunk_limits;
+mod trunk_refuses;

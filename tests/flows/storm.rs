@@ -1,9 +1,9 @@
 //! The same behaviour again and again on bad networks, under every checker.
 
-use crate::house::{TANDEM, with_pbx};
+use crate::house::{TANDEM, TWILIO, with_pbx};
 use std::{collections::BTreeMap, time::Duration};
 use tandem::{
-    sim::{Network, Sent, World, check},
+    sim::{Network, Sent, Twilio, World, check},
     sip::Method,
 };
 
@@ -35,6 +35,8 @@ pub(crate) fn faults(world: &mut World) -> Vec<String> {
         faults.push(format!("no rest: {:?} are busy", world.busy()));
     }
     faults.extend(check::violations(world));
+    let deviations = world.with(TWILIO, |twilio: &mut Twilio, _| twilio.deviations().to_vec());
+    faults.extend(deviations.unwrap_or_default().iter().map(ToString::to_string));
     let recorded = with_pbx(world, |pbx, _| {
         let ids = pbx.cdrs().iter().map(|cdr| cdr.caller.sip_call_id.clone().unwrap_or_default());
         ids.collect::<Vec<_>>()

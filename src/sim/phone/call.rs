@@ -95,7 +95,7 @@ impl Phone {
             from = format!("\"{display}\" {from}");
         }
         let target = format!("sip:{}@{}", escape(number), self.setup.domain);
-        let flow = self.agent.flow_to(self.setup.registrar);
+        let flow = self.agent.flow_to(self.setup.transport, self.setup.registrar);
         let to = format!("<{target}>");
         let talk = Talk::outgoing(&from, &to, &target, &mut self.agent, flow);
         let index = self.open_call(talk, Stage::Calling, None);
@@ -180,6 +180,7 @@ impl Phone {
             name: from.display_str().map(|name| name.into()),
         };
         let index = self.open_call(talk, Stage::Called, Some(asked));
+        self.plan(now + PATIENCE, self.calls[index].serial, Act::Reject(480));
         self.hear(Some(self.calls[index].serial), heard, now);
     }
 

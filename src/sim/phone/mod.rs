@@ -121,7 +121,7 @@ pub struct Phone {
 impl Phone {
     /// Creates a phone; the same seed makes the same tags and nonces.
     pub fn new(setup: Setup, seed: u64) -> Self {
-        let agent = Agent::new(setup.local, setup.transport, seed);
+        let agent = Agent::new(setup.local, seed);
         Self {
             setup,
             agent,

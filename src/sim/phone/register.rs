@@ -51,7 +51,7 @@ impl Phone {
             Some(talk) => talk,
             None => {
                 let aor = self.address_of(&self.setup.user);
-                let flow = self.agent.flow_to(self.setup.registrar);
+                let flow = self.agent.flow_to(self.setup.transport, self.setup.registrar);
                 Talk::outgoing(&aor, &aor, &uri, &mut self.agent, flow)
             }
         };
