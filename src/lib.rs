@@ -9,6 +9,7 @@ pub mod dialog;
 pub mod dialplan;
 pub mod ids;
 pub mod media;
+pub mod network;
 pub mod observe;
 pub mod registrar;
 pub mod sdp;

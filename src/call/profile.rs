@@ -8,7 +8,7 @@ use crate::{
     config::{Config, LatchPolicy, Trunk, User},
     dialog::{Reach, Refresher, SessionTimer},
     ids::Entropy,
-    media::{Latch, Network},
+    media::Latch,
     sdp::Policy,
     sip::{Builder, HeaderName, Message, Method},
     trunk::TrunkCredentials,
@@ -87,7 +87,7 @@ impl Profile {
             update: trunk.update,
             tcp_too: trunk.tcp_too,
             policy: Policy::trunk(trunk.codecs.clone()),
-            latch: Latch::Strict { ranges: media_ranges(trunk) },
+            latch: Latch::Strict { ranges: trunk.media_sources.as_slice().into() },
             contact_user: trunk.name.clone(),
             credentials,
         }
@@ -198,12 +198,4 @@ impl Profile {
         }
         builder.header(HeaderName::UserAgent, &config.sip.user_agent);
     }
-}
-
-fn media_ranges(trunk: &Trunk) -> Arc<[Network]> {
-    let network = |source: &crate::trunk::source::Network| {
-        let (address, prefix) = source.parts();
-        Network { address, prefix }
-    };
-    trunk.media_sources.iter().map(network).collect()
 }

@@ -7,8 +7,9 @@ use super::{secret::Secret, timezone::Timezone};
 use crate::{
     dialplan::{Country, Dial, Dialplan, E164, Target},
     ids::Transport,
+    network::Network,
     sdp::Codec,
-    trunk::{health::Pace, source::Network},
+    trunk::health::Pace,
 };
 use std::{
     collections::BTreeMap,

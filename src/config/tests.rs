@@ -4,8 +4,9 @@ use super::*;
 use crate::{
     dialplan::{Decision, LocalTime, Query, Step},
     ids::Transport,
+    network::Network,
     sdp::Codec,
-    trunk::source::{Network, TWILIO_SIGNALLING},
+    trunk::source::TWILIO_SIGNALLING,
 };
 use proptest::prelude::*;
 use std::time::Duration;

@@ -20,10 +20,11 @@ use super::{
 use crate::{
     dialplan::{Country, E164},
     ids::Transport,
+    network::Network,
     sdp::Codec,
     trunk::{
         health::Pace,
-        source::{Network, TWILIO_MEDIA, TWILIO_SIGNALLING},
+        source::{TWILIO_MEDIA, TWILIO_SIGNALLING},
     },
 };
 use std::{

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     dialplan::{Country, E164},
     ids::Transport,
+    network::Network,
     sdp::Codec,
-    trunk::source::Network,
 };
 use std::{net::SocketAddr, time::Duration};
 

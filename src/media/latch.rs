@@ -7,6 +7,7 @@ use super::{
     command::{Latch, Remote},
     discard::Discard,
 };
+use crate::network::Network;
 use std::net::SocketAddr;
 
 /// What was learned about a peer's addresses.
@@ -37,7 +38,7 @@ impl Source {
     pub(super) fn admit(&mut self, remote: &Remote, from: SocketAddr) -> Result<(), Discard> {
         let is_right = match (&remote.latch, self.rtp) {
             (Latch::Strict { ranges }, _) => {
-                from.ip() == remote.rtp.ip() || ranges.iter().any(|net| net.contains(from.ip()))
+                from.ip() == remote.rtp.ip() || Network::any(ranges, from.ip())
             }
             (Latch::Learn, Some(learned)) => learned == from,
             (Latch::Learn, None) => {
@@ -54,9 +55,7 @@ impl Source {
         let is_right = match (&remote.latch, self.rtp.or(self.rtp_before)) {
             (Latch::Strict { ranges }, _) => {
                 let ip = from.ip();
-                ip == remote.rtcp.ip()
-                    || ip == remote.rtp.ip()
-                    || ranges.iter().any(|net| net.contains(ip))
+                ip == remote.rtcp.ip() || ip == remote.rtp.ip() || Network::any(ranges, ip)
             }
             (Latch::Learn, Some(learned)) => from.ip() == learned.ip(),
             (Latch::Learn, None) => from.ip() == remote.rtcp.ip(),
@@ -92,13 +91,12 @@ fn is_somewhere(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::command::Network;
 
     const SIGNALLED: &str = "192.0.2.1:4000";
 
     #[test]
     fn strict_takes_the_signalled_address_and_the_ranges() {
-        let ranges = [Network { address: [198, 51, 100, 0].into(), prefix: 24 }];
+        let ranges = [Network::v4([198, 51, 100, 0], 24)];
         let remote = remote(SIGNALLED, Latch::Strict { ranges: ranges.into() });
         let mut source = Source::default();
         for (from, want) in [

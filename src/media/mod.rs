@@ -28,8 +28,7 @@ mod worker;
 
 pub use codec::{decode, encode};
 pub use command::{
-    Command, Event, Latch, Law, Network, OpenRefusal, Prompt, Remote, Stream, TelephoneEvents,
-    Voice,
+    Command, Event, Latch, Law, OpenRefusal, Prompt, Remote, Stream, TelephoneEvents, Voice,
 };
 pub use discard::{Discard, Discards};
 pub use path::{Convert, Hop, PathMap};

@@ -25,9 +25,9 @@ use super::{
 };
 use crate::{
     ids::{Flow, Transport},
+    network::Network,
     sip::{HeaderName, Message, Method},
     transaction::ClientId,
-    trunk::source::Network,
 };
 use bytes::Bytes;
 use std::{
