@@ -9,9 +9,11 @@ use tandem::{
     shell::{
         admin::AdminCommand,
         cli_check, config_files,
+        demo::{self, DemoArgs},
         node::{Node, Place},
         places::World,
         service,
+        twilio_sim::{self, SimArgs},
     },
 };
 
@@ -31,6 +33,10 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: Option<String>,
     },
+    /// Show the main job: the PBX, a simulated trunk and a phone in one process
+    Demo(DemoArgs),
+    /// Run a simulated Twilio trunk on loopback
+    TwilioSim(SimArgs),
     /// List every mistake in the configuration and the dialplan
     Check {
         /// The configuration; by default conf/pbx.toml, else /etc/tandem/pbx.toml
@@ -84,6 +90,14 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => run(config.as_deref()),
+        Command::Demo(args) => {
+            log::init(log::Format::Text, &filter("error"))?;
+            block_on(async { Ok(done(demo::run(args).await?)) })
+        }
+        Command::TwilioSim(args) => {
+            log::init(log::Format::Text, &filter("info"))?;
+            block_on(async { Ok(done(twilio_sim::run(args).await?)) })
+        }
         Command::Check { config } => {
             let path = config_files::path(config.as_deref());
             Ok(print(&cli_check::check(path, std::io::stdout().is_terminal())))
@@ -113,6 +127,10 @@ fn dialplan(what: &DialplanCommand) -> cli_check::Outcome {
 fn print(outcome: &cli_check::Outcome) -> ExitCode {
     print!("{}", outcome.text);
     ExitCode::from(outcome.code)
+}
+
+fn done(is_well: bool) -> ExitCode {
+    if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {

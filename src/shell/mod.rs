@@ -8,8 +8,10 @@ pub mod admin;
 pub mod cli_check;
 pub mod config_files;
 pub mod control;
+pub mod demo;
 pub mod desk;
 mod helpers;
+mod host;
 pub mod http;
 pub mod media_worker;
 pub mod node;
@@ -19,8 +21,10 @@ pub mod service;
 mod shard_loop;
 pub mod store;
 mod stream;
+pub mod twilio_sim;
 mod udp;
 pub mod views;
+mod voices;
 
 /// Returns the monotonic clock's time.
 pub fn now() -> std::time::Instant {

@@ -211,6 +211,11 @@ impl Node {
         self.http
     }
 
+    /// Returns the way to the store.
+    pub fn store(&self) -> super::store::Handle {
+        self.store.handle()
+    }
+
     /// Returns who answers operators.
     pub fn desk(&self) -> Arc<Desk> {
         self.desk.clone()

@@ -69,6 +69,8 @@ struct Peer {
 #[derive(Clone, Debug)]
 pub struct Voice {
     says: Says,
+    /// A second of the tone, if that is what it says.
+    tone: Vec<i16>,
     said: usize,
     ear: Ear,
     peer: Option<Peer>,
@@ -86,8 +88,14 @@ impl Voice {
     /// Creates a voice that listens for a tone. It is silent until it knows its peer.
     pub fn new(says: Says, listens_for_hz: f64, entropy: &mut Entropy) -> Self {
         let random = entropy.next_u64();
+        let tone = match &says {
+            // A whole second repeats without a click where the frequency is a whole number.
+            Says::Tone(hz) => chord(&[*hz], Duration::from_secs(1), LOUDNESS),
+            Says::ThenEcho(_) => vec![],
+        };
         Self {
             says,
+            tone,
             said: 0,
             ear: Ear::new(listens_for_hz),
             peer: None,
@@ -168,11 +176,9 @@ impl Voice {
 
     fn next_payload(&mut self, law: Law) -> Option<Vec<u8>> {
         let samples = match &self.says {
-            Says::Tone(hz) => {
-                // A whole second repeats without a click where the frequency is a whole number.
-                let second = chord(&[*hz], Duration::from_secs(1), LOUDNESS);
-                let at = self.said % second.len();
-                second.get(at..at + FRAME_SAMPLES).map(<[i16]>::to_vec)
+            Says::Tone(_) => {
+                let at = self.said % self.tone.len().max(1);
+                self.tone.get(at..at + FRAME_SAMPLES).map(<[i16]>::to_vec)
             }
             Says::ThenEcho(samples) => {
                 let end = (self.said + FRAME_SAMPLES).min(samples.len());

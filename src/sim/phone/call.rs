@@ -107,7 +107,8 @@ impl Phone {
         let serial = self.next_call;
         self.next_call += 1;
         let port = 40_000 + u16::try_from(serial % 5000).unwrap_or(0) * 2;
-        let rtp = SocketAddr::new(self.setup.local.ip(), port);
+        let pretended = SocketAddr::new(self.setup.local.ip(), port);
+        let rtp = self.setup.rtp.unwrap_or(pretended);
         self.calls.push(PhoneCall {
             serial,
             talk,

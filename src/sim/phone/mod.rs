@@ -55,6 +55,8 @@ pub struct Setup {
     pub expires_s: u32,
     /// What it asks for in Session-Expires (RFC 4028), in seconds.
     pub session_s: Option<u32>,
+    /// Where it wants RTP; `None`: at an address that only the simulated world has.
+    pub rtp: Option<SocketAddr>,
     /// What is special about it.
     pub habits: BTreeSet<Habit>,
 }
@@ -74,6 +76,7 @@ impl Setup {
             codecs: vec!["PCMU", "PCMA", "TELEPHONE-EVENT"],
             expires_s: 3600,
             session_s: None,
+            rtp: None,
             habits: BTreeSet::new(),
         }
     }
@@ -160,6 +163,12 @@ impl Phone {
     pub fn media(&self) -> Option<(&str, &'static str)> {
         let agreed = self.calls.last()?.sound.agreed.as_ref()?;
         Some((&agreed.codec, agreed.direction.attribute()))
+    }
+
+    /// Returns where the latest call's peer wants RTP, under which number, and in which codec.
+    pub fn media_peer(&self) -> Option<(SocketAddr, u8, &str)> {
+        let agreed = self.calls.last()?.sound.agreed.as_ref()?;
+        Some((agreed.remote, agreed.payload_type, &agreed.codec))
     }
 
     /// Returns how many calls it is in.
