@@ -1,0 +1,227 @@
+"""Makes the captures again: real clients call through the real program, and tshark keeps the SIP.
+
+    make interop                                  # once: installs the clients, builds the program
+    .venv/bin/python pcap-fixtures/make.py        # all of them, or those named as arguments
+    TANDEM_BLESS=1 cargo test --test pcap         # then: writes the ladders; read what changed
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests/interop"))
+
+from phone import Phone  # noqa: E402
+from process import Process, eventually  # noqa: E402
+
+PROGRAM = pathlib.Path(os.environ.get("TANDEM", HERE.parent / "target/release/tandem"))
+PBX = "127.0.5.1"
+CARRIER = "127.0.5.9"
+
+
+def password(user):
+    """As in pbx.toml."""
+    return f"secret-of-{user}"
+
+
+class Studio:
+    """One recording: the program, the clients, and tshark."""
+
+    def __init__(self, scratch, capture):
+        self.scratch = scratch
+        self.running = contextlib.ExitStack()
+        self.addresses = (f"127.0.5.{number}" for number in itertools.count(11))
+        command = ["tshark", "-q", "-i", "lo", "-F", "pcap", "-w", capture]
+        wanted = f"host {PBX} and port 5060"
+        log = scratch / "tshark.log"
+        self.tshark = Process([*command, "-f", wanted], log)
+        eventually(lambda: "Capture started" in log.read_text(), 10)
+        self.start_program()
+
+    def start_program(self):
+        for name in ("pbx.toml", "rules.toml"):
+            (self.scratch / name).write_text((HERE / name).read_text())
+        control = self.scratch / "control.sock"
+        with (self.scratch / "pbx.toml").open("a") as file:
+            file.write('[http]\nlisten = "127.0.0.1:0"\n')
+            file.write(f'[store]\nurl = "sqlite:{self.scratch}/tandem.db"\n')
+            file.write(f'[control]\nsocket = "{control}"\n')
+        self.start([PROGRAM, "run", "-c", self.scratch / "pbx.toml"], "pbx")
+        eventually(control.exists, 15)
+
+    def start(self, command, name, **options):
+        process = Process(command, self.scratch / f"{name}.log", **options)
+        self.running.callback(process.kill)
+        return process
+
+    def phone(self, kind, user, transport="udp", secret=None, register=True):
+        """A telephone of tests/interop."""
+        # baresip takes no address that is not an interface's own.
+        own = "127.0.0.1" if kind == "baresip" else next(self.addresses)
+        secret = secret or password(user)
+        phone = Phone(kind, self.scratch, user, secret, f"{PBX}:5060", own, transport)
+        self.running.callback(phone.close)
+        if register:
+            phone.register()
+        return phone
+
+    def old_baresip(self, user, transport):
+        """Debian's baresip, which obeys a socket."""
+        return OldBaresip(self, user, transport, next(self.addresses))
+
+    def linphone(self, user):
+        return Linphone(self, user, next(self.addresses))
+
+    def sipp(self, scenario, own, *more):
+        """SIPp with a scenario of this folder."""
+        command = ["sipp", f"{PBX}:5060", "-sf", HERE / f"{scenario}.xml", "-i", own, "-p", 5060]
+        return self.start([*command, "-m", 1, "-nostdin", "-timeout", 20, *more], scenario)
+
+    def end(self):
+        time.sleep(1)
+        self.tshark.stop(signal.SIGINT)
+        self.running.close()
+
+
+class OldBaresip:
+    def __init__(self, studio, user, transport, own):
+        self.control = (own, 4444)
+        folder = studio.scratch / f"baresip-{user}"
+        folder.mkdir()
+        modules = ["module g711.so", "module ausine.so", "module stdio.so"]
+        modules += [f"module_app {name}.so" for name in ("account", "contact", "menu", "ctrl_tcp")]
+        lines = [
+            f"sip_listen {own}:5060",
+            f"net_interface {own}",
+            f"ctrl_tcp_listen {own}:4444",
+            "audio_source ausine,440",
+            "ausrc_srate 8000",
+            "auplay_srate 8000",
+            "ausrc_channels 1",
+            "auplay_channels 1",
+            "module_path /usr/lib/baresip/modules",
+            *modules,
+        ]
+        (folder / "config").write_text("\n".join(lines) + "\n")
+        (folder / "contacts").touch()
+        account = f"<sip:{user}@{PBX};transport={transport}>;auth_user={user}"
+        account += f";auth_pass={password(user)};regint=60;audio_codecs=PCMU/8000/1"
+        (folder / "accounts").write_text(account + "\n")
+        log = studio.scratch / f"baresip-{user}.log"
+        studio.start(["baresip", "-f", folder], f"baresip-{user}", stdin=subprocess.PIPE)
+        eventually(lambda: "200 OK" in log.read_text(), 15)
+
+    def do(self, command, params=""):
+        order = json.dumps({"command": command, "params": params, "token": "t"}).encode()
+        with socket.create_connection(self.control, 3) as control:
+            control.sendall(b"%d:%s," % (len(order), order))
+            control.recv(4096)
+
+
+class Linphone:
+    def __init__(self, studio, user, own):
+        home = studio.scratch / f"linphone-{user}"
+        (home / ".local/share/linphone").mkdir(parents=True)
+        sections = {
+            "sip": {
+                "sip_port": 5060,
+                "sip_tcp_port": 0,
+                "sip_tls_port": 0,
+                "bind_address": own,
+                "guess_hostname": 0,
+                "register_only_when_network_is_up": 0,
+                "auto_net_state_mon": 0,
+                "default_proxy": 0,
+            },
+            "misc": {"user_agent": "Linphone"},
+            "rtp": {"audio_rtp_port": 33000},
+            "proxy_0": {
+                "reg_proxy": f"<sip:{PBX};transport=udp>",
+                "reg_identity": f"sip:{user}@{PBX}",
+                "reg_expires": 600,
+                "reg_sendregister": 1,
+            },
+            "auth_info_0": {"username": user, "passwd": password(user), "realm": "tandem"},
+        }
+        text = ""
+        for name, keys in sections.items():
+            text += f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in keys.items())
+        (home / "linphonerc").write_text(text)
+        self.log = studio.scratch / f"linphone-{user}.log"
+        self.process = studio.start(
+            ["linphonec", "-c", home / "linphonerc", "-d", "6", "-l", home / "debug.log"],
+            f"linphone-{user}",
+            stdin=subprocess.PIPE,
+            env=os.environ | {"HOME": str(home)},
+        )
+        self.wait("linphonec>")
+        self.do("soundcard use files")
+        self.wait("egistered, identity=")
+
+    def do(self, command):
+        self.process.popen.stdin.write(f"{command}\n".encode())
+        self.process.popen.stdin.flush()
+
+    def wait(self, words):
+        eventually(lambda: words in self.log.read_text(errors="replace"), 20)
+
+
+def connect(caller, callee):
+    caller.dial(callee.user)
+    callee.wait("incoming")
+    caller.wait("ringing")
+    callee.answer()
+    caller.wait("established")
+    callee.wait("established")
+    time.sleep(1)
+
+
+def baresip_calls_baresip(studio):
+    caller, callee = studio.phone("baresip", "1001"), studio.phone("baresip", "1002")
+    connect(caller, callee)
+    caller.hang_up()
+    callee.wait("closed")
+    callee.do("unregister")
+
+
+def baresip_is_refused(studio):
+    phone = studio.phone("baresip", "1001", secret="wrong", register=False)
+    with contextlib.suppress(AssertionError):
+        phone.register()
+
+
+RECORDINGS = {
+    "baresip-calls-baresip": baresip_calls_baresip,
+    "baresip-is-refused": baresip_is_refused,
+}
+
+
+def main(names):
+    for name in names or RECORDINGS:
+        with tempfile.TemporaryDirectory() as scratch:
+            scratch = pathlib.Path(scratch)
+            # tshark writes as another user, to a folder of its own.
+            capture = scratch / f"{name}.pcap"
+            studio = Studio(scratch, capture)
+            try:
+                RECORDINGS[name](studio)
+            except Exception:
+                for log in sorted(scratch.glob("*.log")):
+                    print(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+                raise
+            finally:
+                studio.end()
+            (HERE / f"{name}.pcap").write_bytes(capture.read_bytes())
+            print(f"{name}: {(HERE / f'{name}.pcap').stat().st_size} bytes")
+
+
+main(sys.argv[1:])
