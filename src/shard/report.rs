@@ -85,10 +85,11 @@ impl Shard {
 
     /// Returns the counters, with the gauges of this moment.
     pub fn counters(&mut self) -> metrics::Shard {
-        let talking = self.calls.values().filter(|c| c.phase() == Phase::Talking).count() as u64;
+        let count = |phase| self.calls.values().filter(|call| call.phase() == phase).count() as u64;
+        let (ringing, talking) = (count(Phase::Running), count(Phase::Talking));
         let mut counters = self.counters.clone();
         counters.talking = talking;
-        counters.ringing = (self.calls.len() as u64).saturating_sub(talking);
+        counters.ringing = ringing;
         counters.transactions = self.core.tx.len() as u64;
         counters.retransmissions = self.core.tx.retransmissions();
         counters.dialogs = self.core.tags.len() as u64;
