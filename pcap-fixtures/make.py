@@ -20,6 +20,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/interop"))
 
+import sound  # noqa: E402
 from phone import Phone  # noqa: E402
 from process import Process, eventually  # noqa: E402
 
@@ -36,7 +37,7 @@ def password(user):
 class Studio:
     """One recording: the program, the clients, and tshark."""
 
-    def __init__(self, scratch, capture):
+    def __init__(self, scratch, name, capture):
         self.scratch = scratch
         self.running = contextlib.ExitStack()
         self.addresses = (f"127.0.5.{number}" for number in itertools.count(11))
@@ -45,17 +46,19 @@ class Studio:
         log = scratch / "tshark.log"
         self.tshark = Process([*command, "-f", wanted], log)
         eventually(lambda: "Capture started" in log.read_text(), 10)
-        self.start_program()
+        own = HERE / f"{name}.toml"
+        self.start_program(own if own.exists() else HERE / "pbx.toml")
 
-    def start_program(self):
-        for name in ("pbx.toml", "rules.toml"):
-            (self.scratch / name).write_text((HERE / name).read_text())
+    def start_program(self, config):
         control = self.scratch / "control.sock"
-        with (self.scratch / "pbx.toml").open("a") as file:
-            file.write('[http]\nlisten = "127.0.0.1:0"\n')
-            file.write(f'[store]\nurl = "sqlite:{self.scratch}/tandem.db"\n')
-            file.write(f'[control]\nsocket = "{control}"\n')
-        self.start([PROGRAM, "run", "-c", self.scratch / "pbx.toml"], "pbx")
+        main = self.scratch / "main.toml"
+        main.write_text(
+            f'include = ["{config}"]\n'
+            '[http]\nlisten = "127.0.0.1:0"\n'
+            f'[store]\nurl = "sqlite:{self.scratch}/tandem.db"\n'
+            f'[control]\nsocket = "{control}"\n'
+        )
+        self.start([PROGRAM, "run", "-c", main], "pbx")
         eventually(control.exists, 15)
 
     def start(self, command, name, **options):
@@ -97,13 +100,15 @@ class OldBaresip:
         self.control = (own, 4444)
         folder = studio.scratch / f"baresip-{user}"
         folder.mkdir()
-        modules = ["module g711.so", "module ausine.so", "module stdio.so"]
+        # When it has said everything, it hangs up.
+        sound.save(folder / "says.wav", sound.voice(seed=int(user), seconds=60))
+        modules = [f"module {name}.so" for name in ("g711", "aufile", "stdio")]
         modules += [f"module_app {name}.so" for name in ("account", "contact", "menu", "ctrl_tcp")]
         lines = [
             f"sip_listen {own}:5060",
             f"net_interface {own}",
             f"ctrl_tcp_listen {own}:4444",
-            "audio_source ausine,440",
+            f"audio_source aufile,{folder}/says.wav",
             "ausrc_srate 8000",
             "auplay_srate 8000",
             "ausrc_channels 1",
@@ -114,7 +119,7 @@ class OldBaresip:
         (folder / "config").write_text("\n".join(lines) + "\n")
         (folder / "contacts").touch()
         account = f"<sip:{user}@{PBX};transport={transport}>;auth_user={user}"
-        account += f";auth_pass={password(user)};regint=60;audio_codecs=PCMU/8000/1"
+        account += f";auth_pass={password(user)};regint=60;answermode=auto;audio_codecs=PCMU/8000/1"
         (folder / "accounts").write_text(account + "\n")
         log = studio.scratch / f"baresip-{user}.log"
         studio.start(["baresip", "-f", folder], f"baresip-{user}", stdin=subprocess.PIPE)
@@ -165,14 +170,22 @@ class Linphone:
         )
         self.wait("linphonec>")
         self.do("soundcard use files")
-        self.wait("egistered, identity=")
+
+        def registered():
+            self.do("status register")
+            return "egistered, identity=" in self.text()
+
+        eventually(registered, 20, every=0.5)
 
     def do(self, command):
         self.process.popen.stdin.write(f"{command}\n".encode())
         self.process.popen.stdin.flush()
 
+    def text(self):
+        return self.log.read_text(errors="replace")
+
     def wait(self, words):
-        eventually(lambda: words in self.log.read_text(errors="replace"), 20)
+        eventually(lambda: words in self.text(), 20)
 
 
 def connect(caller, callee):
@@ -199,9 +212,146 @@ def baresip_is_refused(studio):
         phone.register()
 
 
+def old_baresip_calls_by_tcp(studio):
+    phone, callee = studio.old_baresip("1001", "tcp"), studio.phone("pjsua", "1002")
+    phone.do("dial", f"sip:1002@{PBX};transport=tcp")
+    callee.wait("incoming")
+    callee.answer()
+    callee.wait("established")
+    time.sleep(1)
+    phone.do("hangup")
+    callee.wait("closed")
+    # And the other way, over the connection that the phone has opened.
+    callee.dial("1001")
+    callee.wait("established")
+    callee.hang_up()
+    callee.wait("closed")
+
+
+def pjsua_holds_and_resumes(studio):
+    holder, other = studio.phone("pjsua", "1001"), studio.phone("baresip", "1002")
+    connect(holder, other)
+    holder.do("hold")
+    other.wait("held")
+    other.forget("resumed")
+    holder.do("resume")
+    other.wait("resumed")
+    time.sleep(0.5)
+    other.hang_up()
+    holder.wait("closed")
+
+
+def pjsua_calls_the_busy(studio):
+    caller, callee = studio.phone("pjsua", "1001"), studio.phone("baresip", "1002")
+    caller.dial("1002")
+    callee.wait("incoming")
+    callee.do("reject")
+    caller.wait("closed")
+
+
+def pjsua_and_baresip_ring_together(studio):
+    caller = studio.phone("pjsua", "1001", transport="tcp")
+    first, second = studio.phone("pjsua", "1002"), studio.phone("baresip", "1002")
+    caller.dial("1002")
+    first.wait("incoming")
+    second.wait("incoming")
+    first.answer()
+    caller.wait("established")
+    second.wait("closed")
+    time.sleep(0.5)
+    first.hang_up()
+    caller.wait("closed")
+
+
+def baresip_gives_up(studio):
+    caller, callee = studio.phone("baresip", "1001"), studio.phone("pjsua", "1002")
+    caller.dial("1002")
+    callee.wait("incoming")
+    caller.wait("ringing")
+    caller.hang_up()
+    callee.wait("closed")
+
+
+def linphone_calls_baresip(studio):
+    caller, callee = studio.linphone("1001"), studio.phone("baresip", "1002")
+    caller.do(f"call sip:1002@{PBX}")
+    callee.wait("incoming")
+    callee.answer()
+    caller.wait("Media streams established")
+    callee.wait("established")
+    time.sleep(1)
+    caller.do("pause")
+    callee.wait("held")
+    caller.wait("is now paused")
+    caller.do("resume")
+    callee.wait("resumed")
+    time.sleep(0.5)
+    caller.do("terminate")
+    callee.wait("closed")
+    caller.do("unregister")
+    time.sleep(0.5)
+    caller.do("quit")
+
+
+def baresip_calls_linphone(studio):
+    callee, caller = studio.linphone("1002"), studio.phone("baresip", "1001")
+    caller.dial("1002")
+    caller.wait("ringing")
+    callee.do("answer")
+    caller.wait("established")
+    time.sleep(1)
+    callee.do("terminate")
+    caller.wait("closed")
+
+
+def sipp_calls_the_carrier(studio):
+    carrier = studio.sipp("sipp-carrier", CARRIER)
+    number = "+14155550199"
+    # Left alone, SIPp signs another URI than the one that it calls.
+    signed = ["-auth_uri", f"{number}@{PBX}:5060"]
+    caller = studio.sipp("sipp-caller", next(studio.addresses), "-s", number, *signed)
+    assert caller.popen.wait(20) == 0
+    assert carrier.popen.wait(20) == 0
+
+
+def the_carrier_calls(studio):
+    phones = [studio.phone("pjsua", "1001"), studio.phone("baresip", "1002")]
+    carrier = studio.sipp("sipp-from-carrier", CARRIER, "-s", "+14155550100")
+    for phone in phones:
+        phone.wait("incoming")
+    phones[1].answer()
+    phones[0].wait("closed")
+    phones[1].wait("established")
+    time.sleep(1)
+    phones[1].hang_up()
+    assert carrier.popen.wait(20) == 0
+
+
+def sipsak_pings_and_registers(studio):
+    own = next(studio.addresses)
+    run = ["sipsak", "-H", own, "-s"]
+    login = ["-u", "1003", "-a", password("1003")]
+    for words in (
+        [f"sip:ping@{PBX}:5060"],
+        [f"sip:1003@{PBX}:5060", "-U", "-C", f"sip:1003@{own}:5555", "-x", "120", *login],
+        [f"sip:1003@{PBX}:5060", "-U", "-C", "*", "-x", "0", *login],
+    ):
+        subprocess.run([*run, *words], check=True, capture_output=True)
+
+
 RECORDINGS = {
     "baresip-calls-baresip": baresip_calls_baresip,
+    "baresip-calls-linphone": baresip_calls_linphone,
+    "baresip-gives-up": baresip_gives_up,
     "baresip-is-refused": baresip_is_refused,
+    "linphone-calls-baresip": linphone_calls_baresip,
+    "old-baresip-calls-by-tcp": old_baresip_calls_by_tcp,
+    "pjsua-and-baresip-ring-together": pjsua_and_baresip_ring_together,
+    "pjsua-calls-the-busy": pjsua_calls_the_busy,
+    "pjsua-holds-and-resumes": pjsua_holds_and_resumes,
+    "sipp-calls-the-carrier": sipp_calls_the_carrier,
+    "sipsak-pings-and-registers": sipsak_pings_and_registers,
+    "the-carrier-calls": the_carrier_calls,
 }
 
 
@@ -211,7 +361,7 @@ def main(names):
             scratch = pathlib.Path(scratch)
             # tshark writes as another user, to a folder of its own.
             capture = scratch / f"{name}.pcap"
-            studio = Studio(scratch, capture)
+            studio = Studio(scratch, name, capture)
             try:
                 RECORDINGS[name](studio)
             except Exception:

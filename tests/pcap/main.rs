@@ -8,7 +8,9 @@ mod replay;
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use tandem::config::{self, Config, Files};
 
 macro_rules! captures {
     ($($test:ident = $name:literal,)*) => {
@@ -24,7 +26,17 @@ macro_rules! captures {
 
 captures! {
     baresip_calls_baresip = "baresip-calls-baresip",
+    baresip_calls_linphone = "baresip-calls-linphone",
+    baresip_gives_up = "baresip-gives-up",
     baresip_is_refused = "baresip-is-refused",
+    linphone_calls_baresip = "linphone-calls-baresip",
+    old_baresip_calls_by_tcp = "old-baresip-calls-by-tcp",
+    pjsua_and_baresip_ring_together = "pjsua-and-baresip-ring-together",
+    pjsua_calls_the_busy = "pjsua-calls-the-busy",
+    pjsua_holds_and_resumes = "pjsua-holds-and-resumes",
+    sipp_calls_the_carrier = "sipp-calls-the-carrier",
+    sipsak_pings_and_registers = "sipsak-pings-and-registers",
+    the_carrier_calls = "the-carrier-calls",
 }
 
 #[test]
@@ -45,8 +57,7 @@ fn check(name: &str) {
     let folder = folder();
     let capture = fs::read(folder.join(name).with_extension("pcap")).expect("a capture");
     let packets = capture::read(&capture).unwrap_or_else(|problem| panic!("{name}: {problem}"));
-    let text = |file: &str| fs::read_to_string(folder.join(file)).expect("the configuration");
-    let got = replay::replay(&packets, &text("pbx.toml"), &text("rules.toml"));
+    let got = replay::replay(&packets, configuration(name));
     let file = folder.join(name).with_extension("ladder");
     if env::var_os("TANDEM_BLESS").is_some() {
         fs::write(&file, &got).expect("the ladder can be written");
@@ -57,6 +68,21 @@ fn check(name: &str) {
         let file = file.display();
         panic!("{file} (-) is not what came of it (+):\n{}", diff::lines(&want, &got));
     }
+}
+
+/// `NAME.toml` where there is one, else `pbx.toml`.
+fn configuration(name: &str) -> Arc<Config> {
+    let text = |file: &str| fs::read_to_string(folder().join(file));
+    let mut files = Files::default();
+    for file in ["pbx.toml", "rules.toml"] {
+        files = files.with(file, &text(file).expect("the configuration"));
+    }
+    let own = format!("{name}.toml");
+    let checked = match text(&own) {
+        Ok(text) => config::check(&own, &files.with(&own, &text)),
+        Err(_) => config::check("pbx.toml", &files),
+    };
+    Arc::new(checked.config.unwrap_or_else(|| panic!("{}", checked.report)))
 }
 
 fn folder() -> PathBuf {

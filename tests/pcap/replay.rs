@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tandem::{
-    config::{self, Config, Files, UserSecret},
+    config::{Config, UserSecret},
     ids::Flow,
     sim::{Network, Node, Pbx, World, check, pbx::Setup},
     sip::{
         HeaderName, Message,
-        digest::{self, Challenge, Credentials},
+        digest::{self, Algorithm, Challenge, Credentials},
     },
 };
 
@@ -27,10 +27,7 @@ const TANDEM: &str = "tandem";
 const REST: Duration = Duration::from_secs(900);
 
 /// Returns the ladder of a capture's clients with the program as it is now.
-pub(crate) fn replay(packets: &[Packet], configuration: &str, rules: &str) -> String {
-    let files = Files::default().with("pbx.toml", configuration).with("rules.toml", rules);
-    let checked = config::check("pbx.toml", &files);
-    let config = Arc::new(checked.config.unwrap_or_else(|| panic!("{}", checked.report)));
+pub(crate) fn replay(packets: &[Packet], config: Arc<Config>) -> String {
     let mut replay = Replay::new(config, packets);
     for packet in packets {
         replay.world.run_until(packet.at_ms);
@@ -130,8 +127,14 @@ impl Replay {
 
     fn response(&self, method: &str, then: &Credentials, now: &Credentials) -> Option<Box<str>> {
         let user = self.config.users.get(&now.username)?;
-        let UserSecret::Password(password) = &user.secret else { return None };
-        let ha1 = digest::ha1(now.algorithm, &now.username, &now.realm, password.expose());
+        let ha1 = match (&user.secret, now.algorithm) {
+            (UserSecret::Password(password), algorithm) => {
+                digest::ha1(algorithm, &now.username, &now.realm, password.expose())
+            }
+            (UserSecret::Ha1 { md5: Some(ha1), .. }, Algorithm::Md5)
+            | (UserSecret::Ha1 { sha256: Some(ha1), .. }, Algorithm::Sha256) => ha1.expose().into(),
+            (UserSecret::Ha1 { .. }, _) => return None,
+        };
         if !digest::verify(then, &ha1, method) {
             return None;
         }
