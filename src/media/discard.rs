@@ -8,6 +8,8 @@
 pub enum Discard {
     /// Shorter than an RTP or RTCP header.
     TooShort,
+    /// Longer than [`super::DATAGRAM_MAX`]; its end may be missing.
+    TooLong,
     /// Not version 2, or its header contradicts its length.
     NotRtp,
     /// The RTCP port got something else.
@@ -30,12 +32,15 @@ pub enum Discard {
     Duplicate,
     /// Of a source, or of a time, before the last change of source.
     Late,
+    /// The operating system would not send it.
+    Unsendable,
 }
 
 impl Discard {
     /// Every reason, in the order of [`Discards::iter`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::TooShort,
+        Self::TooLong,
         Self::NotRtp,
         Self::NotRtcp,
         Self::TooEarly,
@@ -47,12 +52,14 @@ impl Discard {
         Self::Replaced,
         Self::Duplicate,
         Self::Late,
+        Self::Unsendable,
     ];
 
     /// Returns the word for metrics and CDRs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TooShort => "too_short",
+            Self::TooLong => "too_long",
             Self::NotRtp => "not_rtp",
             Self::NotRtcp => "not_rtcp",
             Self::TooEarly => "too_early",
@@ -64,6 +71,7 @@ impl Discard {
             Self::Replaced => "replaced",
             Self::Duplicate => "duplicate",
             Self::Late => "late",
+            Self::Unsendable => "unsendable",
         }
     }
 }
@@ -118,6 +126,6 @@ mod tests {
             assert_eq!((count as usize, discards.count(reason)), (n + 1, count));
         }
         discards.merge(&discards.clone());
-        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 78, 24));
+        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 105, 26));
     }
 }

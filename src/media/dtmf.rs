@@ -3,7 +3,8 @@
 //! Owns: the events' four bytes, their repetition, and when a key counts as released.
 //! Never: relays; events between two legs pass like any other payload.
 
-use super::rtp::Timestamp;
+use super::{command::Event, inlet::Run, rtp::Timestamp};
+use crate::ids::LegId;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -76,6 +77,11 @@ impl Keypad {
         }
     }
 
+    /// Forgets all digits, also the one that is being pressed.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Returns whether a key is down.
     pub(super) fn is_pressing(&self) -> bool {
         self.pressing.is_some()
@@ -96,6 +102,7 @@ impl Keypad {
                     self.next_at = None;
                     return None;
                 };
+                let total_ms = total_ms.min(longest_ms(clock_rate));
                 Press { event, total_ms, done_ms: 0, ends: 0 }
             }
         };
@@ -112,18 +119,26 @@ impl Keypad {
     }
 }
 
+/// What 16 bits of a clock's units can say (RFC 4733 2.5.1.3 would continue in another event).
+fn longest_ms(clock_rate: u32) -> u16 {
+    let ms = (u32::from(u16::MAX)).saturating_mul(1000).checked_div(clock_rate).unwrap_or(0);
+    u16::try_from(ms).unwrap_or(u16::MAX)
+}
+
 /// Hears which keys a peer presses, once each, whatever packets are lost.
 #[derive(Debug, Default)]
 pub(super) struct Listener {
     pressed: Option<Heard>,
-    /// The timestamp of the last event that was told, so that copies of its end are not told again.
-    told: Option<Timestamp>,
+    /// When the last event that was told began, so that neither copies of its end nor stragglers of
+    /// those before it are told again.
+    told: Option<(Run, Timestamp)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     event: u8,
-    timestamp: Timestamp,
+    /// An event's timestamp is when it began, on the clock of this run.
+    began: (Run, Timestamp),
     duration: u16,
     last_at: Instant,
 }
@@ -135,37 +150,49 @@ pub(super) struct Released {
     pub(super) duration_ms: u16,
 }
 
+impl Released {
+    /// Returns what is told of it.
+    pub(super) fn told_of(self, leg: LegId) -> Event {
+        Event::Dtmf { leg, digit: self.digit, duration_ms: self.duration_ms }
+    }
+}
+
 impl Listener {
     /// Takes an event's payload. The marker is not asked: carriers set it as they like.
     pub(super) fn hear(
         &mut self,
         payload: &[u8],
-        timestamp: Timestamp,
+        began: (Run, Timestamp),
         clock_rate: u32,
         now: Instant,
     ) -> Option<Released> {
         let [event, flags, d1, d2, ..] = payload else { return None };
-        if self.told == Some(timestamp) {
+        let is_past = |at: (Run, Timestamp)| at.0 == began.0 && began.1.since(at.1) < 0;
+        let is_told = |at| at == began || is_past(at);
+        if self.told.is_some_and(is_told) || self.pressed.is_some_and(|key| is_past(key.began)) {
             return None;
         }
         let duration = u16::from_be_bytes([*d1, *d2]);
-        let heard = Heard { event: *event, timestamp, duration, last_at: now };
-        let before = self.pressed.replace(heard).filter(|before| before.timestamp != timestamp);
-        if flags & 0x80 != 0 {
-            self.pressed = None;
-            self.told = Some(timestamp);
-            let now_released = released(heard, clock_rate);
-            // The end of the key before was lost altogether; it is told late rather than never.
-            return match before {
-                Some(before) => {
+        let mut heard = Heard { event: *event, began, duration, last_at: now };
+        match self.pressed.take() {
+            // The end of the key before was lost altogether: it is told late rather than never. This
+            // one is told by its next packet, or by time.
+            Some(before) if before.began != began => {
+                self.pressed = Some(heard);
+                self.told = Some(before.began);
+                released(before, clock_rate)
+            }
+            before => {
+                let longest = before.map_or(0, |before| before.duration);
+                heard.duration = duration.max(longest);
+                if flags & 0x80 == 0 {
                     self.pressed = Some(heard);
-                    self.told = None;
-                    released(before, clock_rate)
+                    return None;
                 }
-                None => now_released,
-            };
+                self.told = Some(began);
+                released(heard, clock_rate)
+            }
         }
-        before.and_then(|before| released(before, clock_rate))
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -178,7 +205,7 @@ impl Listener {
             return None;
         }
         let heard = self.pressed.take()?;
-        self.told = Some(heard.timestamp);
+        self.told = Some(heard.began);
         released(heard, clock_rate)
     }
 }
@@ -201,13 +228,13 @@ mod tests {
             let (mut keypad, mut listener) = (Keypad::default(), Listener::default());
             let mut now = crate::sim::epoch();
             keypad.press(digit, ms, now);
-            let mut heard = vec![];
-            let mut packets = vec![];
+            let began = (Run::default(), Timestamp(77));
+            let (mut heard, mut packets) = (vec![], vec![]);
             while let Some(at) = keypad.poll_timeout() {
                 now = at;
                 if let Some(tick) = keypad.tick(FRAME, 8000, now) {
                     packets.push(tick);
-                    heard.extend(listener.hear(&tick.payload, Timestamp(77), 8000, now));
+                    heard.extend(listener.hear(&tick.payload, began, 8000, now));
                 }
             }
             let want = Released { digit, duration_ms: ms.max(PRESS_MIN_MS) };
@@ -217,16 +244,103 @@ mod tests {
         }
     }
 
+    /// Each line: event, whether it ends, when it began and in which run; what is told at once.
     #[test]
-    fn a_lost_end_is_told_by_time_or_by_the_next_key() {
+    fn every_key_is_told_once_whatever_is_lost_or_late() {
+        type Packet = (u8, bool, u32, u8, Option<char>);
+        let cases: [(&str, &[Packet], &str); 8] = [
+            ("whole", &[(1, false, 1, 0, None), (1, true, 1, 0, Some('1'))], ""),
+            (
+                "copies",
+                &[(1, true, 1, 0, Some('1')), (1, true, 1, 0, None), (1, true, 1, 0, None)],
+                "",
+            ),
+            ("no end", &[(1, false, 1, 0, None), (2, false, 9, 0, Some('1'))], "2"),
+            (
+                "no end, then only ends",
+                &[(1, false, 1, 0, None), (2, true, 9, 0, Some('1')), (2, true, 9, 0, Some('2'))],
+                "",
+            ),
+            ("no end, then one end", &[(1, false, 1, 0, None), (2, true, 9, 0, Some('1'))], "2"),
+            (
+                "stragglers",
+                &[
+                    (1, false, 1, 0, None),
+                    (2, false, 9, 0, Some('1')),
+                    (1, true, 1, 0, None),
+                    (1, false, 1, 0, None),
+                    (2, true, 9, 0, Some('2')),
+                    (1, true, 1, 0, None),
+                ],
+                "",
+            ),
+            (
+                "a new run may begin anywhere",
+                &[(1, true, 1000, 0, Some('1')), (2, true, 5, 1, Some('2')), (2, true, 5, 1, None)],
+                "",
+            ),
+            ("no digit", &[(16, true, 1, 0, None), (3, false, 9, 0, None)], "3"),
+        ];
+        for (name, packets, by_time) in cases {
+            let mut now = crate::sim::epoch();
+            let mut listener = Listener::default();
+            let runs = runs();
+            for (event, ends, began, run, want) in packets {
+                let payload = [*event, if *ends { 0x8a } else { 10 }, 0, 160];
+                let began = (runs[usize::from(*run)], Timestamp(*began));
+                let got = listener.hear(&payload, began, 8000, now);
+                assert_eq!(got.map(|key| key.digit), *want, "{name}");
+            }
+            let mut told = String::new();
+            while let Some(at) = listener.poll_timeout() {
+                now = at;
+                told.extend(listener.handle_timeout(8000, now).map(|key| key.digit));
+            }
+            assert_eq!(told, by_time, "{name}");
+        }
+    }
+
+    /// Two runs of one inlet.
+    fn runs() -> [Run; 2] {
+        let mut inlet = crate::media::inlet::Inlet::default();
+        [1, 2].map(|ssrc| {
+            let header = crate::media::rtp::Header {
+                ssrc: crate::media::rtp::Ssrc(ssrc),
+                ..crate::media::rtp::tests::header(0, 1, 1)
+            };
+            inlet.accept(&header, true, 8000, crate::sim::epoch()).unwrap()
+        })
+    }
+
+    #[test]
+    fn a_reordered_packet_does_not_shorten_a_key() {
         let now = crate::sim::epoch();
         let mut listener = Listener::default();
-        assert_eq!(listener.hear(&[1, 10, 0, 160], Timestamp(1), 8000, now), None);
-        let next = listener.hear(&[2, 10, 0, 160], Timestamp(9), 8000, now);
-        assert_eq!(next.map(|r| r.digit), Some('1'));
+        let began = (Run::default(), Timestamp(1));
+        for payload in [[1, 10, 3, 32], [1, 10, 0, 160]] {
+            assert_eq!(listener.hear(&payload, began, 8000, now), None);
+        }
         let at = listener.poll_timeout().unwrap();
-        assert_eq!(listener.handle_timeout(8000, at).map(|r| r.digit), Some('2'));
-        assert_eq!(listener.hear(&[2, 0x8a, 0, 160], Timestamp(9), 8000, at), None, "told already");
+        let told = listener.handle_timeout(8000, at);
+        assert_eq!(told, Some(Released { digit: '1', duration_ms: 100 }));
+    }
+
+    #[test]
+    fn a_press_is_as_long_as_its_clock_can_say() {
+        for (clock_rate, longest_ms) in [(8000, 8191), (48_000, 1365)] {
+            let mut now = crate::sim::epoch();
+            let mut keypad = Keypad::default();
+            keypad.press('1', u16::MAX, now);
+            let mut durations = vec![];
+            while let Some(at) = keypad.poll_timeout() {
+                now = at;
+                let tick = keypad.tick(FRAME, clock_rate, now);
+                durations.extend(tick.map(|t| u16::from_be_bytes([t.payload[2], t.payload[3]])));
+            }
+            let last = u32::from(*durations.last().unwrap());
+            assert_eq!(last, longest_ms * (clock_rate / 1000), "{clock_rate}");
+            assert!(durations.is_sorted(), "{clock_rate}");
+        }
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //! Never: knows which leg it is joined with; the worker does.
 
 use super::{
-    codec,
-    command::{Prompt, Remote, Stream, Voice},
+    codec::encode,
+    command::{Law, Prompt, Remote, Stream, TelephoneEvents, Voice},
     discard::{Discard, Discards},
-    dtmf::{Keypad, Listener},
+    dtmf::{Keypad, Listener, Released},
     inlet::{Inlet, Run},
     latch::Source,
     outlet::{Feed, Outlet, Pace},
+    player::{Player, Playing},
     quality::{Measured, Quality},
     rtcp::Reports,
     rtp::{self, Header, SequenceNumber, Ssrc, Timestamp},
@@ -18,36 +19,32 @@ use super::{
 use crate::ids::{Entropy, LegId};
 use std::{
     net::SocketAddr,
+    ops::Range,
     time::{Duration, Instant},
 };
 
 /// The clock of prompts, and of G.711 (RFC 3551 4.5.14).
 const CLOCK_RATE: u32 = 8000;
 const PTIME_DEFAULT_MS: u16 = 20;
-/// A prompt that is this much late gives up its place instead of catching up in a burst.
-const LATE_MAX: Duration = Duration::from_millis(500);
+/// Samples in the longest packet of ours: 200 ms.
+const FRAME_LEN_MAX: usize = 1600;
 
-/// What a peer hears instead of a joined leg.
-#[derive(Debug)]
-pub(super) enum Player {
-    /// Nothing of ours.
-    Off,
-    /// Its own packets.
-    Echo,
-    /// A prompt.
-    Prompt(Playing),
+/// What is next of a prompt.
+pub(super) enum Sound {
+    /// A packet of that length.
+    Packet { to: SocketAddr, len: usize },
+    /// Nothing, while the peer cannot hear it, or hears a digit.
+    Withheld,
+    /// It was played to its end.
+    Over,
 }
 
-/// A prompt on its way.
-#[derive(Debug)]
-pub(super) struct Playing {
-    prompt: Prompt,
-    position: usize,
-    loops: bool,
-    pub(super) token: u64,
-    serial: u32,
-    sequence: u16,
-    pub(super) next_at: Instant,
+/// A packet of the peer's that counts.
+pub(super) struct Arrival {
+    pub(super) header: Header,
+    /// Where in the packet the payload is.
+    pub(super) payload: Range<usize>,
+    pub(super) run: Run,
 }
 
 /// One leg.
@@ -132,7 +129,7 @@ impl Leg {
         packet: &[u8],
         from: SocketAddr,
         now: Instant,
-    ) -> Result<(Header, std::ops::Range<usize>, Run), Discard> {
+    ) -> Result<Arrival, Discard> {
         let (header, payload) = rtp::read(packet)?;
         let (Some(remote), Some(stream)) = (&self.remote, &self.stream) else {
             return Err(Discard::TooEarly);
@@ -147,7 +144,35 @@ impl Leg {
         if self.silent_since.is_some() {
             self.silent_since = Some(now);
         }
-        Ok((header, payload, run))
+        Ok(Arrival { header, payload, run })
+    }
+
+    /// Hears a digit in a packet of the peer's, if it is one.
+    pub(super) fn hear(
+        &mut self,
+        arrival: &Arrival,
+        packet: &[u8],
+        now: Instant,
+    ) -> Option<Released> {
+        let events = self.telephone_events()?;
+        if events.receive != arrival.header.payload_type {
+            return None;
+        }
+        let payload = packet.get(arrival.payload.clone())?;
+        let began = (arrival.run, arrival.header.timestamp);
+        self.listener.hear(payload, began, events.clock_rate, now)
+    }
+
+    /// Queues a digit for the peer, if it wants any.
+    pub(super) fn press(&mut self, digit: char, duration_ms: u16, now: Instant) {
+        if self.telephone_events().is_some() {
+            self.keypad.press(digit, duration_ms, now);
+        }
+    }
+
+    /// Returns how digits were agreed on, if they were.
+    pub(super) fn telephone_events(&self) -> Option<TelephoneEvents> {
+        self.stream.and_then(|stream| stream.telephone_events)
     }
 
     /// Returns where RTP to the peer goes; `None` while it wants none.
@@ -174,6 +199,12 @@ impl Leg {
         Pace { clock_rate_hz, frame_units }
     }
 
+    pub(super) fn pace_of_events(&self, events: TelephoneEvents) -> Pace {
+        let frame_ms = u32::try_from(self.frame().as_millis()).unwrap_or(0);
+        let clock_rate_hz = events.clock_rate;
+        Pace { clock_rate_hz, frame_units: clock_rate_hz.saturating_mul(frame_ms) / 1000 }
+    }
+
     pub(super) fn frame(&self) -> Duration {
         let ptime_ms = self.stream.map_or(PTIME_DEFAULT_MS, |s| s.ptime_ms).clamp(10, 200);
         Duration::from_millis(ptime_ms.into())
@@ -181,54 +212,66 @@ impl Leg {
 
     pub(super) fn play(&mut self, prompt: Prompt, loops: bool, token: u64, now: Instant) {
         self.prompts = self.prompts.wrapping_add(1);
-        let serial = self.prompts;
-        let playing =
-            Playing { prompt, position: 0, loops, token, serial, sequence: 0, next_at: now };
-        self.player = Player::Prompt(playing);
+        self.player = Player::Prompt(Playing::new(prompt, loops, token, self.prompts, now));
     }
 
-    /// Makes the next packet of a prompt. `None` at its end.
-    pub(super) fn next_of_prompt(&mut self, buffer: &mut [u8], now: Instant) -> Option<usize> {
-        let (pace, frame) = (self.pace(), self.frame());
-        let Player::Prompt(playing) = &mut self.player else { return None };
-        let samples = playing.prompt.samples();
-        if playing.position >= samples.len() {
-            if !playing.loops || samples.is_empty() {
-                return None;
-            }
-            playing.position = 0;
+    /// Makes the next packet of a prompt. It goes on also while the peer does not hear it.
+    pub(super) fn next_of_prompt(&mut self, buffer: &mut [u8], now: Instant) -> Sound {
+        let (frame, destination) = (self.frame(), self.destination());
+        let Player::Prompt(playing) = &mut self.player else { return Sound::Over };
+        if playing.is_over() {
+            return Sound::Over;
         }
-        let len = usize::try_from(frame.as_millis()).unwrap_or(20).saturating_mul(8);
-        let end = playing.position.saturating_add(len).min(samples.len());
-        let chunk = samples.get(playing.position..end).unwrap_or_default();
-        playing.position = end;
-        let sequence = playing.sequence;
-        playing.sequence = sequence.wrapping_add(1);
-        playing.next_at = match playing.next_at.checked_add(frame) {
-            Some(next) if now.saturating_duration_since(next) < LATE_MAX => next,
-            Some(_) | None => now.checked_add(frame).unwrap_or(now),
+        let frame_units = u32::try_from(frame.as_millis()).unwrap_or(0).saturating_mul(8);
+        let frame_len = usize::try_from(frame_units).unwrap_or(FRAME_LEN_MAX).min(FRAME_LEN_MAX);
+        let begins_at = Timestamp(playing.timestamp);
+        playing.timestamp = playing.timestamp.wrapping_add(frame_units);
+        let voice = self.stream.and_then(|stream| stream.voice);
+        let law = voice.map_or(Law::Mu, |voice| voice.law);
+        let mut payload = [0; FRAME_LEN_MAX];
+        let samples = playing.advance(frame, frame_len, now);
+        payload.iter_mut().zip(samples).for_each(|(code, sample)| *code = encode(law, sample));
+        let (Some(Voice { payload_type, .. }), Ok(to)) = (voice, destination) else {
+            self.outlet.cut();
+            return Sound::Withheld;
         };
-        let feed = Feed::Prompt(playing.serial);
-        // A peer without G.711 hears nothing, for as long as the prompt lasts.
-        let Some(Voice { payload_type, law }) = self.stream.and_then(|s| s.voice) else {
-            return Some(0);
-        };
-        let mut payload = [codec::encode(law, 0); 1600];
-        for (code, sample) in payload.iter_mut().zip(chunk) {
-            *code = codec::encode(law, *sample);
+        if self.keypad.is_pressing() {
+            return Sound::Withheld;
         }
-        let frame_units = pace.frame_units.wrapping_mul(sequence.into());
         let header = Header {
-            marker: sequence == 0,
+            marker: playing.sequence == 0,
             payload_type,
-            sequence: SequenceNumber(sequence),
-            timestamp: Timestamp(frame_units),
+            sequence: SequenceNumber(playing.sequence),
+            timestamp: begins_at,
             ssrc: Ssrc(0),
         };
-        let header = self.outlet.carry(feed, &header, pace, now).ok()?;
-        let payload = payload.get(..len).unwrap_or_default();
+        playing.sequence = playing.sequence.wrapping_add(1);
+        let pace = Pace { clock_rate_hz: CLOCK_RATE, frame_units };
+        let feed = Feed::Prompt(playing.serial);
+        let Ok(header) = self.outlet.carry(feed, &header, pace, now) else {
+            debug_assert!(false, "a prompt is never late");
+            return Sound::Withheld;
+        };
+        let payload = payload.get(..frame_len).unwrap_or_default();
         self.outlet.count(payload.len());
-        Some(rtp::build(&header, payload, buffer))
+        Sound::Packet { to, len: rtp::build(&header, payload, buffer) }
+    }
+
+    /// Returns when the first of [`Self::deadlines`] is due.
+    pub(super) fn poll_timeout(&self, silence: Duration) -> Option<Instant> {
+        self.deadlines(silence).into_iter().flatten().min()
+    }
+
+    /// Returns when something of this leg is due: the keypad, the listener, the prompt, the next
+    /// report, silence.
+    pub(super) fn deadlines(&self, silence: Duration) -> [Option<Instant>; 5] {
+        let prompt = match &self.player {
+            Player::Prompt(playing) => Some(playing.next_at),
+            Player::Off | Player::Echo => None,
+        };
+        let reports = self.remote.is_some().then_some(self.reports.next_at);
+        let silent = self.silent_since.and_then(|since| since.checked_add(silence));
+        [self.keypad.poll_timeout(), self.listener.poll_timeout(), prompt, reports, silent]
     }
 
     /// Notes how long a packet of this leg stayed with us.

@@ -8,7 +8,7 @@ use super::{
     inlet::Run,
     rtp::{Header, SequenceNumber, Ssrc, Timestamp, units},
 };
-use crate::ids::Entropy;
+use crate::ids::{Entropy, LegId};
 use std::time::Instant;
 
 /// As far back as a late packet may still be; less than half the numbers, so that order is defined.
@@ -18,8 +18,8 @@ const FLOOR_DISTANCE: u16 = 1000;
 /// that the peer sees the losses and the order there were.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Feed {
-    /// A run of packets of the leg in this slot.
-    Relayed(usize, Run),
+    /// A run of packets of this leg's peer.
+    Relayed(LegId, Run),
     /// The prompt that was started as the n-th.
     Prompt(u32),
 }
@@ -128,9 +128,7 @@ impl Outlet {
         pace: Pace,
         now: Instant,
     ) -> Header {
-        if let Some(splice) = &mut self.splice {
-            splice.is_cut = true;
-        }
+        self.cut();
         if is_first {
             self.anchor = (self.following(pace, now), Some(now));
         }
@@ -138,6 +136,14 @@ impl Outlet {
         self.next = sequence.next();
         let (timestamp, _) = self.anchor;
         Header { marker: is_first, payload_type, sequence, timestamp, ssrc: self.ssrc }
+    }
+
+    /// Notes that a packet of the feed is withheld: its next one follows the last that was sent, so
+    /// that the peer does not take for lost what was not meant for it.
+    pub(super) fn cut(&mut self) {
+        if let Some(splice) = &mut self.splice {
+            splice.is_cut = true;
+        }
     }
 
     /// Counts a packet that goes out.
@@ -232,6 +238,17 @@ mod tests {
         assert_eq!(after.sequence, events[2].sequence.next());
         assert_eq!(after.timestamp, before.timestamp.plus(640), "the feed kept its own time");
         assert_eq!(carry(&mut outlet, A, 13, 480, 80), Err(Discard::Late));
+    }
+
+    #[test]
+    fn what_is_withheld_leaves_no_hole() {
+        let mut outlet = outlet();
+        let before = carry(&mut outlet, A, 10, 0, 0).unwrap();
+        outlet.cut();
+        let after = carry(&mut outlet, A, 60, 8000, 1000).unwrap();
+        assert_eq!(after.sequence, before.sequence.next());
+        assert_eq!(after.timestamp, before.timestamp.plus(8000));
+        assert!(after.marker);
     }
 
     fn carry(outlet: &mut Outlet, feed: Feed, n: u16, ts: u32, ms: u64) -> Result<Header, Discard> {

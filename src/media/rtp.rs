@@ -7,6 +7,9 @@ use super::discard::Discard;
 use rtp_rs::{RtpPacketBuilder, RtpReader};
 use std::{ops::Range, time::Duration};
 
+/// The longest packet that is relayed: more than an Ethernet frame holds. A reader's buffer needs one
+/// byte more, to tell a packet that was cut.
+pub const DATAGRAM_MAX: usize = 2048;
 /// Fixed part of the header.
 const HEADER_LEN: usize = 12;
 
@@ -73,6 +76,9 @@ pub(super) struct Header {
 pub(super) fn read(packet: &[u8]) -> Result<(Header, Range<usize>), Discard> {
     if packet.len() < HEADER_LEN {
         return Err(Discard::TooShort);
+    }
+    if packet.len() > DATAGRAM_MAX {
+        return Err(Discard::TooLong);
     }
     let reader = RtpReader::new(packet).map_err(|_| Discard::NotRtp)?;
     let begin = reader.payload_offset();
@@ -184,6 +190,7 @@ pub(super) mod tests {
         let with_first = |first: u8| [&[first], &good[1..]].concat();
         assert!(read(&good).is_ok());
         assert_eq!(read(&good[..11]), Err(Discard::TooShort));
+        assert_eq!(read(&[0x80; DATAGRAM_MAX + 1]), Err(Discard::TooLong));
         assert_eq!(read(&with_first(0x00)), Err(Discard::NotRtp), "version 0 is STUN");
         assert_eq!(read(&with_first(0x8f)), Err(Discard::NotRtp), "15 sources do not fit");
         assert_eq!(read(&with_first(0x90)), Err(Discard::NotRtp), "the extension does not fit");

@@ -7,20 +7,20 @@ use super::now;
 use crate::{
     config::Rtp,
     ids::Entropy,
-    media::{Action, Channel, Command, Datagram, Event, PortRange, Settings, Worker},
+    media::{Action, Channel, Command, DATAGRAM_MAX, Datagram, Event, PortRange, Settings, Worker},
     observe::metrics,
 };
 use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
 use std::{
-    collections::VecDeque,
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -30,8 +30,8 @@ const COMMANDS_MAX: usize = 8192;
 const READY_MAX: usize = 1024;
 /// Packets read from one socket before the others have their turn.
 const BURST_MAX: usize = 16;
-/// No RTP packet is larger than an Ethernet frame; what is, is cut and refused.
-const PACKET_MAX: usize = 2048;
+/// How long the shard has to make room for events that did not fit.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
 /// How often the counters are published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 const WAKE: Token = Token(usize::MAX);
@@ -54,22 +54,31 @@ pub struct MediaHandle {
 #[derive(Debug)]
 enum Order {
     Command(Command),
+    #[cfg(test)]
+    Panic,
     Stop,
 }
 
 impl MediaHandle {
-    /// Hands over a command; it comes back where the worker does not keep up.
+    /// Hands over a command. A new leg comes back where the worker does not keep up. All else waits for
+    /// room, since a leg that is not closed would keep its ports; the thread never waits for us.
     pub fn send(&self, command: Command) -> Result<(), Command> {
-        match self.commands.try_send(Order::Command(command)) {
-            Ok(()) => {
-                // A worker that cannot be woken is gone.
-                let _ = self.waker.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => match order {
-                Order::Command(command) => Err(command),
-                Order::Stop => Ok(()),
-            },
+        let is_new = matches!(command, Command::Open { .. });
+        let order = Order::Command(command);
+        let refused = if is_new {
+            self.commands.try_send(order).err().map(|refused| match refused {
+                TrySendError::Full(order) | TrySendError::Disconnected(order) => order,
+            })
+        } else {
+            self.commands.send(order).err().map(|refused| refused.0)
+        };
+        // A worker that cannot be woken is gone.
+        let _ = self.waker.wake();
+        match refused {
+            Some(Order::Command(command)) => Err(command),
+            #[cfg(test)]
+            Some(Order::Panic) => Ok(()),
+            Some(Order::Stop) | None => Ok(()),
         }
     }
 
@@ -103,18 +112,10 @@ impl MediaWorker {
         let total = metrics::Media { ports_total: ports.pairs() as u64, ..Default::default() };
         let (publish, counters) = watch::channel(total);
         let worker = Worker::new(Settings { ports, silence }, Entropy::new(super::node::seed()?));
-        let media = Thread {
-            worker,
-            poll,
-            sockets: vec![],
-            orders,
-            events,
-            unsent: VecDeque::new(),
-            publish,
-            pairs: ports.pairs(),
-        };
+        let pairs = ports.pairs();
+        let media = Thread { worker, poll, sockets: vec![], orders, events, publish, pairs };
         let thread =
-            thread::Builder::new().name(format!("media-{index}")).spawn(move || media.run())?;
+            thread::Builder::new().name(format!("media-{index}")).spawn(move || media.live())?;
         Ok(Self { handle: MediaHandle { commands, waker, counters }, thread })
     }
 
@@ -149,23 +150,32 @@ struct Thread {
     sockets: Vec<Option<Pair>>,
     orders: Receiver<Order>,
     events: mpsc::Sender<Event>,
-    /// Events that the shard had no room for yet.
-    unsent: VecDeque<Event>,
     publish: watch::Sender<metrics::Media>,
     pairs: usize,
 }
 
 impl Thread {
-    fn run(mut self) {
+    /// Runs until it is told to stop. A panic costs the legs of this worker, not the thread.
+    fn live(mut self) {
+        while panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            tracing::error!("media thread panicked");
+            self.sockets.clear();
+            self.worker.start_over();
+        }
+    }
+
+    fn run(&mut self) {
         let mut ready = Events::with_capacity(READY_MAX);
-        let mut buffer = [0; PACKET_MAX];
+        // One more than is relayed: what fills it may have been cut.
+        let mut buffer = [0; DATAGRAM_MAX + 1];
         let mut publish_at = now();
         loop {
             let wait = self.wait(publish_at);
             match self.poll.poll(&mut ready, Some(wait)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => {
                     tracing::error!(%error, "media poll failed");
-                    return;
+                    self.worker.start_over();
+                    return self.tell();
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -175,10 +185,12 @@ impl Thread {
             for event in &ready {
                 if event.token() != WAKE {
                     self.read(event.token().0, &mut buffer);
+                    // What is due does not wait for a thousand sockets.
+                    self.fire();
                 }
             }
             self.fire();
-            self.carry_out();
+            self.tell();
             if publish_at <= now() {
                 publish_at = now() + PUBLISH_EVERY;
                 self.publish();
@@ -186,8 +198,8 @@ impl Thread {
         }
     }
 
-    fn wait(&self, publish_at: std::time::Instant) -> Duration {
-        let retry = (!self.unsent.is_empty()).then(|| now() + Duration::from_millis(5));
+    fn wait(&mut self, publish_at: Instant) -> Duration {
+        let retry = self.worker.has_events().then(|| now() + RETRY_AFTER);
         let due = [self.worker.poll_timeout(), retry, Some(publish_at)];
         due.into_iter()
             .flatten()
@@ -200,10 +212,13 @@ impl Thread {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Command(command) => self.worker.handle_command(command, now()),
+                #[cfg(test)]
+                Order::Panic => panic!("ordered by a test"),
                 Order::Stop => return false,
             }
             self.carry_out();
         }
+        self.tell();
         true
     }
 
@@ -245,13 +260,21 @@ impl Thread {
 
     fn fire(&mut self) {
         let now = now();
-        if self.worker.poll_timeout().is_some_and(|at| at <= now) {
-            let sockets = &self.sockets;
-            self.worker.handle_timeout(now, &mut |datagram| send(sockets, datagram));
+        if self.worker.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        let (sockets, mut unsendable) = (&self.sockets, vec![]);
+        self.worker.handle_timeout(now, &mut |datagram| {
+            if !send(sockets, datagram) {
+                unsendable.push(datagram.slot);
+            }
+        });
+        for slot in unsendable {
+            self.worker.note_unsendable(slot);
         }
     }
 
-    /// Binds and closes what the worker asks for, and passes on what it tells.
+    /// Binds and closes what the worker asks for.
     fn carry_out(&mut self) {
         while let Some(action) = self.worker.poll_action() {
             match action {
@@ -266,18 +289,18 @@ impl Thread {
                 }
             }
         }
-        while let Some(event) = self.worker.poll_event() {
-            self.unsent.push_back(event);
-        }
-        while let Some(event) = self.unsent.pop_front() {
-            match self.events.try_send(event) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(event)) => {
-                    self.unsent.push_front(event);
-                    return;
-                }
-                // The shard is gone, and this thread will be told to stop.
-                Err(mpsc::error::TrySendError::Closed(_)) => {}
+    }
+
+    /// Passes on what the worker tells, as far as the shard has room for it.
+    fn tell(&mut self) {
+        while self.worker.has_events() {
+            let permit = self.events.try_reserve();
+            if matches!(permit, Err(mpsc::error::TrySendError::Full(()))) {
+                return;
+            }
+            // Without a shard there is nobody to tell, and this thread will be told to stop.
+            if let (Some(event), Ok(permit)) = (self.worker.poll_event(), permit) {
+                permit.send(event);
             }
         }
     }
@@ -341,22 +364,26 @@ fn take(
         Channel::Rtcp => worker.handle_rtcp(slot, from, packet, read_at),
         Channel::Rtp => {
             let datagram = worker.handle_rtp(slot, from, packet, read_at);
-            if let Some(datagram) = datagram {
-                send(sockets, datagram);
+            let Some(datagram) = datagram else { return };
+            let sent_from = datagram.slot;
+            if send(sockets, datagram) {
                 worker.note_delay(slot, now().saturating_duration_since(read_at));
+            } else {
+                worker.note_unsendable(sent_from);
             }
         }
     }
 }
 
-/// A packet that cannot be sent is lost, as packets are.
-fn send(sockets: &[Option<Pair>], datagram: Datagram<'_>) {
-    let Some(Some(pair)) = sockets.get(datagram.slot) else { return };
+/// Returns whether a packet was sent. One that cannot be is lost, as packets are.
+fn send(sockets: &[Option<Pair>], datagram: Datagram<'_>) -> bool {
+    let Some(Some(pair)) = sockets.get(datagram.slot) else { return false };
     let socket = match datagram.channel {
         Channel::Rtp => &pair.rtp,
         Channel::Rtcp => &pair.rtcp,
     };
-    if let Err(error) = socket.send_to(datagram.packet, datagram.to) {
-        tracing::trace!(%error, to = %datagram.to, "media send failed");
-    }
+    socket.send_to(datagram.packet, datagram.to).is_ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Legs come, are joined, and go.
+//!
+//! Owns: which pair a leg being opened tries; what follows from closing one.
+//! Never: meets a packet.
+
+use super::{Action, Join, Slot, Worker};
+use crate::{
+    ids::LegId,
+    media::{
+        command::{Event, OpenRefusal},
+        leg::Leg,
+        path::PathMap,
+        player::Player,
+        quality::Quality,
+    },
+};
+use std::{net::IpAddr, time::Instant};
+
+/// Pairs tried where other programs hold some of the range.
+const BIND_TRIES: u8 = 8;
+
+/// A leg being opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    id: LegId,
+    ip: IpAddr,
+    port: u16,
+    tries: u8,
+}
+
+impl Worker {
+    pub(super) fn open(&mut self, id: LegId, ip: IpAddr) {
+        if self.by_id.contains_key(&id) {
+            return self.refuse(id, OpenRefusal::AlreadyOpen);
+        }
+        let Some(port) = self.ports.take() else {
+            return self.refuse(id, OpenRefusal::PortsExhausted);
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Free);
+            self.joins.push(None);
+            self.slots.len().saturating_sub(1)
+        });
+        self.by_id.insert(id, slot);
+        self.bind(slot, Opening { id, ip, port, tries: 1 });
+    }
+
+    fn bind(&mut self, slot: usize, opening: Opening) {
+        self.put(slot, Slot::Opening(opening));
+        self.actions.push_back(Action::Bind { slot, ip: opening.ip, port: opening.port });
+    }
+
+    fn refuse(&mut self, leg: LegId, refusal: OpenRefusal) {
+        self.counters.open_failures = self.counters.open_failures.saturating_add(1);
+        self.events.push_back(Event::OpenFailed { leg, refusal });
+    }
+
+    /// Learns whether a pair could be bound; another is tried where it could not.
+    pub fn bound(&mut self, slot: usize, is_bound: bool, now: Instant) {
+        let Some(Slot::Opening(opening)) = self.slots.get(slot) else { return };
+        let opening = *opening;
+        if is_bound {
+            let leg = Leg::new(opening.id, opening.port, &mut self.entropy, now);
+            self.put(slot, Slot::Open(Box::new(leg)));
+            self.events.push_back(Event::Opened { leg: opening.id, port: opening.port });
+            return;
+        }
+        // Another program has it; it goes to the end of the queue.
+        self.ports.give_back(opening.port);
+        let next = if opening.tries < BIND_TRIES { self.ports.take() } else { None };
+        match next {
+            Some(port) => {
+                let tries = opening.tries.saturating_add(1);
+                self.bind(slot, Opening { port, tries, ..opening });
+            }
+            None => {
+                self.release(slot, opening.id);
+                self.refuse(opening.id, OpenRefusal::CannotBind);
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, id: LegId) {
+        let Some(slot) = self.by_id.get(&id).copied() else { return };
+        let (port, quality) = match self.slots.get(slot) {
+            Some(Slot::Open(leg)) => {
+                self.discards.merge(&leg.discards);
+                (leg.port, leg.quality())
+            }
+            Some(Slot::Opening(opening)) => (opening.port, Quality::default()),
+            Some(Slot::Free) | None => {
+                debug_assert!(false, "{id} has no slot");
+                return;
+            }
+        };
+        self.ports.give_back(port);
+        self.actions.push_back(Action::Unbind { slot });
+        self.release(slot, id);
+        self.events.push_back(Event::Closed { leg: id, quality: Box::new(quality) });
+    }
+
+    fn release(&mut self, slot: usize, id: LegId) {
+        self.separate(slot);
+        self.timers.arm(slot, None);
+        self.by_id.remove(&id);
+        self.put(slot, Slot::Free);
+        self.free.push(slot);
+    }
+
+    fn put(&mut self, slot: usize, value: Slot) {
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = value;
+        }
+    }
+
+    pub(super) fn bridge(&mut self, (a, a_to_b): (LegId, PathMap), (b, b_to_a): (LegId, PathMap)) {
+        let (Some(a), Some(b)) = (self.by_id.get(&a).copied(), self.by_id.get(&b).copied()) else {
+            return;
+        };
+        debug_assert!(a != b, "a leg joined with itself is an echo");
+        if self.joined_with(a) != Some(b) {
+            for slot in [a, b] {
+                self.separate(slot);
+                if let Some(leg) = self.leg_mut(slot) {
+                    leg.player = Player::Off;
+                }
+            }
+        }
+        for (slot, to, path) in [(a, b, a_to_b), (b, a, b_to_a)] {
+            if let Some(place) = self.joins.get_mut(slot) {
+                *place = Some(Join { to, path });
+            }
+        }
+    }
+
+    fn joined_with(&self, slot: usize) -> Option<usize> {
+        self.joins.get(slot)?.as_ref().map(|join| join.to)
+    }
+
+    pub(super) fn separate(&mut self, slot: usize) {
+        let Some(to) = self.joined_with(slot) else { return };
+        for slot in [slot, to] {
+            if let Some(place) = self.joins.get_mut(slot) {
+                *place = None;
+            }
+            if let Some(leg) = self.leg_mut(slot) {
+                leg.outlet.cut();
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What happens to a packet that comes in.
+//!
+//! Owns: the way of a packet from one leg to the other; nothing on it allocates, locks or logs.
+//! Never: makes a packet of its own.
+
+use super::{Channel, Datagram, Slot, Worker};
+use crate::media::{
+    codec,
+    command::Event,
+    discard::Discard,
+    leg::{Arrival, Leg},
+    outlet::Feed,
+    path::{Convert, Hop},
+    player::Player,
+    rtp::{self, Header},
+};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+impl Worker {
+    /// Takes an RTP packet of a leg's peer. What is to be sent is rewritten in place.
+    pub fn handle_rtp<'p>(
+        &mut self,
+        slot: usize,
+        from: SocketAddr,
+        packet: &'p mut [u8],
+        now: Instant,
+    ) -> Option<Datagram<'p>> {
+        match self.forward(slot, from, packet, now) {
+            Ok((slot, to)) => Some(Datagram { slot, channel: Channel::Rtp, to, packet }),
+            Err(reason) => {
+                self.discard(slot, reason);
+                None
+            }
+        }
+    }
+
+    fn forward(
+        &mut self,
+        slot: usize,
+        from: SocketAddr,
+        packet: &mut [u8],
+        now: Instant,
+    ) -> Result<(usize, SocketAddr), Discard> {
+        let leg = self.leg_mut(slot).ok_or(Discard::TooEarly)?;
+        let arrival = leg.accept(packet, from, now)?;
+        let (id, is_first) = (leg.id, std::mem::take(&mut leg.is_unheard));
+        let was_listening = leg.listener.poll_timeout().is_some();
+        let released = leg.hear(&arrival, packet, now);
+        let is_listening = leg.listener.poll_timeout().is_some();
+        let is_echo = matches!(leg.player, Player::Echo);
+        if is_first {
+            self.tell_of_peer(Event::FirstPacket { leg: id, from });
+        }
+        if let Some(key) = released {
+            self.tell_of_peer(key.told_of(id));
+        }
+        if is_listening && !was_listening {
+            self.arm(slot);
+        }
+        let feed = Feed::Relayed(id, arrival.run);
+        if is_echo {
+            let to = self.echo(slot, feed, &arrival, packet, now)?;
+            return Ok((slot, to));
+        }
+        self.relay(slot, feed, &arrival, packet, now)
+    }
+
+    fn echo(
+        &mut self,
+        slot: usize,
+        feed: Feed,
+        arrival: &Arrival,
+        packet: &mut [u8],
+        now: Instant,
+    ) -> Result<SocketAddr, Discard> {
+        let leg = self.leg_mut(slot).ok_or(Discard::TooEarly)?;
+        let to =
+            leg.place(leg.keypad.is_pressing(), feed, (arrival, arrival.header), packet, now)?;
+        self.counters.generated = self.counters.generated.saturating_add(1);
+        Ok(to)
+    }
+
+    fn relay(
+        &mut self,
+        slot: usize,
+        feed: Feed,
+        arrival: &Arrival,
+        packet: &mut [u8],
+        now: Instant,
+    ) -> Result<(usize, SocketAddr), Discard> {
+        let join = self.joins.get(slot).and_then(Option::as_ref).ok_or(Discard::NoPeer)?;
+        let Some(Slot::Open(other)) = self.slots.get_mut(join.to) else {
+            return Err(Discard::NoPeer);
+        };
+        let Some(Hop { payload_type, convert }) = join.path.hop(arrival.header.payload_type) else {
+            other.outlet.cut();
+            return Err(Discard::NotNegotiated);
+        };
+        let header = Header { payload_type, ..arrival.header };
+        let to = other.place(other.is_busy(), feed, (arrival, header), packet, now)?;
+        if let Some(payload) = packet.get_mut(arrival.payload.clone()) {
+            codec::convert(payload, convert);
+        }
+        let counters = &mut self.counters;
+        counters.relayed = counters.relayed.saturating_add(1);
+        counters.relayed_bytes = counters.relayed_bytes.saturating_add(packet.len() as u64);
+        counters.transcoded =
+            counters.transcoded.saturating_add(u64::from(convert != Convert::Keep));
+        Ok((join.to, to))
+    }
+
+    /// Notes how long a packet of this leg stayed with us.
+    pub fn note_delay(&mut self, slot: usize, delay: Duration) {
+        if let Some(leg) = self.leg_mut(slot) {
+            leg.note_delay(delay);
+        }
+    }
+
+    /// Notes that a packet could not be sent from this leg's port.
+    pub fn note_unsendable(&mut self, slot: usize) {
+        self.discard(slot, Discard::Unsendable);
+    }
+
+    /// Takes an RTCP packet of a leg's peer.
+    pub fn handle_rtcp(&mut self, slot: usize, from: SocketAddr, packet: &[u8], now: Instant) {
+        let read = match self.leg_mut(slot) {
+            Some(leg) => leg.read_report(from, packet, now),
+            None => Err(Discard::TooEarly),
+        };
+        if let Err(reason) = read {
+            self.discard(slot, reason);
+        }
+    }
+}
+
+impl Leg {
+    /// Gives a packet its place among those that this leg's peer hears, and rewrites it.
+    fn place(
+        &mut self,
+        is_busy: bool,
+        feed: Feed,
+        (arrival, header): (&Arrival, Header),
+        packet: &mut [u8],
+        now: Instant,
+    ) -> Result<SocketAddr, Discard> {
+        let destination = if is_busy { Err(Discard::Replaced) } else { self.destination() };
+        let to = destination.inspect_err(|_| self.outlet.cut())?;
+        let header = self.outlet.carry(feed, &header, self.pace(), now)?;
+        rtp::rewrite(packet, &header);
+        self.outlet.count(arrival.payload.len());
+        Ok(to)
+    }
+
+    fn read_report(
+        &mut self,
+        from: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let remote = self.remote.as_ref().ok_or(Discard::TooEarly)?;
+        if packet.len() > rtp::DATAGRAM_MAX {
+            return Err(Discard::TooLong);
+        }
+        self.source.admit_rtcp(remote, from)?;
+        let is_read = self.reports.read(packet, self.outlet.ssrc(), now);
+        is_read.then_some(()).ok_or(Discard::NotRtcp)
+    }
+}

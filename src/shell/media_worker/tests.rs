@@ -1,0 +1,177 @@
+//! The real thread, with real sockets on loopback.
+
+use super::*;
+use crate::{
+    ids::LegId,
+    media::{Convert, Discard, Latch, Law, PathMap, Prompt, Remote, Stream, Voice, tone},
+};
+use std::net::UdpSocket as Peer;
+use tokio::runtime::Runtime;
+
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+/// Whoever waits longer than this waits in vain.
+const PATIENCE: Duration = Duration::from_secs(10);
+const A: LegId = LegId(1);
+const B: LegId = LegId(2);
+
+/// A thread, and both ends of what it is told and tells.
+struct Bench {
+    worker: MediaWorker,
+    events: mpsc::Receiver<Event>,
+    runtime: Runtime,
+}
+
+impl Bench {
+    fn new(ports: PortRange, events_max: usize) -> Self {
+        let (events, receiver) = mpsc::channel(events_max);
+        let worker = MediaWorker::spawn(0, ports, Duration::from_secs(60), events).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        Self { worker, events: receiver, runtime }
+    }
+
+    fn send(&self, command: Command) {
+        self.worker.handle().send(command).unwrap();
+    }
+
+    /// Waits for the next thing told.
+    fn event(&mut self) -> Event {
+        let next = async { tokio::time::timeout(PATIENCE, self.events.recv()).await };
+        self.runtime.block_on(next).expect("the worker tells something").unwrap()
+    }
+
+    /// Opens a leg towards a peer, and returns where the peer sends to.
+    fn open(&mut self, leg: LegId, peer: &Peer, law: Law) -> SocketAddr {
+        self.send(Command::Open { leg, ip: HERE });
+        let Event::Opened { port, .. } = self.event() else { panic!("{leg} has no ports") };
+        let rtp = peer.local_addr().unwrap();
+        let rtcp = SocketAddr::new(rtp.ip(), rtp.port().wrapping_add(1));
+        let remote = Remote { rtp, rtcp, latch: Latch::Learn, sends: true, receives: true };
+        let payload_type = if law == Law::Mu { 0 } else { 8 };
+        let voice = Some(Voice { payload_type, law });
+        let stream = Stream { voice, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
+        self.send(Command::Aim { leg, remote, stream });
+        SocketAddr::new(HERE, port)
+    }
+
+    fn close(mut self, leg: LegId) -> Box<crate::media::Quality> {
+        self.send(Command::Close { leg });
+        loop {
+            if let Event::Closed { leg: closed, quality } = self.event() {
+                assert_eq!(closed, leg);
+                self.worker.stop();
+                return quality;
+            }
+        }
+    }
+}
+
+/// Finds that many pairs of ports that nobody uses at the moment, next to each other.
+fn free_ports(pairs: u16) -> PortRange {
+    loop {
+        let somewhere = Peer::bind((HERE, 0)).unwrap().local_addr().unwrap().port();
+        let first = somewhere.next_multiple_of(2);
+        let Some(last) = first.checked_add(pairs * 2 - 1) else { continue };
+        if (first..=last).all(|port| Peer::bind((HERE, port)).is_ok()) {
+            return PortRange { first, last };
+        }
+    }
+}
+
+fn peer() -> Peer {
+    let peer = Peer::bind((HERE, 0)).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer
+}
+
+fn rtp(payload_type: u8, sequence: u16, payload: &[u8]) -> Vec<u8> {
+    let [s1, s2] = sequence.to_be_bytes();
+    [&[0x80, payload_type, s1, s2, 0, 0, 0, 0, 0, 0, 0, 9], payload].concat()
+}
+
+fn receive(peer: &Peer) -> Vec<u8> {
+    let mut buffer = [0; 4096];
+    let len = peer.recv(&mut buffer).expect("a packet comes");
+    buffer[..len].to_vec()
+}
+
+#[test]
+fn packets_cross_and_prompts_are_heard() {
+    let (a, b) = (peer(), peer());
+    let mut bench = Bench::new(free_ports(8), 64);
+    let (port_a, port_b) = (bench.open(A, &a, Law::Mu), bench.open(B, &b, Law::A));
+    bench.send(Command::Bridge {
+        a: A,
+        b: B,
+        a_to_b: PathMap::new().with(0, 8, Convert::UlawToAlaw),
+        b_to_a: PathMap::new().with(8, 0, Convert::AlawToUlaw),
+    });
+
+    // More than are read at a time: none may be left behind.
+    let count = 5 * BURST_MAX as u16;
+    for n in 0..count {
+        a.send_to(&rtp(0, n, &[0xff; 160]), port_a).unwrap();
+    }
+    for _ in 0..count {
+        let packet = receive(&b);
+        assert_eq!((packet[1] & 0x7f, packet.len(), packet[12]), (8, 172, 0xd5));
+    }
+    b.send_to(&rtp(8, 1, &[0xd5; 160]), port_b).unwrap();
+    assert_eq!(receive(&a)[12], 0xfe);
+
+    let prompt = Prompt::new(tone::chord(&[440.0], Duration::from_millis(60), 0.5));
+    bench.send(Command::Play { leg: A, prompt, loops: false, token: 7 });
+    (0..3).for_each(|_| assert_eq!(receive(&a).len(), 172));
+    while !matches!(bench.event(), Event::Played { leg: A, token: 7 }) {}
+
+    // Cut by the reader's buffer, so refused; empty, so too short.
+    a.send_to(&rtp(0, count, &[0; 9000]), port_a).unwrap();
+    a.send_to(&[], port_a).unwrap();
+    a.send_to(&rtp(0, count, &[1; 160]), port_a).unwrap();
+    assert_eq!(receive(&b).len(), 172);
+    let quality = bench.close(A);
+    assert_eq!(quality.received.packets, u64::from(count) + 1);
+    let discards = [Discard::TooLong, Discard::TooShort].map(|why| quality.discards.count(why));
+    assert_eq!(discards, [1, 1]);
+}
+
+#[test]
+fn a_pair_of_which_the_rtcp_port_is_taken_is_passed_over() {
+    let ports = free_ports(2);
+    let _taken = Peer::bind((HERE, ports.first + 1)).unwrap();
+    let mut bench = Bench::new(ports, 8);
+    bench.send(Command::Open { leg: A, ip: HERE });
+    assert_eq!(bench.event(), Event::Opened { leg: A, port: ports.first + 2 });
+    assert!(Peer::bind((HERE, ports.first)).is_ok(), "its RTP port was let go");
+    bench.close(A);
+    for port in [ports.first + 2, ports.first + 3] {
+        assert!(Peer::bind((HERE, port)).is_ok(), "{port} is free again");
+    }
+}
+
+#[test]
+fn events_wait_for_a_shard_that_is_slow() {
+    let mut bench = Bench::new(free_ports(8), 1);
+    let legs = [1, 2, 3, 4].map(LegId);
+    for leg in legs {
+        bench.send(Command::Open { leg, ip: HERE });
+        bench.send(Command::Close { leg });
+    }
+    for leg in legs {
+        assert!(matches!(bench.event(), Event::Opened { leg: told, .. } if told == leg));
+        assert!(matches!(bench.event(), Event::Closed { leg: told, .. } if told == leg));
+    }
+    bench.worker.stop();
+}
+
+#[test]
+fn a_panic_ends_the_legs_and_not_the_thread() {
+    let mut bench = Bench::new(free_ports(4), 8);
+    let port = bench.open(A, &peer(), Law::Mu);
+    bench.worker.handle.commands.send(Order::Panic).unwrap();
+    bench.worker.handle.waker.wake().unwrap();
+    assert_eq!(bench.event(), Event::Silent { leg: A });
+    assert!(matches!(bench.event(), Event::Closed { leg: A, .. }));
+    assert!(Peer::bind(port).is_ok(), "the port is free");
+    bench.open(A, &peer(), Law::Mu);
+    bench.close(A);
+}
