@@ -11,6 +11,7 @@ use super::{
 use crate::{
     dialplan::Dial,
     ids::LegId,
+    media,
     sdp::Description,
     sip::{HeaderName, Uri, default_reason},
 };
@@ -18,6 +19,8 @@ use std::{collections::BTreeSet, time::Instant};
 
 /// How many redirections one call follows.
 const REDIRECTS_MAX: u8 = 5;
+/// The token of our ringing, which no prompt of the program has.
+const RINGBACK: u64 = 0;
 /// What the losing forks are told (RFC 3326).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 
@@ -157,7 +160,7 @@ impl Call {
         self.draft.ringing(wire);
         let answer = sdp.and_then(|sdp| self.early_media(leg, &sdp, wire));
         if self.caller_is_up() {
-            return;
+            return self.ring_back(answer.is_some(), wire);
         }
         let Some(caller) = self.legs.get_mut(&self.caller) else { return };
         let status = match (status, &answer) {
@@ -166,6 +169,15 @@ impl Call {
             _ => 183,
         };
         caller.progress(status, answer.as_ref(), wire);
+    }
+
+    /// A caller that was answered before hears ringing from us, unless the callee rings itself.
+    fn ring_back(&self, has_early_media: bool, wire: &mut Wire<'_>) {
+        if !has_early_media && self.peer.is_none() {
+            let prompt = media::tone::ringback();
+            let leg = self.caller;
+            wire.media(self.id, media::Command::Play { leg, prompt, loops: true, token: RINGBACK });
+        }
     }
 
     /// A callee answered: it wins, the others are told so, the caller gets its 200.
@@ -310,6 +322,7 @@ impl Call {
             Failure::Failed => &mut on.failed,
         });
         if !steps.is_empty() {
+            wire.media(self.id, media::Command::Stop { leg: self.caller });
             return self.branch(steps, wire);
         }
         let status = status_for_caller(&refused);

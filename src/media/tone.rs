@@ -3,7 +3,8 @@
 //! Owns: the arithmetic of sines.
 //! Never: knows who listens.
 
-use std::{f64::consts::TAU, time::Duration};
+use super::Prompt;
+use std::{f64::consts::TAU, sync::LazyLock, time::Duration};
 
 /// The sample rate of everything we make and hear.
 pub const SAMPLE_RATE_HZ: u32 = 8000;
@@ -22,6 +23,17 @@ pub fn chord(frequencies_hz: &[f64], length: Duration, amplitude: f64) -> Vec<i1
             (each * sum).round() as i16
         })
         .collect()
+}
+
+/// Returns the ringing tone of North America, to be played again and again: 440 and 480 Hz for 2 s,
+/// then 4 s of silence (ITU-T E.180).
+pub fn ringback() -> Prompt {
+    static RINGBACK: LazyLock<Prompt> = LazyLock::new(|| {
+        let mut samples = chord(&[440.0, 480.0], Duration::from_secs(2), 0.2);
+        samples.extend(chord(&[], Duration::from_secs(4), 0.0));
+        Prompt::new(samples)
+    });
+    RINGBACK.clone()
 }
 
 /// Returns how much of the samples' power is at this frequency: 1.0 for a pure tone, about 0.5 for
@@ -87,6 +99,17 @@ impl Ear {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ringing_is_two_tones_for_a_third_of_the_time() {
+        let prompt = ringback();
+        let (sound, silence) = prompt.samples().split_at(16_000);
+        assert_eq!(silence.len(), 32_000);
+        assert!(silence.iter().all(|sample| *sample == 0));
+        for hz in [440.0, 480.0] {
+            assert!((share(sound, hz) - 0.5).abs() < 0.05, "{hz}");
+        }
+    }
     use crate::media::{codec, command::Law};
 
     #[test]

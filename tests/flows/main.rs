@@ -8,6 +8,7 @@ mod house;
 mod inbound;
 mod outbound;
 mod phone_calls_phone;
+mod ringback;
 mod steps;
 mod storm;
 mod trunk_limits;
