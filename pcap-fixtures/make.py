@@ -26,6 +26,7 @@ from process import Process, eventually  # noqa: E402
 
 PROGRAM = pathlib.Path(os.environ.get("TANDEM", HERE.parent / "target/release/tandem"))
 PBX = "127.0.5.1"
+PBX_6 = "::1"
 CARRIER = "127.0.5.9"
 
 
@@ -41,15 +42,17 @@ class Studio:
         self.scratch = scratch
         self.running = contextlib.ExitStack()
         self.addresses = (f"127.0.5.{number}" for number in itertools.count(11))
-        command = ["tshark", "-q", "-i", "lo", "-F", "pcap", "-w", capture]
-        wanted = f"host {PBX} and port 5060"
-        log = scratch / "tshark.log"
-        self.tshark = Process([*command, "-f", wanted], log)
-        eventually(lambda: "Capture started" in log.read_text(), 10)
-        own = HERE / f"{name}.toml"
-        self.start_program(own if own.exists() else HERE / "pbx.toml")
+        self.name = name
+        self.capture = capture
+        self.tshark = None
 
-    def start_program(self, config):
+    def begin(self):
+        command = ["tshark", "-q", "-i", "lo", "-F", "pcap", "-w", self.capture]
+        wanted = f"port 5060 and (host {PBX} or host {PBX_6})"
+        self.tshark = self.start([*command, "-f", wanted], "tshark")
+        eventually(lambda: "Capture started" in self.tshark.log.read_text(), 10)
+        own = HERE / f"{self.name}.toml"
+        config = own if own.exists() else HERE / "pbx.toml"
         control = self.scratch / "control.sock"
         main = self.scratch / "main.toml"
         main.write_text(
@@ -86,13 +89,13 @@ class Studio:
 
     def sipp(self, scenario, own, *more):
         """SIPp with a scenario of this folder."""
-        command = ["sipp", f"{PBX}:5060", "-sf", HERE / f"{scenario}.xml", "-i", own, "-p", 5060]
-        return self.start([*command, "-m", 1, "-nostdin", "-timeout", 20, *more], scenario)
+        pbx = f"[{PBX_6}]" if ":" in own else PBX
+        command = ["sipp", f"{pbx}:5060", "-sf", HERE / f"{scenario}.xml", "-i", own, "-m", 1]
+        return self.start([*command, "-nostdin", "-timeout", 20, *more], scenario)
 
     def end(self):
-        time.sleep(1)
+        time.sleep(1)  # the last ACK, the end of a connection
         self.tshark.stop(signal.SIGINT)
-        self.running.close()
 
 
 class OldBaresip:
@@ -305,7 +308,7 @@ def baresip_calls_linphone(studio):
 
 
 def sipp_calls_the_carrier(studio):
-    carrier = studio.sipp("sipp-carrier", CARRIER)
+    carrier = studio.sipp("sipp-carrier", CARRIER, "-p", 5060)
     number = "+14155550199"
     # Left alone, SIPp signs another URI than the one that it calls.
     signed = ["-auth_uri", f"{number}@{PBX}:5060"]
@@ -314,9 +317,26 @@ def sipp_calls_the_carrier(studio):
     assert carrier.popen.wait(20) == 0
 
 
+def sipp_calls_the_echo_by_ipv6(studio):
+    signed = ["-auth_uri", "*43@[::1]:5060"]
+    caller = studio.sipp("sipp-caller", "::1", "-s", "*43", *signed)
+    assert caller.popen.wait(20) == 0
+
+
+def pjsua_wants_it_reliable(studio):
+    callee = studio.phone("baresip", "1002")
+    command = [sys.executable, HERE / "reliable_phone.py", "1001", password("1001"), PBX]
+    caller = studio.start([*command, next(studio.addresses), "1002"], "reliable")
+    callee.wait("incoming")
+    # Until the 180 is acknowledged.
+    time.sleep(0.3)
+    callee.answer()
+    assert caller.popen.wait(20) == 0
+
+
 def the_carrier_calls(studio):
     phones = [studio.phone("pjsua", "1001"), studio.phone("baresip", "1002")]
-    carrier = studio.sipp("sipp-from-carrier", CARRIER, "-s", "+14155550100")
+    carrier = studio.sipp("sipp-from-carrier", CARRIER, "-p", 5060, "-s", "+14155550100")
     for phone in phones:
         phone.wait("incoming")
     phones[1].answer()
@@ -349,7 +369,9 @@ RECORDINGS = {
     "pjsua-and-baresip-ring-together": pjsua_and_baresip_ring_together,
     "pjsua-calls-the-busy": pjsua_calls_the_busy,
     "pjsua-holds-and-resumes": pjsua_holds_and_resumes,
+    "pjsua-wants-it-reliable": pjsua_wants_it_reliable,
     "sipp-calls-the-carrier": sipp_calls_the_carrier,
+    "sipp-calls-the-echo-by-ipv6": sipp_calls_the_echo_by_ipv6,
     "sipsak-pings-and-registers": sipsak_pings_and_registers,
     "the-carrier-calls": the_carrier_calls,
 }
@@ -359,19 +381,19 @@ def main(names):
     for name in names or RECORDINGS:
         with tempfile.TemporaryDirectory() as scratch:
             scratch = pathlib.Path(scratch)
-            # tshark writes as another user, to a folder of its own.
             capture = scratch / f"{name}.pcap"
             studio = Studio(scratch, name, capture)
-            try:
-                RECORDINGS[name](studio)
-            except Exception:
-                for log in sorted(scratch.glob("*.log")):
-                    print(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}")
-                raise
-            finally:
+            with studio.running:
+                try:
+                    studio.begin()
+                    RECORDINGS[name](studio)
+                except Exception:
+                    for log in sorted(scratch.glob("*.log")):
+                        print(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+                    raise
                 studio.end()
-            (HERE / f"{name}.pcap").write_bytes(capture.read_bytes())
-            print(f"{name}: {(HERE / f'{name}.pcap').stat().st_size} bytes")
+            (HERE / capture.name).write_bytes(capture.read_bytes())
+            print(f"{name}: {(HERE / capture.name).stat().st_size} bytes")
 
 
 main(sys.argv[1:])

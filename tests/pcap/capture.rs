@@ -215,3 +215,47 @@ impl<'a> Reader<'a> {
         self.array::<N>().map(IpAddr::from)
     }
 }
+
+#[test]
+fn every_link_type_reads_the_same() {
+    let ethernet = example();
+    let want: Vec<u64> = read(&ethernet).expect("a capture").iter().map(|p| p.at_ms).collect();
+    for (number, header) in [(0, 4), (101, 0), (113, 16)] {
+        let mut file = ethernet[..20].to_vec();
+        file.extend_from_slice(&u32::to_le_bytes(number));
+        let mut rest = Reader(&ethernet[24..]);
+        while !rest.0.is_empty() {
+            file.extend_from_slice(rest.take(8).expect("a time"));
+            let length = rest.little_u32().expect("a length");
+            rest.take(4).expect("a length");
+            let frame = rest.take(length as usize).expect("a frame");
+            file.extend_from_slice(&[(length - 14 + header).to_le_bytes(); 2].concat());
+            file.extend_from_slice(&vec![0; header as usize]);
+            file.extend_from_slice(&frame[14..]);
+        }
+        let got = read(&file).unwrap_or_else(|problem| panic!("link type {number}: {problem}"));
+        assert!(got.iter().map(|packet| packet.at_ms).eq(want.iter().copied()), "{number}");
+    }
+}
+
+#[test]
+fn what_is_no_capture_is_refused() {
+    let good = example();
+    let with = |at: usize, byte: u8| {
+        let mut bad = good.clone();
+        bad[at] = byte;
+        read(&bad).err()
+    };
+    assert_eq!(read(&good[..10]).err(), Some("a packet is too short"));
+    assert_eq!(read(&good[..good.len() - 1]).err(), Some("a packet is too short"));
+    assert_eq!(with(0, 0x0a), Some("not a classic little-endian pcap in microseconds"));
+    assert_eq!(with(20, 99), Some("an unknown link type"));
+    assert_eq!(with(32, 1), Some("a packet is cut off"));
+    assert_eq!(with(24 + 16 + 14, 0x55), Some("not IP"));
+    assert_eq!(with(24 + 16 + 14 + 6, 0x20), Some("a fragment"));
+    assert_eq!(with(24 + 16 + 14 + 9, 1), Some("neither UDP nor TCP"));
+}
+
+fn example() -> Vec<u8> {
+    std::fs::read(crate::folder().join("old-baresip-calls-by-tcp.pcap")).expect("a capture")
+}

@@ -34,7 +34,9 @@ captures! {
     pjsua_and_baresip_ring_together = "pjsua-and-baresip-ring-together",
     pjsua_calls_the_busy = "pjsua-calls-the-busy",
     pjsua_holds_and_resumes = "pjsua-holds-and-resumes",
+    pjsua_wants_it_reliable = "pjsua-wants-it-reliable",
     sipp_calls_the_carrier = "sipp-calls-the-carrier",
+    sipp_calls_the_echo_by_ipv6 = "sipp-calls-the-echo-by-ipv6",
     sipsak_pings_and_registers = "sipsak-pings-and-registers",
     the_carrier_calls = "the-carrier-calls",
 }

@@ -52,7 +52,9 @@ struct Replay {
 
 impl Replay {
     fn new(config: Arc<Config>, packets: &[Packet]) -> Self {
-        let pbx = config.sip.listen[0].address;
+        let mut listeners = config.sip.listen.iter().map(|listen| listen.address);
+        let is_used = |address: &SocketAddr| packets.iter().any(|packet| packet.to == *address);
+        let pbx = listeners.find(is_used).expect("somebody speaks to the program");
         let mut world = World::new(1, Network { latency: Duration::ZERO, ..Network::CLEAN });
         let setup = Setup {
             config: config.clone(),
