@@ -5,6 +5,7 @@ mod capture;
 mod diff;
 mod replay;
 
+use replay::Outcome;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -59,17 +60,17 @@ fn check(name: &str) {
     let folder = folder();
     let capture = fs::read(folder.join(name).with_extension("pcap")).expect("a capture");
     let packets = capture::read(&capture).unwrap_or_else(|problem| panic!("{name}: {problem}"));
-    let got = replay::replay(&packets, configuration(name));
+    let Outcome { ladder: got, faults } = replay::replay(&packets, configuration(name));
     let file = folder.join(name).with_extension("ladder");
     if env::var_os("TANDEM_BLESS").is_some() {
         fs::write(&file, &got).expect("the ladder can be written");
-        return;
     }
     let want = fs::read_to_string(&file).unwrap_or_default();
     if got != want {
-        let file = file.display();
-        panic!("{file} (-) is not what came of it (+):\n{}", diff::lines(&want, &got));
+        let (file, diff) = (file.display(), diff::lines(&want, &got));
+        panic!("{file} (-) is not what came of it (+):\n{diff}{faults:#?}");
     }
+    assert!(faults.is_empty(), "{faults:#?}\n{got}");
 }
 
 /// `NAME.toml` where there is one, else `pbx.toml`.
