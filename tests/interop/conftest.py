@@ -30,8 +30,9 @@ def start_pbx(scratch):
     """Starts a PBX; the arguments are Pbx's."""
     running = []
 
-    def start(**options):
-        pbx = Pbx(scratch, **options)
+    def start(folder=scratch, **options):
+        folder.mkdir(exist_ok=True)
+        pbx = Pbx(folder, **options)
         running.append(pbx)
         return pbx
 

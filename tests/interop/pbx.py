@@ -30,6 +30,8 @@ dial  = "user:{number}"
 [[internal.rule]]
 match = "*43"
 echo  = true
+"""
+TRUNK_RULES = """
 [[internal.rule]]
 match = "_+."
 dial  = "trunk:twilio"
@@ -70,7 +72,7 @@ class Pbx:
         self.listen = [f"udp:{ADDRESS}:0", f"tcp:{ADDRESS}:0"]
         self.rtp = f"{first}-{first + rtp_ports - 1}"
         self.trunk, self.users, self.more, self.sip = trunk, users, more, sip
-        (scratch / "rules.toml").write_text(rules)
+        (scratch / "rules.toml").write_text(rules + (TRUNK_RULES if trunk else ""))
         self.process = None
         self.start()
 
@@ -150,7 +152,7 @@ class Pbx:
         return found
 
     def http(self, path):
-        place = re.search(r"http\S*[= ](?:http://)?(127\.0\.0\.1:\d+)", self.logged())
+        place = re.search(r'transport="http" address=(\S+)', self.logged())
         assert place, f"the log does not name the HTTP listener:\n{self.logged()}"
         with urllib.request.urlopen(f"http://{place[1]}{path}", timeout=5) as answer:
             return answer.read().decode()
@@ -176,8 +178,12 @@ class Pbx:
         }
         return {name: value for name, value in gauges.items() if value}
 
+    def has_no_call(self):
+        """Asserts that no call, leg or port is left. Transactions live for 32 s more."""
+        eventually(lambda: self.remnants().keys() <= {"sip_transactions"})
+
     def is_at_rest(self, patience=40):
-        """Asserts that nothing is left of past calls (transactions end after at most 32 s)."""
+        """Asserts that nothing at all is left of past calls."""
         eventually(lambda: not self.remnants(), patience, every=0.2)
         status = self.status()
         assert status["calls"]["ringing"] == status["calls"]["talking"] == 0

@@ -39,7 +39,7 @@ def test_phones_talk_and_the_callee_hangs_up(pbx, start_phone, caller, callee):
         assert media["received"]["packets"] > 150
         assert media["received"]["lost"] == 0
     assert not cdr["media"]["is_transcoded"]
-    pbx.is_at_rest()
+    pbx.has_no_call()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +115,7 @@ def test_busy(pbx, start_phone):
     (cdr,) = pbx.cdrs()
     assert cdr["ending"]["status"] == 486
     assert cdr["ending"]["why"]["sentence"]
-    pbx.is_at_rest()
+    pbx.has_no_call()
 
 
 def test_the_caller_gives_up(pbx, start_phone):
@@ -128,7 +128,7 @@ def test_the_caller_gives_up(pbx, start_phone):
     assert callee.wait("closed")["reason"].startswith("487")
     (cdr,) = pbx.cdrs()
     assert cdr["ending"]["status"] == 487
-    pbx.is_at_rest()
+    pbx.has_no_call()
 
 
 def test_nobody_is_there(pbx, start_phone):
@@ -154,7 +154,7 @@ def test_several_phones_of_one_user_ring_and_the_first_to_answer_has_it(pbx, sta
     caller.hang_up()
     second.wait("closed")
     pbx.cdrs()
-    pbx.is_at_rest()
+    pbx.has_no_call()
 
 
 def test_the_echo_speaks_back(pbx, start_phone):

@@ -1,0 +1,109 @@
+"""The messages of RFC 4475 and RFC 5118 against the running program, over UDP and TCP."""
+
+import json
+import pathlib
+import re
+import select
+import socket
+import uuid
+
+import pytest
+
+CORPUS = pathlib.Path(__file__).resolve().parents[1] / "corpus"
+REACTIONS = [json.loads(line) for line in (CORPUS / "reactions.jsonl").read_text().splitlines()]
+PROBE = (
+    "OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/{transport} 127.0.3.1:{port};branch=z9hG4bK{unique};rport\r\n"
+    "From: <sip:t@127.0.3.1>;tag={unique}\r\nTo: <sip:pbx>\r\nCall-ID: {unique}\r\n"
+    "CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+def connect(pbx, transport):
+    host, port = pbx.address(transport).rsplit(":", 1)
+    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
+    link = socket.socket(socket.AF_INET, kind)
+    link.bind(("127.0.3.1", 0))
+    link.settimeout(5)
+    link.connect((host, int(port)))
+    return link
+
+
+def read(link):
+    """Everything that has come, and what comes within a moment more."""
+    heard = b""
+    while select.select([link], [], [], 0.02)[0]:
+        part = link.recv(65536)
+        if not part:
+            break  # closed
+        heard += part
+    return heard
+
+
+def is_alive(pbx, transport):
+    """Asserts that the program still answers."""
+    with connect(pbx, transport) as link:
+        port = link.getsockname()[1]
+        unique = uuid.uuid4().hex
+        probe = PROBE.format(transport=transport.upper(), port=port, unique=unique)
+        link.sendall(probe.encode())
+        assert b"SIP/2.0 200 " in link.recv(65536)
+
+
+def finals(heard):
+    """The status of each final response."""
+    codes = re.findall(rb"^SIP/2\.0 (\d{3}) ", heard, re.MULTILINE)
+    return [int(code) for code in codes if int(code) >= 200]
+
+
+def is_sensible(status):
+    return status != 400 and (status < 500 or status == 501 or status >= 600)
+
+
+def judge(entry, codes):
+    """What is wrong with these final answers; nothing if they are right."""
+    match entry["cls"]:
+        case "valid" if not codes:
+            return "no answer"
+        case "valid" if not all(map(is_sensible, codes)):
+            return f"not sensible: {codes}"
+        case "codes" if not set(codes) <= set(entry["codes"]):
+            return f"{codes}, not of {entry['codes']}"
+        case "invalid" if not all(400 <= code < 700 for code in codes):
+            return f"taken: {codes}"
+        case "response" | "ack" if codes:
+            return f"answered: {codes}"
+    return None
+
+
+def branch(message):
+    """Of the topmost Via. Some of the messages share one: together they are one transaction."""
+    found = re.search(rb"branch\s*=\s*([^\s;,]+)", message, re.IGNORECASE)
+    return found[1] if found else message
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_every_message_is_reacted_to_as_the_rfcs_say(start_pbx, scratch, transport):
+    programs = []  # each with the branches that it has seen
+    sent = []
+    for entry in REACTIONS:
+        message = (CORPUS / entry["file"]).read_bytes()
+        pbx = next((pbx for pbx, seen in programs if branch(message) not in seen), None)
+        if pbx is None:
+            pbx = start_pbx(folder=scratch / f"pbx{len(programs)}")
+            programs.append((pbx, set()))
+        next(seen for known, seen in programs if known is pbx).add(branch(message))
+        link = connect(pbx, transport)
+        link.sendall(message)
+        sent.append((entry, link))
+    for pbx, _ in programs:
+        is_alive(pbx, transport)
+    wrong = []
+    for entry, link in sent:
+        problem = judge(entry, finals(read(link)))
+        if problem:
+            wrong.append(f"{entry['file']} ({entry['ref']}) over {transport}: {problem}")
+        link.close()
+    assert not wrong, "\n".join(wrong)
+    for pbx, _ in programs:
+        assert pbx.metrics()["tandem_panics_total"] == 0
+        is_alive(pbx, transport)
