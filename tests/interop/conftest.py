@@ -59,7 +59,7 @@ def start_phone(scratch):
             scratch,
             user,
             secret or password(user),
-            pbx.address(transport),
+            pbx.address(transport) if pbx else "127.0.0.1:9",
             # baresip takes no address that is not an interface's own.
             "127.0.0.1" if kind == "baresip" else next(addresses),
             transport,
@@ -73,3 +73,19 @@ def start_phone(scratch):
     yield start
     for phone in running:
         phone.close()
+
+
+_notes = []
+
+
+@pytest.fixture
+def note():
+    """Keeps a measurement for the end of the run."""
+    return _notes.append
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _notes:
+        terminalreporter.section("measured")
+        for line in _notes:
+            terminalreporter.line(line)

@@ -17,6 +17,8 @@ PROGRAM = pathlib.Path(os.environ.get("TANDEM", ROOT / "target/release/tandem"))
 
 # Where the PBX is; the telephones have other addresses of 127.0.0.0/8.
 ADDRESS = "127.0.1.1"
+# Where its trunk is.
+CARRIER = "127.0.4.0/24"
 CALLER_ID = "+17756187988"
 TERMINATION = "interop.pstn.twilio.com"
 TRUNK_USER = "Interop"
@@ -62,7 +64,7 @@ def free_range(count):
 class Pbx:
     """A running PBX. It listens on ports that the system chose."""
 
-    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", **sip):
+    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", carrier=CARRIER, **sip):
         self.scratch = scratch
         self.log = scratch / "pbx.log"
         self.config = scratch / "pbx.toml"
@@ -71,7 +73,8 @@ class Pbx:
         # Set once known, so that a restarted PBX is where its phones look for it.
         self.listen = [f"udp:{ADDRESS}:0", f"tcp:{ADDRESS}:0"]
         self.rtp = f"{first}-{first + rtp_ports - 1}"
-        self.trunk, self.users, self.more, self.sip = trunk, users, more, sip
+        self.trunk, self.carrier = trunk, carrier
+        self.users, self.more, self.sip = users, more, sip
         (scratch / "rules.toml").write_text(rules + (TRUNK_RULES if trunk else ""))
         self.process = None
         self.start()
@@ -91,8 +94,8 @@ class Pbx:
         if self.trunk:
             parts.append(
                 f'[trunk.twilio]\npreset = "twilio"\nuri = "{TERMINATION}"\n'
-                f'address = "{self.trunk}"\nsource = ["127.0.0.0/8"]\n'
-                f'media_source = ["127.0.0.0/8"]\n'
+                f'address = "{self.trunk}"\nsource = ["{self.carrier}"]\n'
+                f'media_source = ["{self.carrier}"]\n'
                 f'username = "{TRUNK_USER}"\npassword = "{TRUNK_PASSWORD}"\n'
                 f'caller_id = "{CALLER_ID}"'
             )

@@ -50,7 +50,7 @@ class Phone:
         self.history = []
         self.recordings = 0
         threading.Thread(target=self._read, daemon=True).start()
-        self.wait("ready", 30)
+        self.address = self.wait("ready", 30).get("address")
 
     def _read(self):
         for line in self.process.popen.stdout:

@@ -65,3 +65,9 @@ def loudness(samples):
     """The root mean square: 0 is silence."""
     samples = np.asarray(samples, dtype=float)
     return float(np.sqrt(np.mean(samples**2))) if len(samples) else 0.0
+
+
+def pitch(samples):
+    """The strongest frequency, in Hz."""
+    spectrum = np.abs(np.fft.rfft(np.asarray(samples, dtype=float)))
+    return float(np.fft.rfftfreq(len(samples), 1 / RATE)[np.argmax(spectrum)])

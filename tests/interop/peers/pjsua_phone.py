@@ -44,6 +44,8 @@ class Call(pj.Call):
             if media.status == pj.PJSUA_CALL_MEDIA_ACTIVE:
                 self.sound = self.getAudioMedia(index)
                 self.phone.player.startTransmit(self.sound)
+                # What nobody listens to piles up in the jitter buffer.
+                self.sound.startTransmit(self.phone.endpoint.audDevManager().getPlaybackDevMedia())
                 if self.phone.recorder is not None:
                     self.sound.startTransmit(self.phone.recorder)
             else:
@@ -117,7 +119,8 @@ class Telephone:
         address.port = 0
         address.boundAddress = address.publicAddress = own
         kind = pj.PJSIP_TRANSPORT_TCP if transport == "tcp" else pj.PJSIP_TRANSPORT_UDP
-        endpoint.transportCreate(kind, address)
+        number = endpoint.transportCreate(kind, address)
+        self.address = endpoint.transportGetInfo(number).localName
         endpoint.audDevManager().setNullDev()
         endpoint.libStart()
         for codec in endpoint.codecEnum2():
@@ -184,7 +187,7 @@ class Telephone:
             todo.put(None)
 
         threading.Thread(target=read, daemon=True).start()
-        tell(event="ready")
+        tell(event="ready", address=self.address)
         while True:
             self.endpoint.libHandleEvents(10)
             self.over.clear()

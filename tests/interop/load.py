@@ -1,0 +1,73 @@
+"""SIPp as two telephones: one that calls, one that answers, each as often as wanted."""
+
+import hashlib
+import pathlib
+import shutil
+import socket
+import subprocess
+
+from pbx import password
+from process import Process
+
+SCENARIOS = pathlib.Path(__file__).parent / "sipp"
+CALLER, CALLEE = "127.0.3.10", "127.0.3.11"
+
+
+def program(name):
+    found = shutil.which(name)
+    assert found, f"{name} is missing: run `make install`"
+    return found
+
+
+def md5_users(*users):
+    """Users that SIPp can be: it knows MD5 only, so that is all that is stored of them."""
+    hashes = {u: hashlib.md5(f"{u}:tandem:{password(u)}".encode()).hexdigest() for u in users}
+    return "\n".join(f'[user.{user}]\nha1 = "{ha1}"' for user, ha1 in hashes.items())
+
+
+def free_port(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+def sipp(folder, scenario, pbx, own, port, *arguments, user="1001", number="1002"):
+    """The command line of SIPp with one scenario."""
+    # Ten seconds of a mu-law sound: any bytes are.
+    (folder / "voice.ulaw").write_bytes(bytes(range(256)) * 312)
+    users = folder / f"{scenario}.csv"
+    credentials = f"[authentication username={user} password={password(user)}]"
+    users.write_text(f"SEQUENTIAL\n{user};{credentials};{number}\n")
+    return [
+        program("sipp"),
+        pbx.address(),
+        *("-i", own, "-mi", own, "-p", port, "-sf", SCENARIOS / f"{scenario}.xml"),
+        *("-inf", users, "-nostdin", "-trace_err", "-error_file", folder / f"{scenario}-errors.log"),
+        # Left alone, SIPp signs another URI than the one that it calls.
+        *("-auth_uri", f"{number}@{pbx.address()}"),
+        *arguments,
+    ]
+
+
+def answering(folder, pbx):
+    """Registers 1002 and starts what answers its calls."""
+    port = free_port(CALLEE)
+    command = sipp(folder, "register", pbx, CALLEE, port, "-m", "1", user="1002")
+    done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    command = sipp(
+        folder, "callee", pbx, CALLEE, port,
+        "-min_rtp_port", 20_000, "-max_rtp_port", 29_998,
+    )
+    return Process(command, folder / "callee.log", cwd=folder)
+
+
+def calling(folder, pbx, calls, per_second, talk_ms):
+    """Starts the calls. It ends with 0 if every one went well."""
+    command = sipp(
+        folder, "caller", pbx, CALLER, free_port(CALLER),
+        *("-m", calls, "-r", per_second, "-l", calls, "-d", talk_ms),
+        *("-min_rtp_port", 20_000, "-max_rtp_port", 29_998),
+        *("-timeout", calls // per_second + talk_ms // 1000 + 60, "-timeout_error"),
+    )
+    return Process(command, folder / "caller.log", cwd=folder)
