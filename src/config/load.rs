@@ -95,7 +95,7 @@ fn read(path: &str, named: Option<Span>, reading: &mut Reading<'_>) -> Option<Ta
             let (table, errors) = raw::parse(file, &text.text);
             reading.report.files.push(SourceFile {
                 path: path.into(),
-                text: text.text.into(),
+                text: super::secret::blanked(&text.text).into(),
                 is_public: text.is_public,
             });
             for (span, message) in errors {
