@@ -31,10 +31,12 @@ def free_port(address):
         return probe.getsockname()[1]
 
 
-def sipp(folder, scenario, pbx, own, port, *arguments, user="1001", number="1002"):
+def sipp(folder, scenario, pbx, own, port, *arguments, user="1001", number="1002", uri=None):
     """The command line of SIPp with one scenario."""
-    # Ten seconds of a mu-law sound: any bytes are.
-    (folder / "voice.ulaw").write_bytes(bytes(range(256)) * 312)
+    # Ten seconds of mu-law, which any bytes are. Never again while somebody reads it.
+    voice = folder / "voice.ulaw"
+    if not voice.exists():
+        voice.write_bytes(bytes(range(256)) * 312)
     users = folder / f"{scenario}.csv"
     credentials = f"[authentication username={user} password={password(user)}]"
     users.write_text(f"SEQUENTIAL\n{user};{credentials};{number}\n")
@@ -44,7 +46,7 @@ def sipp(folder, scenario, pbx, own, port, *arguments, user="1001", number="1002
         *("-i", own, "-mi", own, "-p", port, "-sf", SCENARIOS / f"{scenario}.xml"),
         *("-inf", users, "-nostdin", "-trace_err", "-error_file", folder / f"{scenario}-errors.log"),
         # Left alone, SIPp signs another URI than the one that it calls.
-        *("-auth_uri", f"{number}@{pbx.address()}"),
+        *("-auth_uri", uri or f"{number}@{pbx.address()}"),
         *arguments,
     ]
 
@@ -52,13 +54,10 @@ def sipp(folder, scenario, pbx, own, port, *arguments, user="1001", number="1002
 def answering(folder, pbx):
     """Registers 1002 and starts what answers its calls."""
     port = free_port(CALLEE)
-    command = sipp(folder, "register", pbx, CALLEE, port, "-m", "1", user="1002")
+    command = sipp(folder, "register", pbx, CALLEE, port, "-m", "1", user="1002", uri=pbx.address())
     done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    command = sipp(
-        folder, "callee", pbx, CALLEE, port,
-        "-min_rtp_port", 20_000, "-max_rtp_port", 29_998,
-    )
+    command = sipp(folder, "callee", pbx, CALLEE, port)
     return Process(command, folder / "callee.log", cwd=folder)
 
 
@@ -67,7 +66,6 @@ def calling(folder, pbx, calls, per_second, talk_ms):
     command = sipp(
         folder, "caller", pbx, CALLER, free_port(CALLER),
         *("-m", calls, "-r", per_second, "-l", calls, "-d", talk_ms),
-        *("-min_rtp_port", 20_000, "-max_rtp_port", 29_998),
         *("-timeout", calls // per_second + talk_ms // 1000 + 60, "-timeout_error"),
     )
     return Process(command, folder / "caller.log", cwd=folder)

@@ -6,7 +6,7 @@ import numpy as np
 
 RATE = 8000
 # Long enough to be unmistakable, short enough to survive a jitter buffer's slips in between.
-WINDOW = RATE // 2
+WINDOW = RATE // 4
 
 
 def voice(seed, seconds=4):
@@ -40,8 +40,8 @@ def load(path):
 def likeness(sent, heard):
     """How alike what was heard is to a sound that was sent in a loop: 1 is the same, 0 is another.
 
-    The best normalised correlation of each half second that was heard with any part of what was
-    sent; of all the half seconds the median, because a jitter buffer may slip inside one.
+    The best normalised correlation of each quarter second that was heard with any part of what was
+    sent; of all of them the median, because a jitter buffer may slip inside one.
     """
     twice = np.concatenate([sent, sent]).astype(float)
     heard = np.asarray(heard, dtype=float)
