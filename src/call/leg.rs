@@ -454,8 +454,12 @@ impl Leg {
         self.stage = Stage::Gone;
         self.success = None;
         self.session.stop();
-        for tx in std::mem::take(&mut self.pending).into_keys() {
+        for (tx, pending) in std::mem::take(&mut self.pending) {
             wire.owners.remove(&tx);
+            if pending.method == Method::Invite {
+                // A re-INVITE that rings on would never end; one that was answered is not cancelled.
+                wire.tx.cancel(tx, None, wire.now, wire.sent);
+            }
         }
         if let Some((tx, request)) = self.asked.take() {
             self.reply_to((tx, &request), (487, "Request Terminated"), |_| {}, None, wire);

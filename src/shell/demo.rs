@@ -362,10 +362,10 @@ async fn start_phone(
     setup.rtp = Some(rtp);
     let (publish, ears) = watch::channel(Ears::default());
     let host = Host::start(Phone::new(setup, 1), socket, move |phone: &mut Phone| {
-        let media = phone.media_peer().map(|(remote, payload_type, codec)| Aim {
-            remote,
-            payload_type,
-            codec: codec.into(),
+        let media = phone.media().map(|agreed| Aim {
+            remote: agreed.remote,
+            payload_type: agreed.payload_type,
+            codec: agreed.codec.as_str().into(),
         });
         publish.send_replace(Ears { heard: phone.heard().to_vec(), media });
     })?;

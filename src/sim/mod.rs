@@ -17,5 +17,6 @@ mod world;
 pub use network::Network;
 pub use pbx::Pbx;
 pub use phone::Phone;
+pub use sound::Agreement;
 pub use twilio::Twilio;
 pub use world::{Fate, Node, Sent, World, epoch};

@@ -34,15 +34,17 @@ pub(super) struct Sound {
 
 /// What one offer and one answer led to.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Agreement {
-    /// The codec this side speaks.
-    pub(super) codec: String,
+pub struct Agreement {
+    /// The codec this side speaks: `PCMU`.
+    pub codec: String,
     /// Under this number.
-    pub(super) payload_type: u8,
+    pub payload_type: u8,
+    /// Where this side wants RTP.
+    pub local: SocketAddr,
     /// Where the peer wants RTP.
-    pub(super) remote: SocketAddr,
+    pub remote: SocketAddr,
     /// This side's.
-    pub(super) direction: Direction,
+    pub direction: Direction,
 }
 
 impl Sound {
@@ -100,6 +102,7 @@ impl Sound {
         self.agreed = Some(Agreement {
             codec: format.codec.name().to_owned(),
             payload_type: format.payload_type,
+            local: self.rtp,
             remote: theirs.rtp,
             direction,
         });

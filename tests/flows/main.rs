@@ -4,6 +4,7 @@
 //! overtaken, everything comes to an end and nothing is left (`storm`).
 #![cfg(test)]
 
+mod hold;
 mod house;
 mod inbound;
 mod outbound;

@@ -1,7 +1,10 @@
 //! The same behaviour again and again on bad networks, under every checker.
 
 use crate::house::{TANDEM, TWILIO, with_pbx};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tandem::{
     sim::{Network, Sent, Twilio, World, check},
     sip::Method,
@@ -55,18 +58,21 @@ pub(crate) fn faults(world: &mut World) -> Vec<String> {
     faults
 }
 
-/// Returns the Call-IDs of calls that the PBX took: it said more about them than that it wants
-/// credentials.
-fn calls(sent: &[Sent]) -> Vec<&str> {
-    let mut calls = vec![];
-    for Sent { from, message, .. } in sent {
-        let is_invite = message.method() == Method::Invite;
-        let is_taken = matches!(message.status(), 101..=400 | 402..);
-        if &**from == TANDEM && is_invite && is_taken && !calls.contains(&message.call_id()) {
-            calls.push(message.call_id());
-        }
-    }
-    calls
+/// Returns the Call-IDs of calls that the PBX took: it was called, and said more about it than that
+/// it wants credentials.
+fn calls(sent: &[Sent]) -> BTreeSet<&str> {
+    let invites = || sent.iter().filter(|sent| sent.message.method() == Method::Invite);
+    let is_new = |sent: &&Sent| sent.message.is_request() && sent.message.to_tag().is_none();
+    let is_call = |sent: &&Sent| &*sent.to == TANDEM && is_new(sent);
+    let called: BTreeSet<&str> =
+        invites().filter(is_call).map(|sent| sent.message.call_id()).collect();
+    let is_taken = |sent: &&Sent| {
+        let status = sent.message.status();
+        &*sent.from == TANDEM && status > 100 && status != 401
+    };
+    let taken: BTreeSet<&str> =
+        invites().filter(is_taken).map(|sent| sent.message.call_id()).collect();
+    called.intersection(&taken).copied().collect()
 }
 
 /// Compares a clean network's ladder with the text, whose indentation is not counted.

@@ -300,7 +300,17 @@ impl Phone {
         }
     }
 
+    /// Ends a re-INVITE that would otherwise wait for ever: its dialog is over.
+    pub(super) fn stop_asking(&mut self, index: usize, now: Instant) {
+        for (tx, purpose) in &self.calls[index].pending {
+            if matches!(purpose, Purpose::Reinvite | Purpose::Ask) {
+                self.agent.cancel(*tx, now);
+            }
+        }
+    }
+
     pub(super) fn hang_up(&mut self, index: usize, now: Instant) {
+        self.stop_asking(index, now);
         let call = &mut self.calls[index];
         call.stage = Stage::Leaving;
         let (builder, branch) = call.talk.request(Method::Bye, &mut self.agent);

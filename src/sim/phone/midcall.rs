@@ -126,6 +126,7 @@ impl Phone {
     fn take_bye(&mut self, index: usize, asked: &Asked, now: Instant) {
         let talk = self.calls[index].talk.clone();
         self.agent.refuse(asked, 200, Some(&talk), now);
+        self.stop_asking(index, now);
         let call = &mut self.calls[index];
         let (serial, stage) = (call.serial, call.stage);
         // It may be the answer to a 200 whose ACK is lost for good.

@@ -15,6 +15,7 @@ pub use script::{Act, Habit, Heard, On};
 
 use super::{
     agent::{Agent, Happened},
+    sound::Agreement,
     world::Node,
 };
 use crate::{
@@ -159,16 +160,9 @@ impl Phone {
         self.heard.contains(what)
     }
 
-    /// Returns the codec and direction of the latest call's media, as this phone understands them.
-    pub fn media(&self) -> Option<(&str, &'static str)> {
-        let agreed = self.calls.last()?.sound.agreed.as_ref()?;
-        Some((&agreed.codec, agreed.direction.attribute()))
-    }
-
-    /// Returns where the latest call's peer wants RTP, under which number, and in which codec.
-    pub fn media_peer(&self) -> Option<(SocketAddr, u8, &str)> {
-        let agreed = self.calls.last()?.sound.agreed.as_ref()?;
-        Some((agreed.remote, agreed.payload_type, &agreed.codec))
+    /// Returns what was agreed about the latest call's media, as this phone understands it.
+    pub fn media(&self) -> Option<&Agreement> {
+        self.calls.last()?.sound.agreed.as_ref()
     }
 
     /// Returns how many calls it is in.

@@ -38,6 +38,9 @@ impl Twilio {
                 let invite = self.calls[index].invite.as_ref();
                 let cseq = invite.map_or(0, |invite| invite.message.cseq().number);
                 self.agent.heard(&talk.call_id, Hears::Ack(cseq));
+                if let Some(tx) = self.calls[index].invite_tx {
+                    self.agent.cancel(tx, now);
+                }
                 self.end_call(index, 200);
             }
             Method::Invite => self.take_reinvite(index, asked, now),
@@ -161,6 +164,9 @@ impl Twilio {
     pub(super) fn bye(&mut self, index: usize, now: Instant) {
         let call = &mut self.calls[index];
         call.stage = Stage::Leaving;
+        if let Some(tx) = call.invite_tx {
+            self.agent.cancel(tx, now);
+        }
         let (mut bye, branch) = call.talk.request(Method::Bye, &mut self.agent);
         bye.header(HeaderName::Reason, "Q.850;cause=16").header(HeaderName::UserAgent, GATEWAY);
         let flow = call.talk.flow;
