@@ -4,12 +4,15 @@
 //! overtaken, everything comes to an end and nothing is left (`storm`).
 #![cfg(test)]
 
+mod cancel;
 mod hold;
 mod house;
+mod hunt;
 mod inbound;
 mod outbound;
 mod phone_calls_phone;
 mod ringback;
+mod register;
 mod steps;
 mod storm;
 mod trunk_limits;

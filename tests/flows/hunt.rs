@@ -1,0 +1,264 @@
+//! Busy, no answer, the next group, and what the rule says should follow.
+
+use crate::{
+    house::{House, act, cdr, why, with_phone},
+    storm::{assert_ladder, storm},
+};
+use tandem::sim::{
+    Network, World,
+    phone::{Act, Heard, On},
+};
+
+const DIALPLAN: &str = r#"
+[[internal.rule]]
+match = "_1XXX"
+dial  = "user:{number}"
+ring  = "10s"
+[[internal.rule]]
+match = "2000"
+dial  = [["user:1002"], ["user:1003"]]
+ring  = "5s"
+[[internal.rule]]
+match = "2001"
+dial  = "user:1002"
+ring  = "5s"
+on    = { busy = { play = "busy.wav" }, no_answer = { dial = "user:1003" }, failed = { reject = 404 } }
+[[internal.rule]]
+match = "2002"
+dial  = ["user:1002", "user:1003"]
+ring  = "5s"
+"#;
+
+fn play(seed: u64, network: Network, number: &str, second: Act) -> World {
+    let mut house = House::new(seed);
+    house.dialplan(DIALPLAN).prompt("busy.wav", 2);
+    let mut world = house.phone("1001").phone("1002").phone("1003").open_registered();
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Up, 5000, Act::HangUp);
+    });
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, second);
+    });
+    with_phone(&mut world, "1003", |phone, _| {
+        phone.when(On::Called, 100, Act::Ring).when(On::Called, 1000, Act::Answer);
+    });
+    world.set_network(network);
+    act(&mut world, "1001", Act::Call(number.into()));
+    world
+}
+
+fn refused(world: &mut World, status: u16, reason: &str) {
+    with_phone(world, "1001", |phone, _| {
+        assert_eq!(phone.heard().last(), Some(&Heard::Refused(status, reason.into())));
+    });
+}
+
+#[test]
+fn busy() {
+    let mut world = play(1, Network::CLEAN, "1002", Act::Reject(486));
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  486 Busy Here (INVITE)
+               160 ms  tandem -> 1002  ACK
+               160 ms  tandem -> 1001  486 Busy Here (INVITE)
+               180 ms  1001 -> tandem  ACK",
+    );
+    refused(&mut world, 486, "Busy Here");
+    assert_eq!(why(&mut world), "P001 1002 answered 486 Busy Here");
+    assert_eq!(cdr(&mut world).ending.q850, Some(17));
+}
+
+#[test]
+fn no_answer() {
+    let mut world = play(1, Network::CLEAN, "1002", Act::Ring);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  180 Ringing (INVITE)
+               160 ms  tandem -> 1001  180 Ringing (INVITE)
+             10020 ms  tandem -> 1002  CANCEL
+             10020 ms  tandem -> 1001  480 Temporarily Unavailable (INVITE)
+             10040 ms  1002 -> tandem  200 OK (CANCEL)
+             10040 ms  1002 -> tandem  487 Request Terminated (INVITE)
+             10040 ms  1001 -> tandem  ACK
+             10060 ms  tandem -> 1002  ACK",
+    );
+    refused(&mut world, 480, "Temporarily Unavailable");
+    assert_eq!(why(&mut world), "R005 1002 did not answer in time");
+}
+
+#[test]
+fn the_next_group_after_no_answer() {
+    let mut world = play(1, Network::CLEAN, "2000", Act::Ring);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  180 Ringing (INVITE)
+               160 ms  tandem -> 1001  180 Ringing (INVITE)
+              5020 ms  tandem -> 1002  CANCEL
+              5020 ms  tandem -> 1003  INVITE (sdp)
+              5040 ms  1002 -> tandem  200 OK (CANCEL)
+              5040 ms  1002 -> tandem  487 Request Terminated (INVITE)
+              5040 ms  1003 -> tandem  100 Trying (INVITE)
+              5060 ms  tandem -> 1002  ACK
+              5140 ms  1003 -> tandem  180 Ringing (INVITE)
+              5160 ms  tandem -> 1001  180 Ringing (INVITE)
+              6040 ms  1003 -> tandem  200 OK (INVITE, sdp)
+              6060 ms  tandem -> 1003  ACK
+              6060 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              6080 ms  1001 -> tandem  ACK
+             11080 ms  1001 -> tandem  BYE
+             11100 ms  tandem -> 1001  200 OK (BYE)
+             11100 ms  tandem -> 1003  BYE
+             11120 ms  1003 -> tandem  200 OK (BYE)",
+    );
+    let cdr = cdr(&mut world);
+    assert_eq!(cdr.ending.why, None);
+    assert_eq!(cdr.callee.user.as_ref().map(|user| user.expose()), Some("1003"));
+}
+
+#[test]
+fn the_next_group_after_busy() {
+    let mut world = play(1, Network::CLEAN, "2000", Act::Reject(486));
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  486 Busy Here (INVITE)
+               160 ms  tandem -> 1002  ACK
+               160 ms  tandem -> 1003  INVITE (sdp)
+               180 ms  1003 -> tandem  100 Trying (INVITE)
+               280 ms  1003 -> tandem  180 Ringing (INVITE)
+               300 ms  tandem -> 1001  180 Ringing (INVITE)
+              1180 ms  1003 -> tandem  200 OK (INVITE, sdp)
+              1200 ms  tandem -> 1003  ACK
+              1200 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              1220 ms  1001 -> tandem  ACK
+              6220 ms  1001 -> tandem  BYE
+              6240 ms  tandem -> 1001  200 OK (BYE)
+              6240 ms  tandem -> 1003  BYE
+              6260 ms  1003 -> tandem  200 OK (BYE)",
+    );
+}
+
+#[test]
+fn on_busy() {
+    let mut world = play(1, Network::CLEAN, "2001", Act::Reject(486));
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  486 Busy Here (INVITE)
+               160 ms  tandem -> 1002  ACK
+               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
+               180 ms  1001 -> tandem  ACK
+              2160 ms  tandem -> 1001  BYE
+              2180 ms  1001 -> tandem  200 OK (BYE)",
+    );
+}
+
+#[test]
+fn on_no_answer() {
+    let mut world = play(1, Network::CLEAN, "2001", Act::Ring);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  180 Ringing (INVITE)
+               160 ms  tandem -> 1001  180 Ringing (INVITE)
+              5020 ms  tandem -> 1002  CANCEL
+              5020 ms  tandem -> 1003  INVITE (sdp)
+              5040 ms  1002 -> tandem  200 OK (CANCEL)
+              5040 ms  1002 -> tandem  487 Request Terminated (INVITE)
+              5040 ms  1003 -> tandem  100 Trying (INVITE)
+              5060 ms  tandem -> 1002  ACK
+              5140 ms  1003 -> tandem  180 Ringing (INVITE)
+              5160 ms  tandem -> 1001  180 Ringing (INVITE)
+              6040 ms  1003 -> tandem  200 OK (INVITE, sdp)
+              6060 ms  tandem -> 1003  ACK
+              6060 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              6080 ms  1001 -> tandem  ACK
+             11080 ms  1001 -> tandem  BYE
+             11100 ms  tandem -> 1001  200 OK (BYE)
+             11100 ms  tandem -> 1003  BYE
+             11120 ms  1003 -> tandem  200 OK (BYE)",
+    );
+}
+
+#[test]
+fn on_failed() {
+    let mut world = play(1, Network::CLEAN, "2001", Act::Reject(500));
+    refused_after_rest(&mut world, 404, "Not Found");
+}
+
+fn refused_after_rest(world: &mut World, status: u16, reason: &str) {
+    assert_eq!(crate::storm::faults(world), [""; 0]);
+    refused(world, status, reason);
+}
+
+/// One of two declines for all of them: RFC 3261 16.7 would end the call, a house does not.
+#[test]
+fn one_of_two_declines() {
+    let mut world = play(1, Network::CLEAN, "2002", Act::Reject(603));
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                20 ms  tandem -> 1003  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+                40 ms  1003 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  603 Decline (INVITE)
+               140 ms  1003 -> tandem  180 Ringing (INVITE)
+               160 ms  tandem -> 1002  ACK
+               160 ms  tandem -> 1001  180 Ringing (INVITE)
+              1040 ms  1003 -> tandem  200 OK (INVITE, sdp)
+              1060 ms  tandem -> 1003  ACK
+              1060 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              1080 ms  1001 -> tandem  ACK
+              6080 ms  1001 -> tandem  BYE
+              6100 ms  tandem -> 1001  200 OK (BYE)
+              6100 ms  tandem -> 1003  BYE
+              6120 ms  1003 -> tandem  200 OK (BYE)",
+    );
+}
+
+#[test]
+fn nobody_is_registered() {
+    let mut world = House::new(1).phone("1001").open_registered();
+    act(&mut world, "1001", Act::Call("1002".into()));
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1001  480 Temporarily Unavailable (INVITE)
+                40 ms  1001 -> tandem  ACK",
+    );
+    assert_eq!(why(&mut world), "R004 nobody could be called: not registered");
+}
+
+#[test]
+fn on_bad_networks() {
+    let number = |seed| ["1002", "2000", "2001", "2002"][seed as usize % 4];
+    let act = |seed| {
+        let acts = [Act::Reject(486), Act::Ring, Act::Reject(500), Act::Reject(603)];
+        acts[(seed as usize / 4) % 4].clone()
+    };
+    storm(400, |seed, network| play(seed, network, number(seed), act(seed)), |_| true);
+}
