@@ -34,6 +34,10 @@ pub(super) struct Incoming {
     pub tag: Box<str>,
     /// Present where the caller requires reliable provisional responses.
     reliable: Option<ReliableSender>,
+    /// The number of the first reliable response that carried our answer.
+    answered_in: Option<u32>,
+    /// A 200 that must wait for that response's PRACK (RFC 3262 3).
+    success: Option<Bytes>,
 }
 
 impl Incoming {
@@ -70,7 +74,15 @@ impl Leg {
             media: LegMedia::new(profile.policy.clone(), flow, wire),
             stage: Stage::Ringing,
             peer_allows_update: allows_update(&invite),
-            origin: Origin::Incoming(Incoming { tx, invite, flow, tag, reliable }),
+            origin: Origin::Incoming(Incoming {
+                tx,
+                invite,
+                flow,
+                tag,
+                reliable,
+                answered_in: None,
+                success: None,
+            }),
             dialog: Some(dialog),
             modify,
             session: SessionTimer::default(),
@@ -101,6 +113,11 @@ impl Leg {
             builder.header(HeaderName::Require, "100rel").header(HeaderName::RSeq, rseq);
             rseq
         });
+        // An offer has one answer, and a reliable one is final (RFC 3262 5): it is not said again.
+        let sdp = sdp.filter(|_| incoming.answered_in.is_none());
+        if sdp.is_some() {
+            incoming.answered_in = rseq;
+        }
         self.profile.write_common_headers(&mut builder, wire.config);
         let bytes = finish(builder, sdp);
         let now = match (rseq, &mut incoming.reliable) {
@@ -116,13 +133,19 @@ impl Leg {
         }
     }
 
-    /// Sends 200 with our answer, or our offer where the INVITE had none.
+    /// Sends 200 with our answer, or our offer where the INVITE had none; once the caller has
+    /// acknowledged a reliable response that carried the answer already.
     pub fn answer(&mut self, sdp: &Bytes, wire: &mut Wire<'_>) {
         if self.stage != Stage::Ringing {
             return;
         }
         let contact = self.contact(wire);
         let Origin::Incoming(incoming) = &mut self.origin else { return };
+        let outstanding = incoming.reliable.as_ref().and_then(ReliableSender::outstanding);
+        if outstanding.is_some() && outstanding == incoming.answered_in {
+            incoming.success = Some(sdp.clone());
+            return;
+        }
         if let Some(reliable) = &mut incoming.reliable {
             reliable.stop();
         }
@@ -220,13 +243,16 @@ impl Leg {
             return self.say(tx, prack, 481, wire);
         };
         let invite_tx = incoming.tx;
+        let success = incoming.success.take();
         match description(prack) {
             Ok(None) => self.say(tx, prack, 200, wire),
             Ok(Some(sdp)) => self.take_offer(tx, prack, sdp, wire, out),
             Err(()) => self.say(tx, prack, 488, wire),
         }
-        if let Some(bytes) = next {
-            wire.tx.respond(invite_tx, 180, bytes, wire.now, wire.sent);
+        match (success, next) {
+            (Some(sdp), _) => self.answer(&sdp, wire),
+            (None, Some(bytes)) => wire.tx.respond(invite_tx, 180, bytes, wire.now, wire.sent),
+            (None, None) => {}
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     dialplan::{Decision, Query, Step},
     media,
+    sdp::NoCommonCodec,
 };
 use std::{collections::VecDeque, time::Instant};
 
@@ -196,6 +197,10 @@ impl Call {
             return true;
         }
         let answer = match &self.caller_offer {
+            // Early media has answered it before; another answer would be one too many.
+            Some(_) if caller.media.agreed().is_some() => {
+                caller.media.last_said().ok_or(NoCommonCodec::NoOffer)
+            }
             Some(offer) => caller.media.answer_alone(offer),
             None => caller.media.fresh_offer(crate::sdp::Direction::SendRecv),
         };

@@ -91,9 +91,9 @@ impl ReliableSender {
         }
     }
 
-    /// Returns whether a response waits for its PRACK.
-    pub fn is_outstanding(&self) -> bool {
-        self.outstanding.is_some()
+    /// Returns the number of the response that waits for its PRACK.
+    pub fn outstanding(&self) -> Option<u32> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.rseq)
     }
 
     /// Stops everything: a final response was sent.
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(sender.acknowledge(10, now), PrackOutcome::Acknowledged(Some(b("183"))));
         assert_eq!(sender.acknowledge(10, now), PrackOutcome::Unknown);
         assert_eq!(sender.acknowledge(11, now), PrackOutcome::Acknowledged(None));
-        assert!(!sender.is_outstanding());
+        assert_eq!(sender.outstanding(), None);
     }
 
     #[test]

@@ -262,6 +262,15 @@ impl Agent {
         self.repeats.len() < before
     }
 
+    /// Returns whether a reliable response of this call has not been heard yet.
+    pub(super) fn waits_for_prack(&self, call_id: &str) -> bool {
+        let is_it = |repeat: &Repeat| match repeat.hears {
+            Hears::Prack(_) => *repeat.call_id == *call_id,
+            Hears::Ack(_) => false,
+        };
+        self.repeats.iter().any(is_it)
+    }
+
     /// Says no reliable response of this call again: there is a final one.
     pub(super) fn forget_provisional(&mut self, of_call_id: &str) {
         self.repeats.retain(|repeat| match repeat.hears {

@@ -18,6 +18,7 @@ pub fn violations(world: &World) -> Vec<String> {
     found.extend(cseq_rises(sent));
     found.extend(finals_are_final(sent));
     found.extend(offers_are_answered_once(sent));
+    found.extend(answers_are_acknowledged_first(sent));
     found
 }
 
@@ -187,6 +188,38 @@ impl Exchange {
     }
 }
 
+/// A 2xx waits for the PRACK of a reliable response with a session description (RFC 3262 3).
+pub fn answers_are_acknowledged_first(sent: &[Sent]) -> Vec<String> {
+    let mut open: BTreeMap<(&str, &str, u32), BTreeSet<u32>> = BTreeMap::new();
+    let mut heard: BTreeMap<(&str, u32), u64> = BTreeMap::new();
+    let mut found = vec![];
+    for Sent { at_ms, from, message, fate, .. } in sent {
+        let call_id = message.call_id();
+        if let (Some(rack), Fate::Arrives { at_ms }) = (message.header_str(HeaderName::RAck), fate)
+            && let Some(rseq) = rack.split(' ').next().and_then(|rseq| rseq.parse().ok())
+        {
+            let first = heard.entry((call_id, rseq)).or_insert(*at_ms);
+            *first = (*first).min(*at_ms);
+        }
+        let key = (call_id, message.to_tag().unwrap_or_default(), message.cseq().number);
+        let is_answer = message.method() == Method::Invite && message.sdp().is_some();
+        match (message.status(), message.number(HeaderName::RSeq)) {
+            (101..200, Some(rseq)) if is_answer => {
+                open.entry(key).or_default().insert(rseq);
+            }
+            (200..300, _) if message.method() == Method::Invite => {
+                let waits = |rseq| heard.get(&(call_id, rseq)).is_none_or(|at| at > at_ms);
+                let early = open.get(&key).into_iter().flatten().find(|rseq| waits(**rseq));
+                found.extend(early.map(|rseq| {
+                    format!("{at_ms} ms, {from}: {} before the PRACK of {rseq}", message.status())
+                }));
+            }
+            (_, _) => {}
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,7 +294,23 @@ mod tests {
         check(&[INVITE, answer, ack_sdp, ack_other], 99_000, &[differ]);
     }
 
-    /// A message is: status if any, method, CSeq, branch, To tag, `sdp` or `SDP`, `lost`.
+    #[test]
+    fn a_200_before_the_prack_is_found() {
+        let reliable = (1, "b", "183 INVITE 1 z9hG4bK1 t sdp RSeq:7");
+        let prack = (2, "a", "PRACK 2 z9hG4bK2 t RAck:7_1_INVITE");
+        let ok = (3, "b", "200 INVITE 1 z9hG4bK1 t sdp");
+        let check = |story: &[(u64, &str, &str)]| {
+            let sent = story.iter().map(|(ms, from, text)| sent(*ms, from, text));
+            answers_are_acknowledged_first(&sent.collect::<Vec<_>>())
+        };
+        assert_eq!(check(&[INVITE, reliable, prack, ok]), [""; 0]);
+        assert_eq!(check(&[INVITE, reliable, ok]), ["3 ms, b: 200 before the PRACK of 7"]);
+        let plain = (1, "b", "183 INVITE 1 z9hG4bK1 t RSeq:7");
+        assert_eq!(check(&[INVITE, plain, ok]), [""; 0]);
+    }
+
+    /// A message is: status if any, method, CSeq, branch, To tag, `sdp` or `SDP`, `lost`, `RSeq:1`,
+    /// `RAck:1_1_INVITE`.
     #[track_caller]
     fn check(story: &[(u64, &str, &str)], end_ms: u64, want: &[&str]) {
         let sent = story.iter().map(|(ms, from, text)| sent(*ms, from, text)).collect::<Vec<_>>();
@@ -283,7 +332,12 @@ mod tests {
     }
 
     fn message(text: &str) -> Message {
-        let mut words = text.split(' ').filter(|word| *word != "lost").peekable();
+        let is_header = |word: &&str| word.contains(':');
+        let header = text.split(' ').find(is_header).map_or(String::new(), |header| {
+            format!("{}\r\n", header.replace(':', ": ").replace('_', " "))
+        });
+        let mut words =
+            text.split(' ').filter(|word| *word != "lost" && !is_header(word)).peekable();
         let status = words.next_if(|word| word.parse::<u16>().is_ok());
         let mut next = || words.next().unwrap_or_default();
         let (method, cseq, branch) = (next(), next(), next());
@@ -299,7 +353,7 @@ mod tests {
         let text = format!(
             "{start}\r\nVia: SIP/2.0/UDP a;branch={branch}\r\nFrom: <sip:a@a>;tag=f\r\n\
              To: <sip:b@b>{to_tag}\r\nCall-ID: c\r\nCSeq: {cseq} {method}\r\n\
-             Max-Forwards: 70\r\n{content}Content-Length: {}\r\n\r\n{body}",
+             Max-Forwards: 70\r\n{header}{content}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         Message::parse(Bytes::from(text)).unwrap()

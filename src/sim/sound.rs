@@ -30,6 +30,7 @@ pub(super) struct Sound {
     /// What was agreed last.
     pub(super) agreed: Option<Agreement>,
     version: u32,
+    said: Option<String>,
 }
 
 /// What one offer and one answer led to.
@@ -51,7 +52,7 @@ impl Sound {
     pub(super) fn new(rtp: SocketAddr, codecs: &[&'static str]) -> Self {
         let codecs = codecs.to_vec();
         let wants = Direction::SendRecv;
-        Self { rtp, origin: None, codecs, wants, agreed: None, version: 0 }
+        Self { rtp, origin: None, codecs, wants, agreed: None, version: 0, said: None }
     }
 
     /// Writes an offer.
@@ -109,8 +110,19 @@ impl Sound {
         Some(())
     }
 
+    /// Says it, under the next version where it is news.
     fn write(&mut self, formats: &[(u8, String)], direction: Direction) -> String {
+        let again = self.text(formats, direction);
+        if self.said.as_ref() == Some(&again) {
+            return again;
+        }
         self.version += 1;
+        let news = self.text(formats, direction);
+        self.said = Some(news.clone());
+        news
+    }
+
+    fn text(&self, formats: &[(u8, String)], direction: Direction) -> String {
         let (ip, port) = (self.rtp.ip(), self.rtp.port());
         let kind = if ip.is_ipv4() { "IP4" } else { "IP6" };
         let origin = self.origin.unwrap_or(ip);

@@ -101,13 +101,6 @@ impl House {
         self
     }
 
-    /// Replaces text in the configuration.
-    pub(crate) fn instead(&mut self, old: &str, new: &str) -> &mut Self {
-        assert!(self.config.contains(old), "{old}");
-        self.config = self.config.replace(old, new);
-        self
-    }
-
     /// Replaces the dialplan.
     pub(crate) fn dialplan(&mut self, text: &str) -> &mut Self {
         self.dialplan = text.to_owned();

@@ -24,15 +24,22 @@ dial  = "user:1002"
 ring  = "5s"
 on    = { busy = { play = "busy.wav" }, no_answer = { dial = "user:1003" }, failed = { reject = 404 } }
 [[internal.rule]]
+match = "_+."
+dial  = "trunk:twilio"
+ring  = "5s"
+on    = { busy = { play = "busy.wav" }, no_answer = { dial = "user:1003" } }
+[[internal.rule]]
 match = "2002"
 dial  = ["user:1002", "user:1003"]
 ring  = "5s"
 "#;
 
+const NUMBERS: &[&str] = &["1002", "2000", "2001", "2002", "+15005550486", "+15005550408"];
+
 fn play(seed: u64, network: Network, number: &str, second: Act) -> World {
     let mut house = House::new(seed);
     house.dialplan(DIALPLAN).prompt("busy.wav", 2);
-    let mut world = house.phone("1001").phone("1002").phone("1003").open_registered();
+    let mut world = house.twilio().phone("1001").phone("1002").phone("1003").open_registered();
     with_phone(&mut world, "1001", |phone, _| {
         phone.when(On::Up, 5000, Act::HangUp);
     });
@@ -201,6 +208,65 @@ fn on_no_answer() {
     );
 }
 
+/// The trunk's early media has answered the offer; the prompt keeps to that answer.
+#[test]
+fn on_busy_after_early_media() {
+    let mut world = play(1, Network::CLEAN, "+15005550486", Act::Ring);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> twilio  INVITE (sdp)
+                40 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+                40 ms  twilio -> tandem  407 Proxy Authentication required (INVITE)
+                60 ms  tandem -> twilio  ACK
+                60 ms  tandem -> twilio  INVITE (sdp)
+                80 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+               380 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
+               400 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
+              2380 ms  twilio -> tandem  486 Busy Here (INVITE)
+              2400 ms  tandem -> twilio  ACK
+              2400 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              2420 ms  1001 -> tandem  ACK
+              4400 ms  tandem -> 1001  BYE
+              4420 ms  1001 -> tandem  200 OK (BYE)",
+    );
+}
+
+#[test]
+fn on_no_answer_after_early_media() {
+    let mut world = play(1, Network::CLEAN, "+15005550408", Act::Ring);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> twilio  INVITE (sdp)
+                40 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+                40 ms  twilio -> tandem  407 Proxy Authentication required (INVITE)
+                60 ms  tandem -> twilio  ACK
+                60 ms  tandem -> twilio  INVITE (sdp)
+                80 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+               380 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
+               400 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
+              5020 ms  tandem -> twilio  CANCEL
+              5020 ms  tandem -> 1003  INVITE (sdp)
+              5040 ms  twilio -> tandem  200 OK (CANCEL)
+              5040 ms  twilio -> tandem  487 Request Terminated (INVITE)
+              5040 ms  1003 -> tandem  100 Trying (INVITE)
+              5060 ms  tandem -> twilio  ACK
+              5140 ms  1003 -> tandem  180 Ringing (INVITE)
+              5160 ms  tandem -> 1001  180 Ringing (INVITE)
+              6040 ms  1003 -> tandem  200 OK (INVITE, sdp)
+              6060 ms  tandem -> 1003  ACK
+              6060 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              6080 ms  1001 -> tandem  ACK
+             11080 ms  1001 -> tandem  BYE
+             11100 ms  tandem -> 1001  200 OK (BYE)
+             11100 ms  tandem -> 1003  BYE
+             11120 ms  1003 -> tandem  200 OK (BYE)",
+    );
+}
+
 #[test]
 fn on_failed() {
     let mut world = play(1, Network::CLEAN, "2001", Act::Reject(500));
@@ -255,10 +321,10 @@ fn nobody_is_registered() {
 
 #[test]
 fn on_bad_networks() {
-    let number = |seed| ["1002", "2000", "2001", "2002"][seed as usize % 4];
+    let number = |seed| NUMBERS[seed as usize % NUMBERS.len()];
     let act = |seed| {
         let acts = [Act::Reject(486), Act::Ring, Act::Reject(500), Act::Reject(603)];
-        acts[(seed as usize / 4) % 4].clone()
+        acts[(seed as usize / NUMBERS.len()) % acts.len()].clone()
     };
     storm(400, |seed, network| play(seed, network, number(seed), act(seed)), |_| true);
 }

@@ -4,15 +4,20 @@
 //! overtaken, everything comes to an end and nothing is left (`storm`).
 #![cfg(test)]
 
+mod acks;
 mod cancel;
+mod codecs;
 mod hold;
 mod house;
 mod hunt;
 mod inbound;
+mod late_offer;
 mod outbound;
 mod phone_calls_phone;
 mod ringback;
+mod redirect;
 mod register;
+mod reliable;
 mod steps;
 mod storm;
 mod trunk_limits;

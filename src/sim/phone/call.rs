@@ -187,7 +187,14 @@ impl Phone {
 
     /// Does something in a call.
     pub(super) fn act_in_call(&mut self, index: usize, act: Act, now: Instant) {
-        let stage = self.calls[index].stage;
+        let call = &self.calls[index];
+        let (stage, serial) = (call.stage, call.serial);
+        if matches!(act, Act::Ring | Act::Progress | Act::Answer)
+            && self.agent.waits_for_prack(&call.talk.call_id)
+        {
+            // RFC 3262 3: one reliable response at a time, and no 200 before its PRACK.
+            return self.plan(now + Duration::from_millis(100), serial, act);
+        }
         match (act, stage) {
             (Act::Ring, Stage::Called) => self.progress(index, 180, now),
             (Act::Progress, Stage::Called) => self.progress(index, 183, now),

@@ -1,0 +1,155 @@
+//! Reliable provisional responses (RFC 3262): each side of the PBX has its own.
+
+use crate::{
+    house::{House, act, with_phone},
+    storm::{assert_ladder, storm},
+};
+use tandem::sim::{
+    Network, World,
+    phone::{Act, Habit, Heard, On},
+};
+
+fn play(seed: u64, network: Network, caller: &[Habit], callee: &[Habit]) -> World {
+    let mut house = House::new(seed);
+    for (name, habits) in [("1001", caller), ("1002", callee)] {
+        house.phone_like(name, name, |mut setup| {
+            setup.habits.extend(habits.iter().cloned());
+            setup
+        });
+    }
+    let mut world = house.twilio().open_registered();
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, Act::Ring).when(On::Called, 600, Act::Progress).when(
+            On::Called,
+            2000,
+            Act::Answer,
+        );
+    });
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Up, 2000, Act::HangUp);
+    });
+    world.set_network(network);
+    world
+}
+
+#[test]
+fn the_caller_requires_it() {
+    let play = |seed, network| {
+        let mut world = play(seed, network, &[Habit::RequiresReliable], &[]);
+        act(&mut world, "1001", Act::Call("1002".into()));
+        world
+    };
+    let mut world = play(1, Network::CLEAN);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  180 Ringing (INVITE)
+               160 ms  tandem -> 1001  180 Ringing (INVITE)
+               180 ms  1001 -> tandem  PRACK
+               200 ms  tandem -> 1001  200 OK (PRACK)
+               640 ms  1002 -> tandem  183 Session Progress (INVITE, sdp)
+               660 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
+               680 ms  1001 -> tandem  PRACK
+               700 ms  tandem -> 1001  200 OK (PRACK)
+              2040 ms  1002 -> tandem  200 OK (INVITE, sdp)
+              2060 ms  tandem -> 1002  ACK
+              2060 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              2080 ms  1001 -> tandem  ACK
+              4080 ms  1001 -> tandem  BYE
+              4100 ms  tandem -> 1001  200 OK (BYE)
+              4100 ms  tandem -> 1002  BYE
+              4120 ms  1002 -> tandem  200 OK (BYE)",
+    );
+    with_phone(&mut world, "1001", |phone, _| {
+        let rings = [Heard::Ringing(180), Heard::EarlyMedia(183), Heard::Up];
+        assert_eq!(phone.heard()[1..4], rings);
+    });
+    storm(300, play, |_| true);
+}
+
+#[test]
+fn the_callee_does_it() {
+    let play = |seed, network| {
+        let mut world = play(seed, network, &[], &[Habit::RingsReliably]);
+        act(&mut world, "1001", Act::Call("1002".into()));
+        world
+    };
+    let mut world = play(1, Network::CLEAN);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> 1002  INVITE (sdp)
+                40 ms  1002 -> tandem  100 Trying (INVITE)
+               140 ms  1002 -> tandem  180 Ringing (INVITE)
+               160 ms  tandem -> 1002  PRACK
+               160 ms  tandem -> 1001  180 Ringing (INVITE)
+               180 ms  1002 -> tandem  200 OK (PRACK)
+               640 ms  1002 -> tandem  183 Session Progress (INVITE, sdp)
+               660 ms  tandem -> 1002  PRACK
+               660 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
+               680 ms  1002 -> tandem  200 OK (PRACK)
+              2040 ms  1002 -> tandem  200 OK (INVITE, sdp)
+              2060 ms  tandem -> 1002  ACK
+              2060 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              2080 ms  1001 -> tandem  ACK
+              4080 ms  1001 -> tandem  BYE
+              4100 ms  tandem -> 1001  200 OK (BYE)
+              4100 ms  tandem -> 1002  BYE
+              4120 ms  1002 -> tandem  200 OK (BYE)",
+    );
+    storm(300, play, |_| true);
+}
+
+#[test]
+fn both_do() {
+    let habits = [Habit::RequiresReliable, Habit::RingsReliably];
+    let play = |seed, network| {
+        let mut world = play(seed, network, &habits, &habits);
+        act(&mut world, "1001", Act::Call("1002".into()));
+        world
+    };
+    storm(200, play, |world| with_phone(world, "1001", |phone, _| phone.has_heard(&Heard::Up)));
+}
+
+/// The trunk knows nothing of it: the PBX is the end of it.
+#[test]
+fn a_caller_that_requires_it_calls_the_trunk() {
+    let play = |seed, network| {
+        let mut world = play(seed, network, &[Habit::RequiresReliable], &[]);
+        act(&mut world, "1001", Act::Call("+15005550183".into()));
+        world
+    };
+    let mut world = play(1, Network::CLEAN);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 -> tandem  INVITE (sdp)
+                20 ms  tandem -> 1001  100 Trying (INVITE)
+                20 ms  tandem -> twilio  INVITE (sdp)
+                40 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+                40 ms  twilio -> tandem  407 Proxy Authentication required (INVITE)
+                60 ms  tandem -> twilio  ACK
+                60 ms  tandem -> twilio  INVITE (sdp)
+                80 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+               380 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
+               400 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
+               420 ms  1001 -> tandem  PRACK
+               440 ms  tandem -> 1001  200 OK (PRACK)
+              1080 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
+              1100 ms  tandem -> 1001  183 Session Progress (INVITE)
+              1120 ms  1001 -> tandem  PRACK
+              1140 ms  tandem -> 1001  200 OK (PRACK)
+              2380 ms  twilio -> tandem  200 OK (INVITE, sdp)
+              2400 ms  tandem -> twilio  ACK
+              2400 ms  tandem -> 1001  200 OK (INVITE, sdp)
+              2420 ms  1001 -> tandem  ACK
+              4420 ms  1001 -> tandem  BYE
+              4440 ms  tandem -> 1001  200 OK (BYE)
+              4440 ms  tandem -> twilio  BYE
+              4460 ms  twilio -> tandem  200 OK (BYE)",
+    );
+    storm(200, play, |_| true);
+}
