@@ -9,6 +9,7 @@ use crate::{
     ids::Transport,
     network::Network,
     sdp::Codec,
+    sip::digest::Algorithm,
     trunk::health::Pace,
 };
 use std::{
@@ -74,6 +75,8 @@ pub struct Sip {
     pub listen: Vec<Listen>,
     /// Of digest authentication; part of every `ha1`.
     pub realm: Box<str>,
+    /// What phones are challenged with, in this order (RFC 8760 2.4).
+    pub digest: Vec<Algorithm>,
     /// The shortest registration: shorter ones are refused with 423.
     pub expires_min: Duration,
     /// Of a registration that does not say.

@@ -14,7 +14,7 @@ use super::{
         store, string, text,
     },
 };
-use crate::{dialplan::Country, ids::Transport, sdp::Codec};
+use crate::{dialplan::Country, ids::Transport, sdp::Codec, sip::digest::Algorithm};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
@@ -61,6 +61,7 @@ pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
     let sip = Sip {
         listen: listeners(&mut section),
         realm: section.or("realm", "tandem".into(), header_text),
+        digest: digests(&mut section),
         expires_min: section.or("expires_min", seconds(60), duration_within("1s", "1d")),
         expires_default: section.or("expires_default", seconds(3600), duration_within("1s", "7d")),
         expires_max: section.or("expires_max", seconds(7200), duration_within("1s", "7d")),
@@ -80,6 +81,15 @@ pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
     }
     section.finish();
     sip
+}
+
+fn digests(section: &mut Section<'_, '_, '_>) -> Vec<Algorithm> {
+    let words = [("SHA-256", Algorithm::Sha256), ("MD5", Algorithm::Md5)];
+    let read = section.several("digest", one_of(&words)).filter(|read| !read.is_empty());
+    read.map_or_else(
+        || words.map(|(_, algorithm)| algorithm).into(),
+        |read| read.into_iter().map(|(algorithm, _)| algorithm).collect(),
+    )
 }
 
 fn listeners(section: &mut Section<'_, '_, '_>) -> Vec<Listen> {

@@ -233,6 +233,7 @@ fn each_mistake_has_its_sentence() {
             "2 C011 `infos` is not one of `error`, `warn`, `info`, `debug`, `trace` | did you mean \
              `info`?",
         ),
+        ("[sip]\ndigest = ['SHA-1']", "2 C011 `SHA-1` is not one of `SHA-256`, `MD5`"),
         (
             "[rtp]\ncodecs = ['PCMX']",
             "2 C011 `PCMX` is not one of `PCMU`, `PCMA`, `opus`, `G722`, `G729`, `GSM`, `iLBC`, \

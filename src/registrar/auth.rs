@@ -129,13 +129,13 @@ impl Authenticator {
         self.realm = plain(realm);
     }
 
-    /// Offers only algorithms by which every one of `users` can be checked: a phone takes the best
-    /// that is offered, and would fail where only its MD5 hash is stored. Where they have none in
-    /// common, all are offered.
-    pub fn offer_to<'u>(&mut self, users: impl Iterator<Item = Known<'u>>) {
-        let mut offered = OFFERABLE.to_vec();
+    /// Offers of `order` only algorithms by which every one of `users` can be checked: a phone takes
+    /// the best that is offered, and would fail where only its MD5 hash is stored. Where they have
+    /// none in common, all of `order` are offered.
+    pub fn offer_to<'u>(&mut self, order: &[Algorithm], users: impl Iterator<Item = Known<'u>>) {
+        let mut offered = order.to_vec();
         users.for_each(|user| offered.retain(|algorithm| user.has(*algorithm)));
-        self.offered = if offered.is_empty() { OFFERABLE.into() } else { offered };
+        self.offered = if offered.is_empty() { order.into() } else { offered };
     }
 
     /// Returns whose passwords are meant.

@@ -202,7 +202,8 @@ impl Core {
 
     /// Offers phones only what every user's stored secret can check.
     pub(super) fn offer_to_users(&mut self) {
-        self.auth.offer_to(self.shared.config.users.values().map(|user| known(user)));
+        let config = &self.shared.config;
+        self.auth.offer_to(&config.sip.digest, config.users.values().map(|user| known(user)));
     }
 }
 
