@@ -43,12 +43,23 @@ impl Shard {
         for effect in effects {
             match effect {
                 Effect::Probe(number) => self.probe(trunk, *number, now),
+                Effect::GiveUp(number) => self.give_up_probe(trunk, *number),
                 Effect::Changed { from, to } => {
                     let _entered = crate::observe::log::trunk_span(trunk).entered();
                     tracing::info!(from = %from, to = %to, "trunk state changed");
                 }
             }
         }
+    }
+
+    fn give_up_probe(&mut self, trunk: &str, number: u64) {
+        self.probes.retain(|tx, probe| {
+            let is_it = *probe.trunk == *trunk && probe.number == number;
+            if is_it {
+                self.core.tx.give_up(*tx);
+            }
+            !is_it
+        });
     }
 
     /// Sends OPTIONS to the trunk's termination URI.

@@ -212,6 +212,12 @@ impl Layer {
         self.remove(Slot::Server(tx));
     }
 
+    /// Says a request of ours no more, and forgets it: its answer is no longer of interest. Not for
+    /// an INVITE, which is cancelled.
+    pub fn give_up(&mut self, tx: ClientId) {
+        self.remove(Slot::Client(tx));
+    }
+
     /// Cancels an INVITE of ours (RFC 3261 9.1): now if it was heard, else as soon as it is, and
     /// not at all once it is answered. `reason` is the value of a Reason header (RFC 3326). The
     /// INVITE's transaction goes on to a final response, or ends with [`Event::Timeout`].

@@ -59,6 +59,9 @@ pub enum Input {
 pub enum Effect {
     /// Send an OPTIONS to the trunk and report what becomes of it under this number.
     Probe(u64),
+    /// Say the OPTIONS with this number no more: a repetition that meets the next one is one too many
+    /// for a carrier that counts them.
+    GiveUp(u64),
     /// Log it: one INFO line.
     Changed {
         /// Before.
@@ -165,8 +168,9 @@ impl Health {
 
     /// Counts an unanswered OPTIONS as a failure, and asks again when the pace says so.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        if self.gives_up_at().is_some_and(|at| at <= now) {
-            self.waiting = None;
+        let is_due = self.gives_up_at().is_some_and(|at| at <= now);
+        if let Some(probe) = self.waiting.take_if(|_| is_due) {
+            out.push(Effect::GiveUp(probe.number));
             self.fail(now, out);
         }
         if let (Some(pace), Some(at)) = (self.pace, self.probe_at)
@@ -322,6 +326,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.run_until(46_000);
         assert_eq!(bench.probed_at_ms, [0, 15_000, 30_000, 45_000]);
+        assert_eq!(bench.given_up, [1, 2, 3], "none is said while the next one is");
 
         // A wake-up 1.5 periods late asks once, and the next is on the old schedule.
         bench.wake_at(82_500);
@@ -387,6 +392,7 @@ mod tests {
         health: Health,
         probe: Option<u64>,
         probed_at_ms: Vec<u128>,
+        given_up: Vec<u64>,
         changes: Vec<(State, State)>,
     }
 
@@ -394,8 +400,8 @@ mod tests {
         fn new() -> Self {
             let epoch = epoch();
             let health = Health::new(Some(PACE), epoch);
-            let (probed_at_ms, changes) = (vec![], vec![]);
-            Self { epoch, now: epoch, health, probe: None, probed_at_ms, changes }
+            let (probed_at_ms, given_up, changes) = (vec![], vec![], vec![]);
+            Self { epoch, now: epoch, health, probe: None, probed_at_ms, given_up, changes }
         }
 
         fn play(mut self, evidence: &str) -> Self {
@@ -463,6 +469,7 @@ mod tests {
                         self.probe = Some(number);
                         self.probed_at_ms.push((self.now - self.epoch).as_millis());
                     }
+                    Effect::GiveUp(number) => self.given_up.push(number),
                     Effect::Changed { from, to } => self.changes.push((from, to)),
                 }
             }

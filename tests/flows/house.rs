@@ -101,6 +101,12 @@ impl House {
         self
     }
 
+    /// Adds lines to `[sip]`.
+    pub(crate) fn sip_keys(&mut self, lines: &str) -> &mut Self {
+        self.config = self.config.replace("[sip]\n", &format!("[sip]\n{lines}\n"));
+        self
+    }
+
     /// Replaces the dialplan.
     pub(crate) fn dialplan(&mut self, text: &str) -> &mut Self {
         self.dialplan = text.to_owned();

@@ -7,7 +7,7 @@ use std::{
 };
 use tandem::{
     sim::{Network, Sent, Twilio, World, check},
-    sip::Method,
+    sip::{HeaderName, Method},
 };
 
 /// How long a world may take to come to rest.
@@ -58,8 +58,8 @@ pub(crate) fn faults(world: &mut World) -> Vec<String> {
     faults
 }
 
-/// Returns the Call-IDs of calls that the PBX took: it was called, and said more about it than that
-/// it wants credentials.
+/// Returns the Call-IDs of calls that the PBX took. What admission refuses is no call: it answers
+/// as a server that knows no dialog.
 fn calls(sent: &[Sent]) -> BTreeSet<&str> {
     let invites = || sent.iter().filter(|sent| sent.message.method() == Method::Invite);
     let is_new = |sent: &&Sent| sent.message.is_request() && sent.message.to_tag().is_none();
@@ -67,8 +67,8 @@ fn calls(sent: &[Sent]) -> BTreeSet<&str> {
     let called: BTreeSet<&str> =
         invites().filter(is_call).map(|sent| sent.message.call_id()).collect();
     let is_taken = |sent: &&Sent| {
-        let status = sent.message.status();
-        &*sent.from == TANDEM && status > 100 && status != 401
+        let is_admission = sent.message.header(HeaderName::Server).is_some();
+        &*sent.from == TANDEM && sent.message.status() > 100 && !is_admission
     };
     let taken: BTreeSet<&str> =
         invites().filter(is_taken).map(|sent| sent.message.call_id()).collect();

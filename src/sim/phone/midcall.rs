@@ -220,6 +220,7 @@ impl Phone {
                 Heard::Refreshed
             }
             (_, 200..300) => {
+                self.plan_refresh(serial, response, now);
                 let call = &mut self.calls[index];
                 if purpose == Purpose::Update
                     && let Some(answer) = response.sdp()
@@ -266,10 +267,12 @@ impl Phone {
         self.agent.acknowledge(tx, &tag, (flow, finish(ack, answer.as_deref())), now);
     }
 
+    /// Refreshes the session once more, later, instead of what was planned.
     fn plan_refresh(&mut self, serial: u64, response: &Message, now: Instant) {
         let expires = response.header_str(HeaderName::SessionExpires);
         let seconds = expires.and_then(|e| e.split(';').next()?.trim().parse::<u64>().ok());
         if let Some(seconds) = seconds.filter(|_| !self.has(Habit::Forgets)) {
+            self.plans.retain(|plan| plan.call != Some(serial) || plan.act != Act::Refresh);
             self.plan(now + Duration::from_secs(seconds / 2), serial, Act::Refresh);
         }
     }
