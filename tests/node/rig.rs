@@ -1,0 +1,180 @@
+//! Folders, configurations and nodes for tests.
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+use tandem::{
+    ids::Transport,
+    observe::status::{Request, Response},
+    shell::{
+        config_files,
+        control::Admin,
+        node::{Node, Place, StartError},
+    },
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// Longer than anything takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Ports for media: each rig has its own, as far as this process can see to it.
+const PORTS_EACH: u16 = 32;
+static NEXT_PORTS: AtomicU16 = AtomicU16::new(0);
+
+/// 600 echoes, 1XXX are phones, the rest goes out.
+pub(crate) const RULES: &str = r#"
+[[internal.rule]]
+match = "600"
+echo  = true
+[[internal.rule]]
+match = "_1XXX"
+dial  = "user:{number}"
+[[internal.rule]]
+match = "_+."
+dial  = "trunk:carrier"
+"#;
+
+/// One free port for both.
+pub(crate) const UDP_AND_TCP: &str = r#"["udp:127.0.0.1:0", "tcp:127.0.0.1:0"]"#;
+/// The password of every user.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// The password of the trunk.
+pub(crate) const TRUNK_PASSWORD: &str = "battery staple";
+/// Nobody is there.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+
+/// A folder with a configuration in it.
+pub(crate) struct Rig {
+    folder: TempDir,
+    ports: u16,
+    /// Where the trunk is.
+    carrier: SocketAddr,
+}
+
+impl Rig {
+    /// Creates a folder with a configuration that listens on `listen`; `more` is appended to it.
+    pub(crate) fn listening(listen: &str, more: &str) -> Self {
+        Self::create(NOBODY, listen, more)
+    }
+
+    /// The same on 127.0.0.1, over UDP and TCP at the same port.
+    pub(crate) fn new(more: &str) -> Self {
+        Self::create(NOBODY, UDP_AND_TCP, more)
+    }
+
+    /// The same with a trunk that is somewhere.
+    pub(crate) fn with_carrier(carrier: SocketAddr) -> Self {
+        Self::create(carrier, UDP_AND_TCP, "")
+    }
+
+    fn create(carrier: SocketAddr, listen: &str, more: &str) -> Self {
+        let first = 20_000 + (std::process::id() as u16 % 500) * 64;
+        let ports = first + NEXT_PORTS.fetch_add(PORTS_EACH, Ordering::Relaxed) % 8_192;
+        let rig = Self { folder: tempfile::tempdir().unwrap(), ports, carrier };
+        rig.write("rules.toml", RULES);
+        rig.configure(listen, more);
+        rig
+    }
+
+    /// Writes the configuration anew.
+    pub(crate) fn configure(&self, listen: &str, more: &str) {
+        let (first, last) = (self.ports, self.ports + PORTS_EACH - 1);
+        let (store, socket, carrier) = (self.path("tandem.db"), self.socket(), self.carrier);
+        let text = format!(
+            "dialplan = \"rules.toml\"\n\
+             [sip]\nlisten = {listen}\n\
+             [rtp]\nports = \"{first}-{last}\"\nworkers = 1\n\
+             [http]\nlisten = \"127.0.0.1:0\"\n\
+             [store]\nurl = \"sqlite:{}\"\n\
+             [control]\nsocket = \"{}\"\n\
+             [trunk.carrier]\nuri = \"carrier.example.com\"\naddress = \"{carrier}\"\nsource = [\"192.0.2.1\"]\n\
+             caller_id = \"+17756187988\"\nusername = \"Asterisk\"\n\
+             password = \"{TRUNK_PASSWORD}\"\n\
+             [user.1001]\npassword = \"{PASSWORD}\"\n\
+             {more}\n",
+            store.display(),
+            socket.display(),
+        );
+        self.write("pbx.toml", &text);
+    }
+
+    /// Writes a file that only we may read.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(self.path(name), text).unwrap();
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(self.path(name), private).unwrap();
+    }
+
+    /// Returns where a file of this name is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Returns where the configuration is.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("pbx.toml")
+    }
+
+    /// Returns where the control socket is.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("tandem.sock")
+    }
+
+    /// Starts a node from the files, which must be sound.
+    pub(crate) async fn start(&self) -> Node {
+        self.try_start().await.unwrap()
+    }
+
+    /// Starts a node, or says why not.
+    pub(crate) async fn try_start(&self) -> Result<Node, StartError> {
+        let file = self.config().to_string_lossy().into_owned();
+        let checked = config_files::load(&file);
+        let Some(config) = checked.config else { panic!("{:?}", checked.report.problems()) };
+        let place = Place::of(&config, Some(&file));
+        Node::start(config, place).await
+    }
+}
+
+/// Returns where a node listens.
+pub(crate) fn at(node: &Node, transport: Transport) -> SocketAddr {
+    node.listeners().iter().find(|l| l.transport == transport).unwrap().address
+}
+
+/// Waits, but not forever.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: nothing came"),
+    }
+}
+
+/// Asks a node what an operator would ask.
+pub(crate) async fn ask(node: &Node, request: Request) -> Response {
+    soon("the operator's answer", node.desk().ask(request)).await
+}
+
+/// Asks until the answer is as wanted. Each question waits for the shard, which has then done all
+/// that came before.
+pub(crate) async fn until(node: &Node, request: Request, is_it: impl Fn(&Response) -> bool) {
+    let asking = async { while !is_it(&ask(node, request.clone()).await) {} };
+    soon("the wanted state", asking).await;
+}
+
+/// Fetches a page of the admin address.
+pub(crate) async fn fetch(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    soon(path, stream.read_to_string(&mut page)).await.unwrap();
+    page
+}
