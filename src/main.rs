@@ -144,8 +144,10 @@ fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {
     let place = Place::of(&config, Some(file));
     block_on(async move {
         let node = Node::start(config, place).await?;
-        service::run_until_told(node).await;
-        Ok(ExitCode::SUCCESS)
+        Ok(match service::run_until_told(node).await {
+            service::End::Told => ExitCode::SUCCESS,
+            service::End::Died => ExitCode::FAILURE,
+        })
     })
 }
 

@@ -429,6 +429,12 @@ impl Call {
 
     /// Forgets everything at once. Used where a step of this call panicked or hangs: our bug.
     pub fn abandon(&mut self, wire: &mut Wire<'_>) {
+        self.cut(wire);
+        self.draft.abandoned(wire);
+    }
+
+    /// Forgets everything at once: there is no time to wait for the peers.
+    pub fn cut(&mut self, wire: &mut Wire<'_>) {
         let mut out = vec![];
         for (id, mut leg) in std::mem::take(&mut self.legs) {
             leg.leave(wire, &mut out);
@@ -437,7 +443,6 @@ impl Call {
                 wire.media(self.id, command);
             }
         }
-        self.draft.abandoned(wire);
         self.phase = Phase::Over;
     }
 }

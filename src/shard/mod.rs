@@ -180,7 +180,9 @@ impl Shard {
             is_draining: false,
         };
         shard.core.offer_to_users();
+        shard.drop_former_users();
         shard.configure_trunks(now);
+        shard.settle(now);
         shard
     }
 
@@ -194,6 +196,7 @@ impl Shard {
         self.core.auth.set_realm(&config.sip.realm);
         self.core.shared.config = config;
         self.core.offer_to_users();
+        self.drop_former_users();
         self.configure_trunks(now);
         self.settle(now);
     }
@@ -201,6 +204,24 @@ impl Shard {
     /// Refuses new calls from here on.
     pub fn drain(&mut self) {
         self.is_draining = true;
+    }
+
+    /// Ends every call because the node ends, and refuses new ones.
+    pub fn end_all(&mut self, now: Instant) {
+        self.is_draining = true;
+        let reason = "SIP;cause=503;text=\"Shutting down\"";
+        for call in self.calls.keys().copied().collect::<Vec<_>>() {
+            self.step(call, now, |call, wire| call.end(Ender::Us, 503, Some(reason), wire));
+        }
+        self.settle(now);
+    }
+
+    /// Forgets the calls whose peers have not confirmed their end; each leaves its record.
+    pub fn cut_all(&mut self, now: Instant) {
+        for call in self.calls.keys().copied().collect::<Vec<_>>() {
+            self.step(call, now, Call::cut);
+        }
+        self.settle(now);
     }
 
     /// Returns whether no call is left.

@@ -11,7 +11,7 @@ use crate::{
     sip::Message,
     transaction::ServerId,
 };
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 impl Shard {
     pub(super) fn admit_register(
@@ -49,6 +49,21 @@ impl Shard {
         }
         let (status, reason) = (reply.status, Some(reply.reason));
         self.refuse(tx, message, flow, &Refusal { status, reason, headers: reply.headers }, now);
+    }
+
+    /// Forgets the phones of users who are no longer configured.
+    pub(super) fn drop_former_users(&mut self) {
+        let (location, users) = (&self.core.shared.location, &self.core.shared.config.users);
+        let bindings = location.all(std::time::SystemTime::UNIX_EPOCH);
+        let former: BTreeSet<Box<str>> = bindings
+            .into_iter()
+            .map(|binding| binding.aor)
+            .filter(|aor| !users.contains_key(aor))
+            .collect();
+        for binding in former.iter().flat_map(|aor| location.unbind_all(aor)) {
+            let (aor, contact) = (binding.aor, binding.contact);
+            self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
+        }
     }
 
     /// Forgets the phones that did not come back in time.

@@ -85,8 +85,16 @@ impl Shard {
 
     /// Returns the counters, with the gauges of this moment.
     pub fn counters(&mut self) -> metrics::Shard {
-        let count = |phase| self.calls.values().filter(|call| call.phase() == phase).count() as u64;
-        let (ringing, talking) = (count(Phase::Running), count(Phase::Talking));
+        let (mut ringing, mut talking) = (0, 0);
+        for call in self.calls.values() {
+            match phase(call) {
+                status::Phase::Ringing => ringing += 1,
+                status::Phase::Talking | status::Phase::Held | status::Phase::Announcing => {
+                    talking += 1
+                }
+                status::Phase::Releasing => {}
+            }
+        }
         let mut counters = self.counters.clone();
         counters.talking = talking;
         counters.ringing = ringing;

@@ -15,7 +15,7 @@ use super::{
     store,
 };
 use crate::{
-    config::Config,
+    config::{Config, Listen},
     observe::{
         cdr::UtcMs,
         metrics::{Media, Shard, Snapshot, Transports},
@@ -36,6 +36,15 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// What a node was started from.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// The configuration file, if there is one.
+    pub(super) file: Option<Box<str>>,
+    /// `[sip] listen` as the file has it: a port 0 is still a 0.
+    pub(super) listen: Vec<Listen>,
+}
+
 /// The operators' side of a running node.
 pub struct Desk {
     orders: mpsc::Sender<Order>,
@@ -45,7 +54,7 @@ pub struct Desk {
     store: store::Handle,
     media: Vec<MediaHandle>,
     listeners: Vec<String>,
-    file: Option<Box<str>>,
+    origin: Origin,
     started: Instant,
     started_at: UtcMs,
     is_draining: AtomicBool,
@@ -60,7 +69,7 @@ impl Desk {
         store: store::Handle,
         media: Vec<MediaHandle>,
         listeners: &[Listener],
-        file: Option<Box<str>>,
+        origin: Origin,
     ) -> Self {
         let started_at = UtcMs::from(SystemTime::now());
         Self {
@@ -74,7 +83,7 @@ impl Desk {
                 .iter()
                 .map(|l| format!("{}:{}", l.transport.param(), l.address))
                 .collect(),
-            file,
+            origin,
             started: now(),
             started_at,
             is_draining: AtomicBool::new(false),
@@ -92,9 +101,13 @@ impl Desk {
 
     /// Asks the shard; the default where it is gone.
     async fn ask_shard<T: Default>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> T {
+        self.try_ask_shard(order).await.unwrap_or_default()
+    }
+
+    async fn try_ask_shard<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.order(order(reply)).await;
-        answer.await.unwrap_or_default()
+        answer.await.ok()
     }
 
     async fn status(&self) -> StatusReport {
@@ -160,7 +173,7 @@ impl Desk {
 
     /// Reads the configuration again, and uses it if it is sound.
     async fn reload(&self) -> ReloadReport {
-        let Some(file) = &self.file else {
+        let Some(file) = &self.origin.file else {
             let problem = "this tandem was not started from a configuration file".to_owned();
             return ReloadReport { problems: vec![problem], ..ReloadReport::default() };
         };
@@ -176,7 +189,7 @@ impl Desk {
             }
         };
         let running = self.config.borrow().clone();
-        let needs_restart = needs_restart(&running, &config);
+        let needs_restart = needs_restart(&running, &config, &self.origin.listen);
         // What cannot change while it runs stays as it is.
         config.sip.listen.clone_from(&running.sip.listen);
         let config = Arc::new(config);
@@ -210,12 +223,9 @@ fn contact(binding: &Binding, wall: SystemTime) -> ContactRow {
 }
 
 /// Names the sections whose changes wait for a restart.
-fn needs_restart(running: &Config, new: &Config) -> Vec<String> {
-    let listens = |config: &Config| -> Vec<_> {
-        config.sip.listen.iter().map(|l| (l.transport, l.address.ip())).collect()
-    };
+fn needs_restart(running: &Config, new: &Config, listen: &[Listen]) -> Vec<String> {
     [
-        ("[sip] listen", listens(running) != listens(new)),
+        ("[sip] listen", listen != new.sip.listen),
         (
             "[rtp] ports and workers",
             running.rtp.ports != new.rtp.ports || running.rtp.workers != new.rtp.workers,
@@ -276,7 +286,11 @@ impl Inspect for Desk {
     }
 
     async fn alive(&self) {
-        let _: (Shard, Transports) = self.ask_shard(Order::Counters).await;
+        let counters: Option<(Shard, Transports)> = self.try_ask_shard(Order::Counters).await;
+        if counters.is_none() || !self.media.iter().all(MediaHandle::is_alive) {
+            // Whoever asks gives up in the end, which is the answer.
+            std::future::pending().await
+        }
     }
 
     async fn snapshot(&self) -> Snapshot {

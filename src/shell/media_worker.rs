@@ -34,6 +34,8 @@ const BURST_MAX: usize = 16;
 const RETRY_AFTER: Duration = Duration::from_millis(5);
 /// How often the counters are published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// A thread that has published nothing for this long hangs.
+const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 const WAKE: Token = Token(usize::MAX);
 
 /// A running media thread.
@@ -48,7 +50,14 @@ pub struct MediaWorker {
 pub struct MediaHandle {
     commands: SyncSender<Order>,
     waker: Arc<Waker>,
-    counters: watch::Receiver<metrics::Media>,
+    published: watch::Receiver<Published>,
+}
+
+/// The counters, and when they were read.
+#[derive(Debug)]
+struct Published {
+    at: Instant,
+    counters: metrics::Media,
 }
 
 #[derive(Debug)]
@@ -84,7 +93,12 @@ impl MediaHandle {
 
     /// Returns the counters, a second old at most.
     pub fn counters(&self) -> metrics::Media {
-        self.counters.borrow().clone()
+        self.published.borrow().counters.clone()
+    }
+
+    /// Returns whether the thread has published them lately.
+    pub fn is_alive(&self) -> bool {
+        now().saturating_duration_since(self.published.borrow().at) < ALIVE_WITHIN
     }
 }
 
@@ -110,13 +124,13 @@ impl MediaWorker {
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (commands, orders) = sync_channel(COMMANDS_MAX);
         let total = metrics::Media { ports_total: ports.pairs() as u64, ..Default::default() };
-        let (publish, counters) = watch::channel(total);
+        let (publish, published) = watch::channel(Published { at: now(), counters: total });
         let worker = Worker::new(Settings { ports, silence }, Entropy::new(super::node::seed()?));
         let pairs = ports.pairs();
         let media = Thread { worker, poll, sockets: vec![], orders, events, publish, pairs };
         let thread =
             thread::Builder::new().name(format!("media-{index}")).spawn(move || media.live())?;
-        Ok(Self { handle: MediaHandle { commands, waker, counters }, thread })
+        Ok(Self { handle: MediaHandle { commands, waker, published }, thread })
     }
 
     /// Returns the way to it.
@@ -150,7 +164,7 @@ struct Thread {
     sockets: Vec<Option<Pair>>,
     orders: Receiver<Order>,
     events: mpsc::Sender<Event>,
-    publish: watch::Sender<metrics::Media>,
+    publish: watch::Sender<Published>,
     pairs: usize,
 }
 
@@ -339,7 +353,7 @@ impl Thread {
         for (discard, n) in self.worker.discards().iter() {
             media.discards.add(discard.as_str(), n);
         }
-        self.publish.send_replace(media);
+        self.publish.send_replace(Published { at: now(), counters: media });
     }
 }
 

@@ -13,6 +13,7 @@ pub mod desk;
 mod helpers;
 mod host;
 pub mod http;
+mod listeners;
 pub mod media_worker;
 pub mod node;
 pub mod places;

@@ -5,14 +5,14 @@
 
 use super::{
     control::Control,
-    desk::Desk,
+    desk::{Desk, Origin},
     helpers::Helpers,
-    http,
+    http, listeners,
     media_worker::MediaWorker,
     now,
     places::World,
     routes::{Listener, Routes},
-    shard_loop::{Ears, Hands, Ingress, ShardLoop},
+    shard_loop::{Ears, Hands, Ingress, Order, ShardLoop},
     store::Store,
     stream::Opener,
     udp,
@@ -20,21 +20,30 @@ use super::{
 use crate::{
     config::{Config, PublicIp},
     dialplan,
-    ids::{Entropy, MintKey, ShardId, Transport},
+    ids::{Entropy, MintKey, ShardId},
     registrar::Location,
     shard::{Shard, Shared},
 };
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
-    net::{TcpListener, TcpSocket, UdpSocket},
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 /// Operators' orders, media events and helpers' answers that may wait for the shard.
 const ORDERS_MAX: usize = 64;
 const EVENTS_MAX: usize = 8192;
 const ANSWERS_MAX: usize = 1024;
+/// How long the shard may take to let go of everything.
+const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// Why a node does not start. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -111,18 +120,10 @@ pub struct Node {
 pub struct Drained(watch::Receiver<bool>);
 
 impl Drained {
-    /// Waits for it.
-    pub async fn wait(mut self) {
-        // The sender is gone where the shard has ended in another way: that is an end too.
-        let _ = self.0.wait_for(|ended| *ended).await;
+    /// Waits for it. Returns false where the shard has ended in another way: our bug.
+    pub async fn wait(mut self) -> bool {
+        self.0.wait_for(|ended| *ended).await.is_ok()
     }
-}
-
-/// The bound sockets of a node.
-struct Bound {
-    udp: Vec<Arc<UdpSocket>>,
-    tcp: Vec<TcpListener>,
-    listeners: Vec<Listener>,
 }
 
 impl Node {
@@ -130,8 +131,11 @@ impl Node {
     pub async fn start(config: Config, place: Place) -> Result<Self, StartError> {
         dialplan::warm();
         let part = |what| move |error| StartError::Part { what, error };
-        let bound = bind(&config)?;
-        let config = Arc::new(with_bound_ports(with_public_ip(config)?, &bound.listeners));
+        let bound = listeners::bind(&config)?;
+        let http = bind_http(&config).await?;
+        let configured = config.sip.listen.clone();
+        let config =
+            Arc::new(listeners::with_bound_ports(with_public_ip(config)?, &bound.listeners));
         if let Some(folder) = place.database.parent() {
             std::fs::create_dir_all(folder).map_err(part("database's folder"))?;
         }
@@ -188,17 +192,29 @@ impl Node {
             store.handle(),
             media,
             &bound.listeners,
-            place.config,
+            Origin { file: place.config, listen: configured },
         ));
         let handle = store.handle();
         let served = desk.clone();
         tasks.push(tokio::spawn(control.serve(served, handle)));
-        let http = serve_http(&config, &desk, &mut tasks).await?;
+        let admin = http.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = http {
+            tasks.push(tokio::spawn(serve_http(listener, desk.clone())));
+        }
         for listener in &bound.listeners {
             let transport = listener.transport.param();
             tracing::info!(transport, address = %listener.address, "listening");
         }
-        Ok(Self { desk, shard, ended, tasks, workers, store, listeners: bound.listeners, http })
+        Ok(Self {
+            desk,
+            shard,
+            ended,
+            tasks,
+            workers,
+            store,
+            listeners: bound.listeners,
+            http: admin,
+        })
     }
 
     /// Returns where it listens for SIP.
@@ -226,13 +242,16 @@ impl Node {
         Drained(self.ended.clone())
     }
 
-    /// Ends everything: sockets close, records are written.
-    pub async fn stop(self) {
+    /// Ends everything: calls are hung up, records are written, sockets close.
+    pub async fn stop(mut self) {
+        self.desk.order(Order::Stop).await;
+        if timeout(STOP_MAX, &mut self.shard).await.is_err() {
+            tracing::error!("shard does not end");
+            self.shard.abort();
+        }
         for task in self.tasks {
             task.abort();
         }
-        self.shard.abort();
-        let _ = self.shard.await;
         for worker in self.workers {
             worker.stop();
         }
@@ -242,78 +261,24 @@ impl Node {
     }
 }
 
-async fn serve_http(
-    config: &Config,
-    desk: &Arc<Desk>,
-    tasks: &mut Vec<JoinHandle<()>>,
-) -> Result<Option<SocketAddr>, StartError> {
+async fn bind_http(config: &Config) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = config.http.listen else { return Ok(None) };
-    let listen = |error| StartError::Listen {
+    let listener = TcpListener::bind(address).await.map_err(|error| StartError::Listen {
         transport: "http",
         address,
         error,
-        help: "set `[http] listen` to another port, or to \"off\"",
-    };
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
-    let bound = listener.local_addr().map_err(listen)?;
-    let desk = desk.clone();
-    tasks.push(tokio::spawn(async move {
-        if let Err(error) = http::serve(listener, desk).await {
-            tracing::error!(%error, "http server ended");
-        }
-    }));
-    tracing::info!(transport = "http", address = %bound, "listening");
-    Ok(Some(bound))
+        help: "set `[http] listen` to another port, or to false",
+    })?;
+    Ok(Some(listener))
 }
 
-fn bind(config: &Config) -> Result<Bound, StartError> {
-    let mut bound = Bound { udp: vec![], tcp: vec![], listeners: vec![] };
-    for listen in &config.sip.listen {
-        let (transport, address) = (listen.transport, listen.address);
-        let error = |error| StartError::Listen {
-            transport: transport.param(),
-            address,
-            error,
-            help: "another program has the port: stop it, or change `[sip] listen`",
-        };
-        // `udp:…:0 tcp:…:0` means one free port for both, as phones expect it.
-        let twin = bound.listeners.iter().find(|l: &&Listener| l.address.ip() == address.ip());
-        let port =
-            if address.port() == 0 { twin.map_or(0, |t| t.address.port()) } else { address.port() };
-        let address = SocketAddr::new(address.ip(), port);
-        let local = match transport {
-            Transport::Udp => {
-                let socket = udp::bind(address).map_err(error)?;
-                let local = socket.local_addr().map_err(error)?;
-                bound.udp.push(Arc::new(socket));
-                local
-            }
-            Transport::Tcp => {
-                let listener = bind_tcp(address).map_err(error)?;
-                let local = listener.local_addr().map_err(error)?;
-                bound.tcp.push(listener);
-                local
-            }
-        };
-        bound.listeners.push(Listener { transport, address: local });
+async fn serve_http(listener: TcpListener, desk: Arc<Desk>) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(transport = "http", %address, "listening");
     }
-    Ok(bound)
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restart must not wait for the connections of before.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(1024)
-}
-
-/// Port 0 means any free one; from here on everybody must know which it became.
-fn with_bound_ports(mut config: Config, listeners: &[Listener]) -> Config {
-    for (listen, bound) in config.sip.listen.iter_mut().zip(listeners) {
-        listen.address.set_port(bound.address.port());
+    if let Err(error) = http::serve(listener, desk).await {
+        tracing::error!(%error, "http server ended");
     }
-    config
 }
 
 /// `interface:NAME` means the address that it has now.

@@ -7,10 +7,12 @@ use crate::ids::{Flow, Transport};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::{Duration, Instant},
 };
 
-/// How many peers' routes are remembered.
+/// How many peers' routes are remembered, and for how long: the machine may move to another network.
 const CACHE_MAX: usize = 4096;
+const CACHE_HOLD: Duration = Duration::from_secs(60);
 
 /// A bound listener.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,12 +28,14 @@ pub struct Listener {
 pub(super) struct Routes {
     listeners: Vec<Listener>,
     sources: BTreeMap<IpAddr, IpAddr>,
+    /// When the oldest of the sources was asked for.
+    asked_at: Option<Instant>,
 }
 
 impl Routes {
     /// Takes the bound listeners.
     pub(super) fn new(listeners: Vec<Listener>) -> Self {
-        Self { listeners, sources: BTreeMap::new() }
+        Self { listeners, sources: BTreeMap::new(), asked_at: None }
     }
 
     /// Returns the bound listeners.
@@ -51,10 +55,9 @@ impl Routes {
     /// Returns the flow from the fitting listener to this address; `None` where none fits.
     pub(super) fn flow(&mut self, transport: Transport, remote: SocketAddr) -> Option<Flow> {
         let source = self.source(remote.ip())?;
+        // A listener on `[::]` takes no IPv4: it has a twin for that, or none is wanted.
         let fits = |listener: &&Listener| {
-            listener.transport == transport
-                && (listener.address.is_ipv4() == remote.is_ipv4()
-                    || listener.address.ip().is_unspecified() && listener.address.is_ipv6())
+            listener.transport == transport && listener.address.is_ipv4() == remote.is_ipv4()
         };
         let mut fitting = self.listeners.iter().filter(fits);
         let exact = self.listeners.iter().filter(fits).find(|l| l.address.ip() == source);
@@ -65,13 +68,17 @@ impl Routes {
     }
 
     fn source(&mut self, peer: IpAddr) -> Option<IpAddr> {
+        let now = super::now();
+        let is_old = self.asked_at.is_some_and(|at| now.duration_since(at) > CACHE_HOLD);
+        if is_old || self.sources.len() >= CACHE_MAX {
+            self.sources.clear();
+            self.asked_at = None;
+        }
         if let Some(known) = self.sources.get(&peer) {
             return Some(*known);
         }
         let found = source_of(peer)?;
-        if self.sources.len() >= CACHE_MAX {
-            self.sources.clear();
-        }
+        self.asked_at.get_or_insert(now);
         self.sources.insert(peer, found);
         Some(found)
     }

@@ -15,23 +15,40 @@ use tokio::{
 /// How often the watchdog is fed where nobody says how often it wants to be.
 const WATCHDOG_DEFAULT: Duration = Duration::from_secs(3600);
 
+/// How a service came to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// As it was told.
+    Told,
+    /// By itself: our bug. Whoever watches over us should start us again.
+    Died,
+}
+
 /// Runs until SIGTERM or SIGINT, or until a drain has finished. SIGHUP reads the configuration again;
 /// a first SIGTERM drains, a second one, or SIGINT, ends at once.
-pub async fn run_until_told(node: Node) {
+pub async fn run_until_told(node: Node) -> End {
     let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let Some([mut terminate, mut interrupt, mut hangup]) = listen(signals) else { return };
+    let Some([mut terminate, mut interrupt, mut hangup]) = listen(signals) else {
+        return End::Died;
+    };
     let desk = node.desk();
     notify(&[NotifyState::Ready]);
     let mut watchdog = interval(watchdog_interval());
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_draining = false;
-    loop {
+    let end = loop {
         tokio::select! {
-            () = node.drained().wait() => break,
-            _ = interrupt.recv() => break,
+            is_drained = node.drained().wait() => match is_drained {
+                true => break End::Told,
+                false => {
+                    tracing::error!("shard died");
+                    break End::Died;
+                }
+            },
+            _ = interrupt.recv() => break End::Told,
             _ = terminate.recv() => {
                 if is_draining {
-                    break;
+                    break End::Told;
                 }
                 is_draining = true;
                 notify(&[NotifyState::Stopping]);
@@ -54,9 +71,10 @@ pub async fn run_until_told(node: Node) {
                 });
             }
         }
-    }
+    };
     notify(&[NotifyState::Stopping]);
     node.stop().await;
+    end
 }
 
 fn listen(kinds: [SignalKind; 3]) -> Option<[Signal; 3]> {

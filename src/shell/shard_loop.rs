@@ -44,6 +44,8 @@ use tokio::{
 const PACKETS_MAX: usize = 8192;
 /// Messages taken in one go before deadlines are looked at again.
 const BATCH_MAX: usize = 64;
+/// How long peers may take to answer our BYE when the node ends.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often the shard is told the time of day.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
 
@@ -110,6 +112,8 @@ pub(super) enum Order {
     Configure(Arc<Config>),
     /// Refuse new calls; the loop ends when the last call has.
     Drain,
+    /// End all calls; the loop ends soon.
+    Stop,
     /// End a call.
     HangUp(CallId, oneshot::Sender<bool>),
     /// List the calls.
@@ -144,6 +148,17 @@ pub(super) struct Hands {
     pub(super) ingress: Ingress,
 }
 
+/// When the loop ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ending {
+    /// Not yet.
+    Open,
+    /// With the last call.
+    Draining,
+    /// With the last call, or then.
+    Stopping(Instant),
+}
+
 /// One shard and its ways out.
 pub(super) struct ShardLoop {
     shard: Shard,
@@ -152,7 +167,7 @@ pub(super) struct ShardLoop {
     /// The socket for each of our addresses.
     sockets: BTreeMap<SocketAddr, Arc<UdpSocket>>,
     transports: metrics::Transports,
-    is_draining: bool,
+    ending: Ending,
 }
 
 impl ShardLoop {
@@ -165,7 +180,7 @@ impl ShardLoop {
             streams: Streams::default(),
             sockets,
             transports: metrics::Transports::default(),
-            is_draining: false,
+            ending: Ending::Open,
         }
     }
 
@@ -174,8 +189,8 @@ impl ShardLoop {
         let mut clock = interval(CLOCK_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.carry_out();
-        while !(self.is_draining && self.shard.is_idle()) {
-            let deadline = self.shard.poll_timeout();
+        while !self.is_over() {
+            let deadline = self.deadline();
             tokio::select! {
                 biased; // Deadlines first: under overload, finishing old work beats accepting new.
                 () = sleep_to(deadline) => self.shard.handle_timeout(now()),
@@ -190,6 +205,24 @@ impl ShardLoop {
             }
             self.carry_out();
         }
+        self.shard.cut_all(now());
+        self.carry_out();
+    }
+
+    fn is_over(&self) -> bool {
+        match self.ending {
+            Ending::Open => false,
+            Ending::Draining => self.shard.is_idle(),
+            Ending::Stopping(at) => self.shard.is_idle() || at <= now(),
+        }
+    }
+
+    fn deadline(&mut self) -> Option<Instant> {
+        let ending = match self.ending {
+            Ending::Open | Ending::Draining => None,
+            Ending::Stopping(at) => Some(at),
+        };
+        [self.shard.poll_timeout(), ending].into_iter().flatten().min()
     }
 
     /// Takes what has come, up to a batch; what is left waits until deadlines were looked at.
@@ -210,8 +243,9 @@ impl ShardLoop {
             }
             Packet::Opened { flow, writer } => self.streams.opened(flow, writer),
             Packet::Closed { flow } => {
-                self.streams.closed(flow);
-                self.shard.handle_flow_failed(flow, now());
+                if self.streams.closed(flow) {
+                    self.shard.handle_flow_failed(flow, now());
+                }
             }
         }
     }
@@ -221,8 +255,14 @@ impl ShardLoop {
         match order {
             Order::Configure(config) => self.shard.configure(config, now()),
             Order::Drain => {
-                self.is_draining = true;
                 self.shard.drain();
+                if self.ending == Ending::Open {
+                    self.ending = Ending::Draining;
+                }
+            }
+            Order::Stop => {
+                self.ending = Ending::Stopping(now() + STOP_GRACE);
+                self.shard.end_all(now());
             }
             Order::HangUp(call, reply) => _ = reply.send(self.shard.hang_up(call, now())),
             Order::Calls(reply) => _ = reply.send(self.shard.calls(now())),

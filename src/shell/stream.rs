@@ -9,13 +9,11 @@ use crate::{
     sip::framing::{Frame, Framer},
 };
 use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener, TcpSocket, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream, tcp::OwnedWriteHalf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout, timeout_at},
 };
@@ -26,8 +24,14 @@ const CONNECTIONS_MAX: usize = 4096;
 const WRITES_MAX: usize = 256;
 /// How long a peer may take to accept a connection, or a written message.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How long a message may take from its first byte to its last.
+/// How long a message may take from its first byte to its last, and how long a peer that has
+/// connected may take for its first.
 const MESSAGE_MAX: Duration = Duration::from_secs(15);
+/// How long a connection is silent before the kernel asks whether the peer is still there, and how
+/// often it asks.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES_MAX: u32 = 4;
 /// How often we send CRLFCRLF on connections that we opened. Carriers close idle ones after 120 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(45);
 const PING: &[u8] = b"\r\n\r\n";
@@ -65,11 +69,15 @@ impl Streams {
         self.writers.insert(flow.remote, writer);
     }
 
-    /// Forgets a connection; another to the same peer may have taken its place.
-    pub(super) fn closed(&mut self, flow: Flow) {
-        if self.writers.get(&flow.remote).is_some_and(Writer::is_closed) {
-            self.writers.remove(&flow.remote);
+    /// Forgets a connection. Returns whether the peer is without one now: another may have taken
+    /// its place.
+    pub(super) fn closed(&mut self, flow: Flow) -> bool {
+        let is_alive = |writer: &Writer| !writer.is_closed();
+        if self.writers.get(&flow.remote).is_some_and(is_alive) {
+            return false;
         }
+        self.writers.remove(&flow.remote);
+        true
     }
 
     /// Returns how many there are.
@@ -78,28 +86,40 @@ impl Streams {
     }
 }
 
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum By {
+    /// We did: we keep it alive.
+    Us,
+    /// The peer did: it has something to say.
+    Peer,
+}
+
 /// Opens connections.
 #[derive(Clone, Debug)]
 pub(super) struct Opener {
     ingress: Ingress,
-    room: Arc<Semaphore>,
+    /// For our own connections, which those of strangers must not crowd out.
+    opened: Arc<Semaphore>,
+    accepted: Arc<Semaphore>,
 }
 
 impl Opener {
     pub(super) fn new(ingress: Ingress) -> Self {
-        Self { ingress, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        let room = || Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Self { ingress, opened: room(), accepted: room() }
     }
 
     fn open(&self, flow: Flow, queue: mpsc::Receiver<Bytes>) {
-        let Self { ingress, room } = self.clone();
+        let Self { ingress, opened, .. } = self.clone();
         tokio::spawn(async move {
-            let permit = room.try_acquire_owned().ok();
+            let permit = opened.try_acquire_owned().ok();
             let connected = match permit {
                 Some(permit) => connect(flow).await.map(|stream| (stream, permit)),
                 None => Err(io::ErrorKind::ResourceBusy.into()),
             };
             match connected {
-                Ok((stream, permit)) => run(stream, flow, queue, true, ingress, permit).await,
+                Ok((stream, permit)) => run(stream, flow, queue, By::Us, ingress, permit).await,
                 Err(error) => {
                     tracing::debug!(%flow, %error, "connect failed");
                     drop(queue);
@@ -113,7 +133,7 @@ impl Opener {
     pub(super) async fn accept(self, listener: TcpListener) {
         let Ok(port) = listener.local_addr().map(|address| address.port()) else { return };
         while !self.ingress.is_closed() {
-            let Ok(permit) = self.room.clone().acquire_owned().await else { return };
+            let Ok(permit) = self.accepted.clone().acquire_owned().await else { return };
             let (stream, remote) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -131,7 +151,7 @@ impl Opener {
             let ingress = self.ingress.clone();
             tokio::spawn(async move {
                 ingress.tell(Packet::Opened { flow, writer }).await;
-                run(stream, flow, queue, false, ingress, permit).await;
+                run(stream, flow, queue, By::Peer, ingress, permit).await;
             });
         }
     }
@@ -148,25 +168,42 @@ async fn run(
     stream: TcpStream,
     flow: Flow,
     queue: mpsc::Receiver<Bytes>,
-    is_ours: bool,
+    opened: By,
     ingress: Ingress,
     _permit: OwnedSemaphorePermit,
 ) {
+    // Neither is worth refusing a connection for.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(PROBE_AFTER)
+            .with_interval(PROBE_EVERY)
+            .with_retries(PROBES_MAX),
+    );
     let (reader, writer) = stream.into_split();
     let (pongs, pong_queue) = mpsc::channel(4);
     tokio::select! {
-        () = read(reader, flow, &ingress, pongs) => {}
-        () = write(writer, queue, pong_queue, is_ours) => {}
+        () = read(reader, (flow, opened), &ingress, pongs, MESSAGE_MAX) => {}
+        () = write(writer, queue, pong_queue, opened) => {}
     }
     // The queue is gone by now, so the shard sees the writer closed when it is told.
     ingress.tell(Packet::Closed { flow }).await;
 }
 
-async fn read(mut reader: OwnedReadHalf, flow: Flow, ingress: &Ingress, pongs: mpsc::Sender<()>) {
+/// Reads until the peer ends it, speaks another language, or takes too long over a message.
+async fn read(
+    mut reader: impl AsyncRead + Unpin,
+    (flow, opened): (Flow, By),
+    ingress: &Ingress,
+    pongs: mpsc::Sender<()>,
+    message_max: Duration,
+) {
     let mut framer = Framer::default();
     let mut buffer = vec![0; 16 * 1024];
-    let mut deadline: Option<Instant> = None;
+    let mut deadline = match opened {
+        By::Peer => Some(Instant::now() + message_max),
+        By::Us => None,
+    };
     loop {
         let received = match deadline {
             Some(at) => timeout_at(at, reader.read(&mut buffer)).await,
@@ -184,7 +221,7 @@ async fn read(mut reader: OwnedReadHalf, flow: Flow, ingress: &Ingress, pongs: m
             }
         }
         if framer.is_partial() {
-            deadline.get_or_insert_with(|| Instant::now() + MESSAGE_MAX);
+            deadline.get_or_insert_with(|| Instant::now() + message_max);
         }
     }
 }
@@ -193,7 +230,7 @@ async fn write(
     mut writer: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Bytes>,
     mut pongs: mpsc::Receiver<()>,
-    is_ours: bool,
+    opened: By,
 ) {
     loop {
         let bytes = tokio::select! {
@@ -203,11 +240,47 @@ async fn write(
                 None => return,
             },
             Some(()) = pongs.recv() => Bytes::from_static(PONG),
-            () = tokio::time::sleep(KEEP_ALIVE), if is_ours => Bytes::from_static(PING),
+            () = tokio::time::sleep(KEEP_ALIVE), if opened == By::Us => Bytes::from_static(PING),
         };
         match timeout(PATIENCE, writer.write_all(&bytes)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::duplex;
+
+    /// Long enough for a busy machine, short enough for a test.
+    const SHORT: Duration = Duration::from_millis(100);
+
+    const WHOLE: &str = "OPTIONS sip:a SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_peer_that_says_nothing_is_cut_off() {
+        assert_eq!(messages(By::Peer, "").await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_end_is_cut_off() {
+        for opened in [By::Us, By::Peer] {
+            let said = format!("{WHOLE}OPTIONS sip:a SIP/2.0\r\nX: ");
+            assert_eq!(messages(opened, &said).await, 1, "{opened:?}");
+        }
+    }
+
+    /// Reads what a peer says that never closes. Returns, once we have, how many messages came of it.
+    async fn messages(opened: By, said: &str) -> usize {
+        let (mut peer, ours) = duplex(4096);
+        peer.write_all(said.as_bytes()).await.unwrap();
+        let (ingress, mut packets) = Ingress::new();
+        let (pongs, _pongs) = mpsc::channel(1);
+        let address = SocketAddr::from(([127, 0, 0, 1], 5060));
+        let flow = Flow { transport: Transport::Tcp, local: address, remote: address };
+        read(ours, (flow, opened), &ingress, pongs, SHORT).await;
+        std::iter::from_fn(|| packets.try_recv().ok()).count()
     }
 }

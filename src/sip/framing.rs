@@ -166,8 +166,12 @@ fn find_end(buffer: &[u8], mut searched: usize) -> Result<usize, usize> {
 }
 
 /// Says how long the message is whose headers end at `end`. Without Content-Length it has no body.
+/// What names no SIP version is another protocol: it is given up, and nothing behind it is read.
 fn measure(buffer: &[u8], end: usize) -> State {
     let headers = buffer.get(..end).unwrap_or_default();
+    if !names_sip(headers) {
+        return State::Counted { length: end, is_last: true };
+    }
     let length = match content_length(headers) {
         Ok(body) => end.saturating_add(body as usize),
         Err(Unclear) => usize::MAX,
@@ -177,6 +181,11 @@ fn measure(buffer: &[u8], end: usize) -> State {
     } else {
         State::Counted { length: end, is_last: true }
     }
+}
+
+fn names_sip(headers: &[u8]) -> bool {
+    let start = text::line(headers).map_or(&[][..], |(line, _)| line);
+    start.windows(4).any(|word| word.eq_ignore_ascii_case(b"SIP/"))
 }
 
 /// Not a number, or two different ones.
@@ -216,7 +225,8 @@ mod tests {
             (format!("{A}\r\n\r\n{B}"), vec![A, "ping", B]),
             (format!("\r\n{A}"), vec!["pong", A]),
             ("\r\n\r\n\r\n\r\n".to_owned(), vec!["ping", "ping"]),
-            ("A: b\n\nB: c\r\n\r\n".to_owned(), vec!["A: b\n\n", "B: c\r\n\r\n"]),
+            ("A SIP/2\n\nsip/3 B\r\n\r\n".to_owned(), vec!["A SIP/2\n\n", "sip/3 B\r\n\r\n"]),
+            (format!("GET / HTTP/1.1\r\nHost: sip\r\n\r\n{A}"), vec!["*", "broken"]),
             (A.replace('3', "x"), vec!["*", "broken"]),
             (A.replace('3', "99999999"), vec!["*", "broken"]),
             (A.replace(": 3", ": 3\r\nl: 4"), vec!["*", "broken"]),

@@ -1,0 +1,102 @@
+//! Opening the sockets on which SIP is listened for.
+//!
+//! Owns: which port a 0 becomes, and that the families do not take each other's ports.
+//! Never: reads from a socket or accepts a connection.
+
+use super::{node::StartError, routes::Listener, udp};
+use crate::{
+    config::{Config, Listen},
+    ids::Transport,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{io, net::SocketAddr, sync::Arc};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// How often to try for a port that is free over both transports.
+const TRIES_MAX: u32 = 16;
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// The bound sockets of a node.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    pub(super) udp: Vec<Arc<UdpSocket>>,
+    pub(super) tcp: Vec<TcpListener>,
+    /// Of all of them, in the order of the configuration; the ports are the real ones.
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// Binds everything that `[sip] listen` names.
+pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
+    let is_free_to_choose = config.sip.listen.iter().any(|listen| listen.address.port() == 0);
+    let mut tries = if is_free_to_choose { TRIES_MAX } else { 1 };
+    loop {
+        tries = tries.saturating_sub(1);
+        match try_bind(&config.sip.listen) {
+            // What UDP was given may be taken over TCP.
+            Err(StartError::Listen { error, .. })
+                if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+}
+
+fn try_bind(wanted: &[Listen]) -> Result<Bound, StartError> {
+    let mut bound = Bound::default();
+    for listen in wanted {
+        let transport = listen.transport;
+        let address = beside_its_twin(listen.address, &bound.listeners);
+        let error = |error| StartError::Listen {
+            transport: transport.param(),
+            address,
+            error,
+            help: "another program has the port: stop it, or change `[sip] listen`",
+        };
+        let local = match transport {
+            Transport::Udp => {
+                let socket = udp::bind(address).map_err(error)?;
+                let local = socket.local_addr().map_err(error)?;
+                bound.udp.push(Arc::new(socket));
+                local
+            }
+            Transport::Tcp => {
+                let listener = bind_tcp(address).map_err(error)?;
+                let local = listener.local_addr().map_err(error)?;
+                bound.tcp.push(listener);
+                local
+            }
+        };
+        bound.listeners.push(Listener { transport, address: local });
+    }
+    Ok(bound)
+}
+
+/// `udp:…:0 tcp:…:0` means one free port for both, as phones expect it.
+fn beside_its_twin(wanted: SocketAddr, bound: &[Listener]) -> SocketAddr {
+    let twin = bound.iter().find(|listener| listener.address.ip() == wanted.ip());
+    let port =
+        if wanted.port() == 0 { twin.map_or(0, |t| t.address.port()) } else { wanted.port() };
+    SocketAddr::new(wanted.ip(), port)
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Else `[::]` would take IPv4's port as well.
+        socket.set_only_v6(true)?;
+    }
+    // A restart must not wait for the connections of before.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Port 0 means any free one; from here on everybody must know which it became.
+pub(super) fn with_bound_ports(mut config: Config, listeners: &[Listener]) -> Config {
+    for (listen, bound) in config.sip.listen.iter_mut().zip(listeners) {
+        listen.address.set_port(bound.address.port());
+    }
+    config
+}
