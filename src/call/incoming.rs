@@ -15,6 +15,7 @@ use crate::{
         Success, SuccessDue, Wanted,
     },
     ids::Flow,
+    observe::log,
     sip::{Builder, HeaderName, Message, Method, default_reason},
     transaction::ServerId,
 };
@@ -69,6 +70,7 @@ impl Leg {
         wire.tags.insert(tag.clone(), owner);
         wire.call_ids.insert(invite.call_id().into(), (owner.call, name.clone()));
         Some(Self {
+            span: log::leg_span(owner.leg, invite.call_id(), Some(flow)),
             owner,
             name,
             media: LegMedia::new(profile.policy.clone(), flow, wire),
@@ -163,7 +165,7 @@ impl Leg {
         self.success = Some((tx, Success::new(invite.cseq().number, bytes, wire.now)));
         self.ack_answers = invite.sdp().is_none();
         self.modify.settle();
-        self.stage = Stage::Unacknowledged;
+        self.enter(Stage::Unacknowledged);
     }
 
     /// Sends a final refusal; the leg is gone.
@@ -204,7 +206,7 @@ impl Leg {
         }
         let first = self.stage == Stage::Unacknowledged;
         if first {
-            self.stage = Stage::Up;
+            self.enter(Stage::Up);
         }
         let wanted = std::mem::take(&mut self.ack_answers);
         let sdp = if wanted { description(ack).unwrap_or(None) } else { None };

@@ -19,6 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use tracing::Span;
 
 /// Where a leg stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -232,6 +233,8 @@ pub(super) enum Origin {
 /// One leg of a call.
 #[derive(Debug)]
 pub struct Leg {
+    /// In which everything about it is logged.
+    pub(super) span: Span,
     /// Its name inside the program.
     pub owner: Owner,
     /// What people call it: a user's or a trunk's name.
@@ -266,6 +269,12 @@ impl Leg {
     /// Returns where it stands.
     pub fn stage(&self) -> Stage {
         self.stage
+    }
+
+    /// Moves on.
+    pub(super) fn enter(&mut self, stage: Stage) {
+        tracing::debug!(from = ?self.stage, to = ?stage, "leg moves on");
+        self.stage = stage;
     }
 
     /// Returns whether it was answered and not yet told to go.
@@ -372,7 +381,7 @@ impl Leg {
             }
             (Stage::Ringing, Origin::Outgoing(_)) => self.cancel(reason, wire, out),
             (Stage::Unacknowledged, _) => {
-                self.stage = Stage::Leaving;
+                self.enter(Stage::Leaving);
                 self.bye_after_ack = Some(reason.map(Into::into));
             }
             (Stage::Up, _) => self.bye(reason, wire),
@@ -382,7 +391,7 @@ impl Leg {
 
     /// Sends BYE.
     pub(super) fn bye(&mut self, reason: Option<&str>, wire: &mut Wire<'_>) {
-        self.stage = Stage::Leaving;
+        self.enter(Stage::Leaving);
         self.success = None;
         self.session.stop();
         let bye = InDialog::new(Purpose::Bye, Method::Bye, None);
@@ -451,7 +460,7 @@ impl Leg {
         if self.stage == Stage::Gone {
             return;
         }
-        self.stage = Stage::Gone;
+        self.enter(Stage::Gone);
         self.success = None;
         self.session.stop();
         for (tx, pending) in std::mem::take(&mut self.pending) {

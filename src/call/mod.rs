@@ -226,7 +226,7 @@ impl Call {
             }
             media::Event::Played { leg, token } if leg == self.caller => self.played(token, wire),
             media::Event::Silent { leg } if self.phase != Phase::Releasing => {
-                tracing::info!(leg = %leg, "media stopped");
+                tracing::debug!(%leg, "media stopped");
                 self.draft.media_timeout();
                 self.end(Ender::Us, 408, Some("Q.850;cause=127;text=\"RTP timeout\""), wire);
             }
@@ -269,7 +269,7 @@ impl Call {
         self.program_timeout(wire);
         self.retry_reoffer(wire);
         if self.released_at.is_some_and(|at| at + RELEASE_MAX <= wire.now) {
-            tracing::error!(call = %self.id, legs = self.legs.len(), "release incomplete");
+            tracing::error!(legs = self.legs.len(), "release incomplete");
             self.abandon(wire);
         }
     }
@@ -303,6 +303,7 @@ impl Call {
     ) {
         let mut events = vec![];
         if let Some(leg) = self.legs.get_mut(&leg) {
+            let _entered = leg.span.clone().entered();
             step(leg, wire, &mut events);
         }
         for event in events {

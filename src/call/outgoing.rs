@@ -13,6 +13,7 @@ use super::{
 use crate::{
     dialog::{Dialog, Modify, Refresher, ReliableReceiver, SessionTimer, Wanted},
     ids::Flow,
+    observe::log,
     sip::{Builder, HeaderName, Message, Method, NameAddr},
     transaction::ClientId,
 };
@@ -83,6 +84,7 @@ impl Leg {
             media.place(flow, wire);
         }
         Self {
+            span: log::leg_span(owner.leg, &call_id, flow),
             owner,
             name,
             media,
@@ -117,6 +119,7 @@ impl Leg {
     pub fn set_flow(&mut self, flow: Flow, wire: &mut Wire<'_>) {
         if let Origin::Outgoing(outgoing) = &mut self.origin {
             outgoing.flow = Some(flow);
+            self.span.record("flow", tracing::field::display(flow));
             self.media.place(flow, wire);
         }
     }
@@ -125,7 +128,7 @@ impl Leg {
     pub fn invite(&mut self, offer: Bytes, wire: &mut Wire<'_>) {
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
         outgoing.offer = Some(offer);
-        self.stage = Stage::Ringing;
+        self.enter(Stage::Ringing);
         let offered = self.modify.we_offer(wire.now);
         debug_assert!(offered, "a new leg has no offer outstanding");
         self.send_invite(&[], wire);
@@ -150,7 +153,7 @@ impl Leg {
                 build_invite(outgoing, &self.profile, &self.session, credentials, flow, wire);
         }
         let Ok(sent) = Message::parse(bytes.clone()) else {
-            tracing::error!(leg = %self.owner.leg, "own INVITE unreadable");
+            tracing::error!("own INVITE unreadable");
             return;
         };
         let tx = wire.request(self.owner, Method::Invite, &branch, bytes, flow);
@@ -278,7 +281,7 @@ impl Leg {
         match self.stage {
             Stage::Ringing => {
                 self.dialog = Some(dialog);
-                self.stage = Stage::Up;
+                self.enter(Stage::Up);
                 self.modify.settle();
                 self.peer_allows_update |= allows_update(response);
                 self.read_session_timer(response, wire);
@@ -387,10 +390,10 @@ impl Leg {
         out: &mut Vec<LegEvent>,
     ) {
         let Origin::Outgoing(outgoing) = &self.origin else { return };
-        match &outgoing.attempt {
-            Some((tx, _)) => {
-                self.stage = Stage::Leaving;
-                wire.tx.cancel(*tx, reason, wire.now, wire.sent);
+        match outgoing.attempt.as_ref().map(|(tx, _)| *tx) {
+            Some(tx) => {
+                self.enter(Stage::Leaving);
+                wire.tx.cancel(tx, reason, wire.now, wire.sent);
             }
             None => self.leave(wire, out),
         }

@@ -239,7 +239,6 @@ impl Call {
                 media::Command::Play { leg: self.caller, prompt, loops: false, token },
             ),
             None => {
-                tracing::warn!(call = %self.id, file, "prompt unreadable");
                 self.next_step(wire);
             }
         }

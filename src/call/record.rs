@@ -18,19 +18,22 @@ use crate::{
             UtcMs,
         },
         log,
-        mask::Number,
+        mask::{Number, Text},
     },
     sdp::Agreed,
     sip::Uri,
     trunk::refusal::{Answer, Attempt, Auth, Refusal},
 };
 use std::time::Instant;
+use tracing::Span;
 
 pub use crate::observe::cdr::Direction;
 
 /// A CDR in the making.
 #[derive(Clone, Debug)]
 pub struct Draft {
+    /// The call's.
+    span: Span,
     cdr: Cdr,
     started: Instant,
     ended: bool,
@@ -48,6 +51,10 @@ impl Draft {
     ) -> Self {
         let times = Times { start: wire.wall.into(), ..Times::default() };
         let trunk = caller.profile.as_trunk().map(|trunk| trunk.name.to_string());
+        let span = Span::current();
+        if let Some(trunk) = &trunk {
+            span.record("trunk", trunk);
+        }
         let cdr = Cdr {
             call: id,
             direction,
@@ -64,12 +71,17 @@ impl Draft {
             ladder: None,
         };
         log::call_started(direction, &identity.user, dialled);
-        Self { cdr, started: wire.now, ended: false, was_private_number: None }
+        Self { span, cdr, started: wire.now, ended: false, was_private_number: None }
     }
 
     /// Returns the record as it stands.
     pub fn cdr(&self) -> &Cdr {
         &self.cdr
+    }
+
+    /// Returns the span in which everything about the call is logged.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Returns when the call began.
@@ -83,10 +95,12 @@ impl Draft {
     }
 
     pub(super) fn routed(&mut self, rule: &str) {
+        self.span.record("rule", rule);
         self.cdr.route.rule = Some(rule.to_owned());
     }
 
     pub(super) fn trunk(&mut self, name: &str, caller_id: &str, number: &str) {
+        self.span.record("trunk", name);
         self.cdr.direction = match self.cdr.direction {
             Direction::Internal => Direction::Outbound,
             other @ (Direction::Outbound | Direction::Inbound) => other,
@@ -120,7 +134,7 @@ impl Draft {
 
     pub(super) fn log_answer(&self) {
         let delay_ms = self.cdr.times.answer_delay_ms();
-        tracing::debug!(call = %self.cdr.call, delay_ms, "call answered");
+        tracing::debug!(delay_ms, "call answered");
     }
 
     /// Notes the winner, where several rang.
@@ -259,26 +273,22 @@ impl Draft {
 
     /// A callee refused; what a carrier says is explained in its own terms.
     pub(super) fn refused(&mut self, leg: &Leg, refused: &Refused) {
-        if let Some(trunk) = leg.profile.as_trunk() {
+        if leg.profile.as_trunk().is_some() {
             let evidence = answer(refused);
             let refusal = Refusal::read(&self.attempt(leg, refused), &evidence);
-            tracing::warn!(
-                call = %self.cdr.call,
-                trunk = %trunk.name,
-                code = refusal.code(),
-                why = %refusal,
-                "trunk refused"
-            );
+            tracing::warn!(code = refusal.code(), why = %refusal, "trunk refused");
             let help = refusal.help();
             self.why(refusal.code(), format!("{refusal} ({evidence})"), help.as_deref());
             return;
         }
         let name = Number(&leg.name);
         let (code, sentence) = match refused.by {
-            By::Peer => ("P001", format!("{name} answered {} {}", refused.status, refused.reason)),
+            By::Peer => {
+                ("P001", format!("{name} answered {} {}", refused.status, Text(&refused.reason)))
+            }
             By::Silence => ("P002", format!("{name} did not answer at all")),
             By::Transport => ("P003", format!("nothing could be sent to {name}")),
-            By::Us => ("R004", format!("{name} could not be called: {}", refused.reason)),
+            By::Us => ("R004", format!("{name} could not be called: {}", Text(&refused.reason))),
         };
         self.why(code, sentence, None);
     }

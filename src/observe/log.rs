@@ -10,7 +10,11 @@
 
 use super::{cdr::Cdr, cdr::Direction, mask::Number};
 use crate::ids::{CallId, Flow, LegId};
-use tracing::{Span, info, info_span};
+use tracing::{
+    Span, error_span,
+    field::{Empty, display},
+    info,
+};
 use tracing_subscriber::{
     EnvFilter, Layer, fmt,
     fmt::MakeWriter,
@@ -77,24 +81,33 @@ where
     }
 }
 
-/// Opens the span in which everything about one call is logged.
+// Spans are of the highest level: a filter that lets only errors through must not take away who the
+// error is about.
+
+/// Opens the span in which everything about one call is logged. `rule` and `trunk` are recorded once
+/// they are known.
 pub fn call_span(call: CallId) -> Span {
-    info_span!("call", %call, rule = tracing::field::Empty, trunk = tracing::field::Empty)
+    error_span!("call", %call, rule = Empty, trunk = Empty)
 }
 
-/// Opens the span in which everything about one leg is logged, inside its call's.
-pub fn leg_span(leg: LegId, sip_call_id: &str, flow: Flow) -> Span {
-    info_span!("leg", %leg, sip_call_id, %flow)
+/// Opens the span in which everything about one leg is logged, inside its call's. `flow` is recorded
+/// once it is known.
+pub fn leg_span(leg: LegId, sip_call_id: &str, flow: Option<Flow>) -> Span {
+    let span = error_span!("leg", %leg, sip_call_id, flow = Empty);
+    if let Some(flow) = flow {
+        span.record("flow", display(flow));
+    }
+    span
 }
 
 /// Opens the span in which everything about one trunk is logged.
 pub fn trunk_span(trunk: &str) -> Span {
-    info_span!("trunk", trunk)
+    error_span!("trunk", trunk)
 }
 
 /// Opens the span in which everything about one registration is logged.
 pub fn registration_span(aor: &str, flow: Flow) -> Span {
-    info_span!("registration", aor = %Number(aor), %flow)
+    error_span!("registration", aor = %Number(aor), %flow)
 }
 
 /// Writes the line at a call's start, inside its span.
@@ -157,7 +170,7 @@ mod tests {
         call_started(cdr.direction, "1001", "(415) 555-0199");
         let remote = "192.0.2.1:5060".parse().unwrap();
         let flow = Flow { transport: Transport::Udp, local: remote, remote };
-        let _leg = leg_span(LegId::new(ShardId(0), 1), "a@b", flow).entered();
+        let _leg = leg_span(LegId::new(ShardId(0), 1), "a@b", Some(flow)).entered();
         call_ended(cdr);
     }
 

@@ -23,12 +23,14 @@ pub struct Number<'a>(pub &'a str);
 
 impl fmt::Display for Number<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_private_number(self.0) {
-            f.pad(&masked(self.0))
-        } else if self.0.chars().filter(char::is_ascii_digit).count() >= MASKED_DIGITS_MIN {
+        if self.0.chars().filter(char::is_ascii_digit).count() < MASKED_DIGITS_MIN {
+            f.pad(self.0)
+        } else if self.0.contains(['@', ':']) {
+            // A URI, an address with its port.
             f.pad(&Text(self.0).to_string())
         } else {
-            f.pad(self.0)
+            // Perhaps with visual separators (RFC 3966 5.1.1), or with words: `… ext 77`.
+            f.pad(&masked(self.0))
         }
     }
 }
@@ -95,15 +97,6 @@ impl fmt::Debug for NumberBuf {
     }
 }
 
-/// Returns whether `text` is a telephone number, perhaps with visual separators (RFC 3966 5.1.1),
-/// that is longer than an extension.
-fn is_private_number(text: &str) -> bool {
-    let is_separator = |c: char| matches!(c, '-' | '.' | '(' | ')' | ' ' | '/');
-    let body = text.strip_prefix('+').unwrap_or(text);
-    let digits = body.chars().filter(char::is_ascii_digit).count();
-    digits >= MASKED_DIGITS_MIN && body.chars().all(|c| c.is_ascii_digit() || is_separator(c))
-}
-
 /// Masks a number of at least [`MASKED_DIGITS_MIN`] digits.
 fn masked(number: &str) -> String {
     let chars: Vec<char> = number.chars().collect();
@@ -127,6 +120,7 @@ mod tests {
             ("4155550234", "415****234"),
             ("5550199", "****199"),
             ("(415) 555-0199", "(415)****199"),
+            ("415 555 0199 ext 77", "415 5**** 77"),
             ("1001", "1001"),
             ("911", "911"),
             ("*97", "*97"),

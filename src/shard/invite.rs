@@ -142,15 +142,14 @@ impl Shard {
             (_, None) => "caller".into(),
         };
         self.core.ladders.begin(owner.call, &name, &message, now);
-        self.counters.calls.count_start(opening.direction);
-        let span = crate::observe::log::call_span(owner.call);
-        let _entered = span.enter();
+        let _entered = crate::observe::log::call_span(owner.call).entered();
         let mut wire = self.core.wire(now);
         let leg = Leg::incoming(owner, name, profile, (tx, message.clone(), flow), &mut wire);
         let Some(leg) = leg else {
             self.core.ladders.take(owner.call);
             return self.refuse(tx, &message, flow, &Refusal::because(400, "Bad Contact"), now);
         };
+        self.counters.calls.count_start(opening.direction);
         let call = Call::new(owner.call, leg, identity, opening, &mut wire);
         self.invites.insert(tx, owner);
         self.calls.insert(owner.call, call);

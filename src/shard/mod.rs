@@ -11,6 +11,7 @@ mod admission;
 mod invite;
 mod key;
 mod ladders;
+mod packets;
 mod register;
 mod report;
 mod trunks;
@@ -246,6 +247,7 @@ impl Shard {
     pub fn handle_message(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
         match Message::parse(bytes) {
             Ok(message) => {
+                packets::received(&message, flow);
                 self.count_received(&message);
                 self.core.ladders.received(&message, &self.core.call_ids, now);
                 self.core.tx.receive(message, flow, now, &mut self.core.sent);
@@ -256,6 +258,7 @@ impl Shard {
     }
 
     fn refuse_unreadable(&mut self, error: &ParseError, flow: Flow) {
+        packets::unreadable(error, flow);
         self.counters.discards.count("unreadable");
         if let Some(salvage) = &error.salvage {
             let status = error.problem.status();
@@ -354,13 +357,12 @@ impl Shard {
     fn step(&mut self, id: CallId, now: Instant, step: impl FnOnce(&mut Call, &mut Wire<'_>)) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         self.touched.insert(id);
-        let span = crate::observe::log::call_span(id);
-        let _entered = span.enter();
+        let _entered = call.draft().span().clone().entered();
         let mut wire = self.core.wire(now);
         let stepped = catch_unwind(AssertUnwindSafe(|| step(call, &mut wire)));
         if stepped.is_err() {
             self.counters.panics += 1;
-            tracing::error!(call = %id, "call step panicked");
+            tracing::error!("call step panicked");
             call.abandon(&mut wire);
         }
     }
@@ -397,6 +399,7 @@ impl Shard {
     }
 
     fn transmit(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        packets::sent(&bytes, flow);
         self.core.ladders.sent(&bytes, &self.core.call_ids, now);
         self.count_sent(&bytes);
         self.out.push_back(Output::Transmit { flow, bytes });
@@ -413,8 +416,7 @@ impl Shard {
         let Some(call) = self.calls.remove(&id) else { return };
         self.core.call_ids.retain(|_, (owner, _)| *owner != id);
         self.invites.retain(|_, owner| owner.call != id);
-        let span = crate::observe::log::call_span(id);
-        let _entered = span.enter();
+        let _entered = call.draft().span().clone().entered();
         let mut cdr = call.into_cdr(&self.core.wire(now));
         cdr.ladder = self.core.ladders.take(id);
         self.counters.calls.count_end(&cdr);

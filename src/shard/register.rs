@@ -7,6 +7,7 @@ use super::{Shard, admission::Refusal};
 use crate::{
     call::{Effect, Record},
     ids::Flow,
+    observe::log,
     registrar::{Policy, RegisterEvent, handle_register},
     sip::Message,
     transaction::ServerId,
@@ -22,6 +23,7 @@ impl Shard {
         now: Instant,
     ) {
         let Some(user) = self.authenticate(tx, message, flow, now) else { return };
+        let _entered = log::registration_span(&user, flow).entered();
         let config = &self.core.shared.config;
         let Some(known) = config.users.get(&user) else {
             return self.reply(tx, message, flow, 403, now);
@@ -48,6 +50,7 @@ impl Shard {
             self.core.effects.push_back(Effect::Record(record));
         }
         let (status, reason) = (reply.status, Some(reply.reason));
+        tracing::debug!(status, "registration answered");
         self.refuse(tx, message, flow, &Refusal { status, reason, headers: reply.headers }, now);
     }
 
@@ -70,7 +73,8 @@ impl Shard {
     pub(super) fn sweep_bindings(&mut self, now: Instant) {
         let wall = self.core.wall(now);
         for binding in self.core.shared.location.sweep(wall) {
-            tracing::debug!(aor = %crate::observe::mask::Number(&binding.aor), "registration expired");
+            let _entered = log::registration_span(&binding.aor, binding.flow).entered();
+            tracing::debug!("registration expired");
             let (aor, contact) = (binding.aor, binding.contact);
             self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
         }

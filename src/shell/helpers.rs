@@ -6,7 +6,7 @@
 use super::routes::Routes;
 use crate::{
     call::{Ask, ResolveFor},
-    ids::{Flow, Transport},
+    ids::{CallId, Flow, Transport},
     media::{self, Prompt},
     shard::Answer,
 };
@@ -69,7 +69,7 @@ impl Helpers {
                     helpers.resolve(token, &host, port, transport).await
                 }
                 Ask::Prompt { call, file } => {
-                    let prompt = read_prompt(&file).await;
+                    let prompt = read_prompt(call, &file).await;
                     Answer::Prompt { call, file, prompt }
                 }
             };
@@ -145,11 +145,11 @@ async fn addresses(resolver: &TokioResolver, host: &str, port: u16) -> Vec<Socke
 }
 
 /// Reads a sound file; says why where it cannot.
-async fn read_prompt(file: &str) -> Option<Prompt> {
+async fn read_prompt(call: CallId, file: &str) -> Option<Prompt> {
     match load_prompt(Path::new(file)).await {
         Ok(prompt) => Some(prompt),
         Err(error) => {
-            tracing::warn!(file, %error, "prompt unreadable");
+            tracing::warn!(%call, file, %error, "prompt unreadable");
             None
         }
     }

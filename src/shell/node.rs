@@ -21,8 +21,9 @@ use crate::{
     config::{Config, PublicIp},
     dialplan,
     ids::{Entropy, MintKey, ShardId},
+    media,
     registrar::Location,
-    shard::{Shard, Shared},
+    shard::{Answer, Shard, Shared},
 };
 use std::{
     io,
@@ -133,44 +134,33 @@ impl Node {
         let part = |what| move |error| StartError::Part { what, error };
         let bound = listeners::bind(&config)?;
         let http = bind_http(&config).await?;
-        let configured = config.sip.listen.clone();
+        let origin = Origin { file: place.config, listen: config.sip.listen.clone() };
         let config =
             Arc::new(listeners::with_bound_ports(with_public_ip(config)?, &bound.listeners));
         if let Some(folder) = place.database.parent() {
-            std::fs::create_dir_all(folder).map_err(part("database's folder"))?;
+            // Where that fails the store complains; calls do not need it.
+            let _ = std::fs::create_dir_all(folder);
         }
         let store = Store::spawn(&place.database).map_err(part("store"))?;
         let control = Control::bind(&place.socket)?;
 
-        let (ingress, packets) = Ingress::new();
-        let (media_events, media) = mpsc::channel(EVENTS_MAX);
+        let (ways, ears) = queues();
         let workers =
-            MediaWorker::spawn_all(&config.rtp, &media_events).map_err(part("media workers"))?;
-        let (answer, answers) = mpsc::channel(ANSWERS_MAX);
-        let (order, orders) = mpsc::channel(ORDERS_MAX);
+            MediaWorker::spawn_all(&config.rtp, &ways.media).map_err(part("media workers"))?;
+        let media: Vec<_> = workers.iter().map(MediaWorker::handle).collect();
         let routes = Routes::new(bound.listeners.clone());
         let location = Location::new();
         restore(&location, &store, &routes).await;
-
-        let mut entropy = Entropy::new(seed().map_err(part("random numbers"))?);
-        let shared = Shared {
-            config: config.clone(),
-            location: location.clone(),
-            key: MintKey::draw(&mut entropy),
-        };
-        let mut shard_seed = [0; 32];
-        entropy.fill(&mut shard_seed);
-        let shard = Shard::new(ShardId(0), shared, shard_seed, now(), SystemTime::now());
-        let opener = Opener::new(ingress.clone());
+        let shard = shard(config.clone(), &location).map_err(part("random numbers"))?;
+        let opener = Opener::new(ways.ingress.clone());
         let hands = Hands {
             udp: bound.udp.clone(),
             opener: opener.clone(),
-            media: workers.iter().map(MediaWorker::handle).collect(),
-            helpers: Helpers::new(answer, routes.clone()),
+            media: media.clone(),
+            helpers: Helpers::new(ways.answer, routes.clone()),
             store: store.handle(),
-            ingress: ingress.clone(),
+            ingress: ways.ingress.clone(),
         };
-        let ears = Ears { packets, orders, media, answers };
         let (end, ended) = watch::channel(false);
         let shard = tokio::spawn(async move {
             ShardLoop::new(shard, hands).run(ears).await;
@@ -179,42 +169,24 @@ impl Node {
 
         let mut tasks = vec![];
         for socket in bound.udp {
-            tasks.push(tokio::spawn(udp::read(socket, routes.clone(), ingress.clone())));
+            tasks.push(tokio::spawn(udp::read(socket, routes.clone(), ways.ingress.clone())));
         }
         for listener in bound.tcp {
             tasks.push(tokio::spawn(opener.clone().accept(listener)));
         }
-        let media = workers.iter().map(MediaWorker::handle).collect();
-        let desk = Arc::new(Desk::new(
-            order,
-            config.clone(),
-            location,
-            store.handle(),
-            media,
-            &bound.listeners,
-            Origin { file: place.config, listen: configured },
-        ));
-        let handle = store.handle();
-        let served = desk.clone();
-        tasks.push(tokio::spawn(control.serve(served, handle)));
+        let (listeners, handle) = (bound.listeners, store.handle());
+        let desk = Desk::new(ways.order, config, location, handle, media, &listeners, origin);
+        let desk = Arc::new(desk);
+        tasks.push(tokio::spawn(control.serve(desk.clone(), store.handle())));
         let admin = http.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = http {
             tasks.push(tokio::spawn(serve_http(listener, desk.clone())));
         }
-        for listener in &bound.listeners {
+        for listener in &listeners {
             let transport = listener.transport.param();
             tracing::info!(transport, address = %listener.address, "listening");
         }
-        Ok(Self {
-            desk,
-            shard,
-            ended,
-            tasks,
-            workers,
-            store,
-            listeners: bound.listeners,
-            http: admin,
-        })
+        Ok(Self { desk, shard, ended, tasks, workers, store, listeners, http: admin })
     }
 
     /// Returns where it listens for SIP.
@@ -259,6 +231,31 @@ impl Node {
         // Writing what waits blocks, and must not hold up a runtime thread.
         let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
+}
+
+/// The ways to the shard.
+struct Ways {
+    ingress: Ingress,
+    order: mpsc::Sender<Order>,
+    answer: mpsc::Sender<Answer>,
+    media: mpsc::Sender<media::Event>,
+}
+
+fn queues() -> (Ways, Ears) {
+    let (ingress, packets) = Ingress::new();
+    let (order, orders) = mpsc::channel(ORDERS_MAX);
+    let (answer, answers) = mpsc::channel(ANSWERS_MAX);
+    let (media, events) = mpsc::channel(EVENTS_MAX);
+    (Ways { ingress, order, answer, media }, Ears { packets, orders, media: events, answers })
+}
+
+fn shard(config: Arc<Config>, location: &Location) -> io::Result<Shard> {
+    let mut entropy = Entropy::new(seed()?);
+    let key = MintKey::draw(&mut entropy);
+    let shared = Shared { config, location: location.clone(), key };
+    let mut seed = [0; 32];
+    entropy.fill(&mut seed);
+    Ok(Shard::new(ShardId(0), shared, seed, now(), SystemTime::now()))
 }
 
 async fn bind_http(config: &Config) -> Result<Option<TcpListener>, StartError> {

@@ -167,8 +167,6 @@ pub(crate) fn user(name: &str) -> String {
 }
 
 async fn status(node: &Node) -> tandem::observe::status::StatusReport {
-    match ask(node, Request::Status).await {
-        Response::Status(report) => *report,
-        other => panic!("{other:?}"),
-    }
+    let Response::Status(report) = ask(node, Request::Status).await else { panic!("no status") };
+    *report
 }

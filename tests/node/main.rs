@@ -1,5 +1,6 @@
 //! A real node on loopback: real sockets, a real store, a real control socket; the peers are plain
 //! sockets. Nothing sleeps: whoever waits, waits for a message.
+#![cfg(test)]
 
 mod lasting;
 mod listening;

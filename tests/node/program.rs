@@ -176,6 +176,7 @@ async fn operators_commands_have_stable_exit_codes() {
 async fn the_log_tells_no_number_and_no_secret() {
     let carrier = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let rig = Rig::with_carrier(carrier.local_addr().unwrap());
+    rig.configure(UDP_AND_TCP, &user("1002"));
     let program = Program::start(&rig, "trace").await;
     let remote = listens_at(&rig).await;
     let mut carrier = Phone::over("carrier", remote, carrier).await;
@@ -201,6 +202,11 @@ async fn the_log_tells_no_number_and_no_secret() {
     let (refused, _) = phone.dialled().await;
     assert_eq!(refused.status(), 403);
 
+    // As people write numbers, and in words of others.
+    let (unknown, _) = phone.call("(415)%20555-0199%20ext%2077").await;
+    assert_eq!(unknown.status(), 404);
+    assert_eq!(refused_by_phone(&mut phone, remote).await, 486);
+
     // Somebody outside calls a number that nobody has.
     let (unknown, _) = carrier.call("+442071838750").await;
     assert_eq!(unknown.status(), 404);
@@ -211,10 +217,20 @@ async fn the_log_tells_no_number_and_no_secret() {
     for fact in ["call started", "call ended", "trunk refused", "TRACE"] {
         assert!(log.contains(fact), "{fact}\n{log}");
     }
-    for secret in ["5550199", "6187988", "71838750", PASSWORD, TRUNK_PASSWORD] {
+    for secret in ["5550199", "555-0199", "6187988", "71838750", PASSWORD, TRUNK_PASSWORD] {
         let leak = log.lines().find(|line| line.contains(secret));
         assert_eq!(leak, None, "{secret}");
     }
+}
+
+/// Calls a user of the house who refuses, and tells a number in the refusal.
+async fn refused_by_phone(caller: &mut Phone, remote: SocketAddr) -> u16 {
+    let mut callee = Phone::udp("1002", remote).await;
+    assert_eq!(callee.register(600).await.status(), 200);
+    caller.dial("1002").await;
+    let invite = callee.heard().await;
+    callee.answer_with(&invite, "486 Try +14155550199", "", "").await;
+    caller.dialled().await.0.status()
 }
 
 /// Hears an INVITE without credentials and asks for some.

@@ -55,12 +55,9 @@ async fn garbage_closes_the_connection_and_nobody_else_s() {
         // It may be closed before all was written.
         _ = link.try_send(garbage.as_bytes()).await;
         loop {
-            match link.frame().await {
-                None => break,
-                // A refusal may come first.
-                Some(Frame::Message(_)) => {}
-                Some(frame) => panic!("{frame:?}"),
-            }
+            // A refusal may come first.
+            let Some(frame) = link.frame().await else { break };
+            assert!(matches!(frame, Frame::Message(_)), "{frame:?}");
         }
     }
     let options = other.options();
@@ -125,8 +122,6 @@ async fn a_phone_is_reached_over_its_own_connection() {
 }
 
 fn contacts(answer: &Response) -> usize {
-    match answer {
-        Response::Phones(rows) => rows.iter().map(|row| row.contacts.len()).sum(),
-        other => panic!("{other:?}"),
-    }
+    let Response::Phones(rows) = answer else { panic!("{answer:?}") };
+    rows.iter().map(|row| row.contacts.len()).sum()
 }
