@@ -22,6 +22,11 @@ const TAKEOVER: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Run(u32);
 
+#[cfg(test)]
+impl Run {
+    pub(super) const FIRST: Self = Self(1);
+}
+
 /// One peer's incoming packets.
 #[derive(Debug, Default)]
 pub(super) struct Inlet {

@@ -297,7 +297,7 @@ impl Leg {
         };
         Quality {
             received: self.inlet.measured().rated(rtt),
-            sent: sent.rated(rtt),
+            sent: if self.reports.is_told() { sent.rated(rtt) } else { sent },
             rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             relay_jitter_us: self.delay.jitter_us,
             relay_delay_max_us: self.delay.max_us,

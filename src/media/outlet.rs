@@ -9,10 +9,12 @@ use super::{
     rtp::{Header, SequenceNumber, Ssrc, Timestamp, units},
 };
 use crate::ids::{Entropy, LegId};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// As far back as a late packet may still be; less than half the numbers, so that order is defined.
 const FLOOR_DISTANCE: u16 = 1000;
+/// After an interruption, packets from before it may still come for this long.
+const STRAGGLING_MAX: Duration = Duration::from_secs(2);
 
 /// Who feeds an outlet. While it stays the same, numbers are carried over with a constant offset, so
 /// that the peer sees the losses and the order there were.
@@ -39,6 +41,8 @@ pub(super) struct Outlet {
     /// The latest timestamp, and when it was sent; before the first packet, where to begin.
     anchor: (Timestamp, Option<Instant>),
     splice: Option<Splice>,
+    /// The relayed packet that is furthest on in its feed's own numbers, and when it came.
+    latest: Option<(Feed, SequenceNumber, Instant)>,
     packets: u64,
     octets: u64,
 }
@@ -65,6 +69,7 @@ impl Outlet {
             next: SequenceNumber(u16::from_be_bytes([i, j])),
             anchor: (Timestamp(u32::from_be_bytes([e, f, g, h])), None),
             splice: None,
+            latest: None,
             packets: 0,
             octets: 0,
         }
@@ -98,6 +103,7 @@ impl Outlet {
     ) -> Result<Header, Discard> {
         let (mut splice, is_first) = match self.splice {
             Some(splice) if splice.feed == feed && !splice.is_cut => (splice, false),
+            Some(_) if self.is_straggler(feed, header.sequence, now) => return Err(Discard::Late),
             Some(_) | None => (self.spliced(feed, header, pace, now), true),
         };
         let sequence = header.sequence.plus(splice.sequence_offset);
@@ -108,6 +114,7 @@ impl Outlet {
         if sequence.since(self.next) >= 0 {
             self.next = sequence.next();
             self.anchor = (timestamp, Some(now));
+            self.note(feed, header.sequence, now);
             let floor = sequence.plus(FLOOR_DISTANCE.wrapping_neg());
             if floor.since(splice.floor) > 0 {
                 splice.floor = floor;
@@ -138,8 +145,14 @@ impl Outlet {
         Header { marker: is_first, payload_type, sequence, timestamp, ssrc: self.ssrc }
     }
 
-    /// Notes that a packet of the feed is withheld: its next one follows the last that was sent, so
-    /// that the peer does not take for lost what was not meant for it.
+    /// Notes that a packet of a feed is withheld.
+    pub(super) fn withhold(&mut self, feed: Feed, header: &Header, now: Instant) {
+        self.note(feed, header.sequence, now);
+        self.cut();
+    }
+
+    /// Interrupts a feed: its next packet follows the last that was sent, so that the peer does not
+    /// take for lost what was not meant for it.
     pub(super) fn cut(&mut self) {
         if let Some(splice) = &mut self.splice {
             splice.is_cut = true;
@@ -150,6 +163,22 @@ impl Outlet {
     pub(super) fn count(&mut self, payload_len: usize) {
         self.packets = self.packets.saturating_add(1);
         self.octets = self.octets.saturating_add(payload_len as u64);
+    }
+
+    /// Remembers how far a relayed feed has come. A prompt is never out of order.
+    fn note(&mut self, feed: Feed, sequence: SequenceNumber, now: Instant) {
+        let is_relayed = matches!(feed, Feed::Relayed(..));
+        if is_relayed && !self.is_straggler(feed, sequence, now) {
+            self.latest = Some((feed, sequence, now));
+        }
+    }
+
+    /// Returns whether a packet belongs before one that was carried or withheld.
+    fn is_straggler(&self, feed: Feed, sequence: SequenceNumber, now: Instant) -> bool {
+        self.latest.is_some_and(|(of, latest, at)| {
+            let is_recent = now.saturating_duration_since(at) < STRAGGLING_MAX;
+            of == feed && is_recent && sequence.since(latest) <= 0
+        })
     }
 
     fn spliced(&self, feed: Feed, header: &Header, pace: Pace, now: Instant) -> Splice {
@@ -183,7 +212,6 @@ impl Outlet {
 mod tests {
     use super::*;
     use crate::{media::rtp::tests::header, sim::epoch};
-    use std::time::Duration;
 
     const PACE: Pace = Pace { clock_rate_hz: 8000, frame_units: 160 };
     const A: Feed = Feed::Prompt(1);
@@ -242,6 +270,7 @@ mod tests {
 
     #[test]
     fn what_is_withheld_leaves_no_hole() {
+        const A: Feed = Feed::Relayed(LegId(1), Run::FIRST);
         let mut outlet = outlet();
         let before = carry(&mut outlet, A, 10, 0, 0).unwrap();
         outlet.cut();
@@ -249,6 +278,20 @@ mod tests {
         assert_eq!(after.sequence, before.sequence.next());
         assert_eq!(after.timestamp, before.timestamp.plus(8000));
         assert!(after.marker);
+
+        outlet.cut();
+        assert_eq!(
+            carry(&mut outlet, A, 59, 7840, 1010),
+            Err(Discard::Late),
+            "from before the cut"
+        );
+        assert_eq!(carry(&mut outlet, A, 61, 8160, 1020).unwrap().sequence, after.sequence.next());
+        outlet.withhold(A, &header(0, 63, 8480), at(1040));
+        outlet.withhold(A, &header(0, 62, 8320), at(1050));
+        assert_eq!(carry(&mut outlet, A, 62, 8320, 1060), Err(Discard::Late), "from within it");
+        assert!(carry(&mut outlet, A, 64, 8640, 1060).is_ok());
+        outlet.cut();
+        assert!(carry(&mut outlet, A, 3, 9000, 3060).is_ok(), "too long ago to tell");
     }
 
     fn carry(outlet: &mut Outlet, feed: Feed, n: u16, ts: u32, ms: u64) -> Result<Header, Discard> {

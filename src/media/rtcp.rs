@@ -26,6 +26,7 @@ pub(super) struct Reports {
     pub(super) next_at: Instant,
     /// The peer's last sender report: the middle of its NTP time, and when it came.
     heard: Option<(u32, Instant)>,
+    is_told: bool,
     lost: u32,
     jitter_units: u32,
     rtt: Option<Duration>,
@@ -43,11 +44,24 @@ pub(super) struct Sent {
 impl Reports {
     pub(super) fn new(now: Instant) -> Self {
         let next_at = now.checked_add(EVERY).unwrap_or(now);
-        Self { epoch: now, next_at, heard: None, lost: 0, jitter_units: 0, rtt: None }
+        Self {
+            epoch: now,
+            next_at,
+            heard: None,
+            is_told: false,
+            lost: 0,
+            jitter_units: 0,
+            rtt: None,
+        }
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    /// Returns whether the peer ever said how it hears us.
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// Returns how many of our packets the peer misses.
@@ -130,6 +144,7 @@ impl Reports {
         if block.ssrc() != ours.0 {
             return;
         }
+        self.is_told = true;
         self.lost = block.cumulative_lost() & 0x7f_ffff;
         self.jitter_units = block.interarrival_jitter();
         let last = block.last_sender_report_timestamp();

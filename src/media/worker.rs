@@ -273,3 +273,16 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod player_tests;
+#[cfg(test)]
+mod port_tests;
+#[cfg(test)]
+mod relay_tests;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod storm_tests;
+#[cfg(test)]
+mod watch_tests;

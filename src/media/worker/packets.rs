@@ -96,7 +96,7 @@ impl Worker {
             return Err(Discard::NoPeer);
         };
         let Some(Hop { payload_type, convert }) = join.path.hop(arrival.header.payload_type) else {
-            other.outlet.cut();
+            other.outlet.withhold(feed, &arrival.header, now);
             return Err(Discard::NotNegotiated);
         };
         let header = Header { payload_type, ..arrival.header };
@@ -147,7 +147,7 @@ impl Leg {
         now: Instant,
     ) -> Result<SocketAddr, Discard> {
         let destination = if is_busy { Err(Discard::Replaced) } else { self.destination() };
-        let to = destination.inspect_err(|_| self.outlet.cut())?;
+        let to = destination.inspect_err(|_| self.outlet.withhold(feed, &header, now))?;
         let header = self.outlet.carry(feed, &header, self.pace(), now)?;
         rtp::rewrite(packet, &header);
         self.outlet.count(arrival.payload.len());
