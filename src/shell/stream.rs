@@ -32,6 +32,8 @@ const MESSAGE_MAX: Duration = Duration::from_secs(15);
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 const PROBES_MAX: u32 = 4;
+/// How long a connection stays for our answers once nothing more comes in on it.
+const LINGER: Duration = Duration::from_millis(500);
 /// How often we send CRLFCRLF on connections that we opened. Carriers close idle ones after 120 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(45);
 const PING: &[u8] = b"\r\n\r\n";
@@ -182,8 +184,13 @@ async fn run(
     );
     let (reader, writer) = stream.into_split();
     let (pongs, pong_queue) = mpsc::channel(4);
+    let reading = async {
+        read(reader, (flow, opened), &ingress, pongs, MESSAGE_MAX).await;
+        // The last message may have been a request, or one that deserves a 400.
+        tokio::time::sleep(LINGER).await;
+    };
     tokio::select! {
-        () = read(reader, (flow, opened), &ingress, pongs, MESSAGE_MAX) => {}
+        () = reading => {}
         () = write(writer, queue, pong_queue, opened) => {}
     }
     // The queue is gone by now, so the shard sees the writer closed when it is told.

@@ -64,7 +64,7 @@ def free_range(count):
 class Pbx:
     """A running PBX. It listens on ports that the system chose."""
 
-    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", carrier=CARRIER, **sip):
+    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", carrier=CARRIER, rtp=""):
         self.scratch = scratch
         self.log = scratch / "pbx.log"
         self.config = scratch / "pbx.toml"
@@ -74,17 +74,16 @@ class Pbx:
         self.listen = [f"udp:{ADDRESS}:0", f"tcp:{ADDRESS}:0"]
         self.rtp = f"{first}-{first + rtp_ports - 1}"
         self.trunk, self.carrier = trunk, carrier
-        self.users, self.more, self.sip = users, more, sip
+        self.users, self.more, self.media = users, more, rtp
         (scratch / "rules.toml").write_text(rules + (TRUNK_RULES if trunk else ""))
         self.process = None
         self.start()
 
     def text(self):
-        sip = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.sip.items())
         parts = [
             'dialplan = ["rules.toml"]',
-            f"[sip]\nlisten = {json.dumps(self.listen)}\n{sip}",
-            f'[rtp]\nports = "{self.rtp}"',
+            f"[sip]\nlisten = {json.dumps(self.listen)}",
+            f'[rtp]\nports = "{self.rtp}"\n{self.media}',
             '[http]\nlisten = "127.0.0.1:0"',
             f'[store]\nurl = "sqlite:{self.scratch}/tandem.db"',
             f'[control]\nsocket = "{self.socket}"',

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 from pbx import USERS, password
+from phone import hears
 from test_calls import connect
 
 
@@ -59,3 +60,49 @@ def test_logs_tell_no_secrets(pbx, start_phone):
 def test_the_program_ends_in_order(pbx, start_phone):
     a_call(pbx, start_phone)
     assert pbx.stop() == 0
+
+
+def test_a_drained_program_finishes_its_calls_and_ends(pbx, start_phone):
+    caller = start_phone("pjsua", pbx, "1001")
+    callee = start_phone("baresip", pbx, "1002")
+    late = start_phone("pjsua", pbx, "1003")
+    connect(caller, callee)
+    pbx.cli("drain")
+    assert pbx.status()["is_draining"]
+    late.dial("1002")
+    assert late.wait("closed")["reason"].startswith("503")
+    assert len(pbx.calls()) == 1
+    caller.hang_up()
+    callee.wait("closed")
+    assert pbx.process.popen.wait(10) == 0
+
+
+def test_a_reload_takes_new_users_and_keeps_calls(pbx, start_phone):
+    caller = start_phone("pjsua", pbx, "1001")
+    callee = start_phone("baresip", pbx, "1002")
+    connect(caller, callee)
+    pbx.more = '[user.1009]\npassword = "of-the-new-one"'
+    pbx.config.write_text(pbx.text())
+    pbx.config.chmod(0o600)
+    report = pbx.ask("reload")
+    assert report["is_applied"], report
+    start_phone("pjsua", pbx, "1009", secret="of-the-new-one")
+    hears(callee, caller, 1)
+    pbx.config.write_text("nonsense")
+    assert not pbx.ask("reload")["is_applied"]
+    assert len(pbx.calls()) == 1
+    caller.hang_up()
+    callee.wait("closed")
+
+
+def test_a_phone_that_vanishes_leaves_nothing(start_pbx, start_phone):
+    """Neither BYE nor media: the call ends when nothing has been heard for a while."""
+    pbx = start_pbx(rtp='timeout = "5s"')
+    caller = start_phone("pjsua", pbx, "1001")
+    callee = start_phone("baresip", pbx, "1002")
+    connect(caller, callee)
+    callee.process.kill()
+    caller.wait("closed", 20)
+    (cdr,) = pbx.cdrs()
+    assert cdr["ending"]["by"] == "tandem"
+    pbx.has_no_call()

@@ -18,6 +18,13 @@ PROBE = (
 )
 
 
+def probe(link, transport):
+    """A request that is answered 200, unlike any before it."""
+    port = link.getsockname()[1]
+    unique = uuid.uuid4().hex
+    return PROBE.format(transport=transport.upper(), port=port, unique=unique).encode()
+
+
 def connect(pbx, transport):
     host, port = pbx.address(transport).rsplit(":", 1)
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
@@ -42,10 +49,7 @@ def read(link):
 def is_alive(pbx, transport):
     """Asserts that the program still answers."""
     with connect(pbx, transport) as link:
-        port = link.getsockname()[1]
-        unique = uuid.uuid4().hex
-        probe = PROBE.format(transport=transport.upper(), port=port, unique=unique)
-        link.sendall(probe.encode())
+        link.sendall(probe(link, transport))
         assert b"SIP/2.0 200 " in link.recv(65536)
 
 
@@ -107,3 +111,19 @@ def test_every_message_is_reacted_to_as_the_rfcs_say(start_pbx, scratch, transpo
     for pbx, _ in programs:
         assert pbx.metrics()["tandem_panics_total"] == 0
         is_alive(pbx, transport)
+
+
+def test_who_has_nothing_more_to_say_still_hears_the_answer(pbx):
+    with connect(pbx, "tcp") as link:
+        link.sendall(probe(link, "tcp"))
+        link.shutdown(socket.SHUT_WR)
+        assert b"SIP/2.0 200 " in link.recv(65536)
+        assert link.recv(65536) == b"", "the connection stays open"
+
+
+def test_who_cannot_be_followed_is_told_before_the_connection_closes(pbx):
+    """Where the next message begins cannot be known after a bad Content-Length."""
+    with connect(pbx, "tcp") as link:
+        link.sendall((CORPUS / "rfc4475/ncl.dat").read_bytes())
+        assert b"SIP/2.0 400 " in link.recv(65536)
+        assert link.recv(65536) == b"", "the connection stays open"
