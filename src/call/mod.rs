@@ -428,7 +428,19 @@ impl Call {
         self.draft.finish(wire)
     }
 
-    /// Forgets everything at once. Used where a step of this call panicked or hangs: our bug.
+    /// Ends the call after one of its steps panicked: our bug. Its peers are told, as far as what is
+    /// left of the call can do that.
+    pub fn fail(&mut self, wire: &mut Wire<'_>) {
+        self.draft.abandoned(wire);
+        match self.phase {
+            Phase::Running | Phase::Talking => {
+                self.end(Ender::Us, 500, Some("SIP;cause=500;text=\"Internal error\""), wire);
+            }
+            Phase::Releasing | Phase::Over => self.abandon(wire),
+        }
+    }
+
+    /// Forgets everything at once. Used where even the end of this call panicked, or hangs: our bug.
     pub fn abandon(&mut self, wire: &mut Wire<'_>) {
         self.cut(wire);
         self.draft.abandoned(wire);
@@ -438,6 +450,9 @@ impl Call {
     pub fn cut(&mut self, wire: &mut Wire<'_>) {
         let mut out = vec![];
         for (id, mut leg) in std::mem::take(&mut self.legs) {
+            if leg.stage() == Stage::Ringing {
+                leg.end(500, None, wire, &mut out);
+            }
             leg.leave(wire, &mut out);
             self.release_trunk(&leg, wire);
             if let Some(command) = leg.media.close(id) {

@@ -363,7 +363,9 @@ impl Shard {
         if stepped.is_err() {
             self.counters.panics += 1;
             tracing::error!("call step panicked");
-            call.abandon(&mut wire);
+            if catch_unwind(AssertUnwindSafe(|| call.fail(&mut wire))).is_err() {
+                call.abandon(&mut wire);
+            }
         }
     }
 
@@ -579,3 +581,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod isolation_tests;

@@ -28,3 +28,4 @@ mod transports;
 mod trunk_health;
 mod trunk_limits;
 mod trunk_refuses;
+mod trunk_tcp;

@@ -73,7 +73,7 @@ impl Twilio {
             .map(|route| String::from_utf8_lossy(&route).into_owned())
             .collect();
         let method = message.method();
-        if routes != [self.near_route(), self.far_route()] {
+        if routes != self.routes(index) {
             let said = if routes.is_empty() { "no Route".to_owned() } else { routes.join(", ") };
             self.deviate(Rule::RouteSet, format!("{method} with {said}"));
             return false;

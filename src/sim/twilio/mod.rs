@@ -293,13 +293,19 @@ impl Twilio {
     }
 
     /// The proxy that the PBX speaks to, as a Record-Route value.
-    fn near_route(&self) -> String {
+    fn near_route(&self, transport: Transport) -> String {
         let (ip, port) = (self.setup.local.ip(), self.setup.local.port());
         let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
-        match port {
-            5060 => format!("<sip:{host};r2=on;lr>"),
-            port => format!("<sip:{host}:{port};r2=on;lr>"),
+        let port = if port == 5060 { String::new() } else { format!(":{port}") };
+        match transport {
+            Transport::Udp => format!("<sip:{host}{port};r2=on;lr>"),
+            Transport::Tcp => format!("<sip:{host}{port};transport=tcp;r2=on;lr>"),
         }
+    }
+
+    /// What a dialog's requests must carry, in order.
+    fn routes(&self, index: usize) -> [String; 2] {
+        [self.near_route(self.calls[index].talk.flow.transport), self.far_route()]
     }
 
     /// The proxy's other side.
@@ -491,3 +497,6 @@ impl Node for Twilio {
 fn uri(user: &str, host: impl std::fmt::Display, transport: Transport) -> String {
     format!("sip:{user}@{host};transport={}", transport.param())
 }
+
+#[cfg(test)]
+mod tests;

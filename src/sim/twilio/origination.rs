@@ -67,7 +67,7 @@ impl Twilio {
     /// Sends the INVITE as it leaves the proxies.
     pub(super) fn send_invite(&mut self, index: usize, now: Instant) {
         let party = self.calls[index].party.clone();
-        let (contact, near, far) = (self.contact(&party), self.near_route(), self.far_route());
+        let (contact, [near, far]) = (self.contact(&party), self.routes(index));
         let (sid, branch_inside) = (self.agent.token(), self.agent.token());
         let termination = self.setup.termination.clone();
         let call = &mut self.calls[index];
@@ -157,7 +157,7 @@ impl Twilio {
             .values(HeaderName::RecordRoute)
             .map(|route| String::from_utf8_lossy(&route).into_owned())
             .collect();
-        if recorded != [self.near_route(), self.far_route()] {
+        if recorded != self.routes(index) {
             let evidence = format!("{} with {recorded:?}", response.status());
             self.deviate(Rule::EchoesRecordRoute, evidence);
         }

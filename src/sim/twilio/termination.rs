@@ -350,8 +350,8 @@ impl Twilio {
         let (talk, party) = (call.talk.clone(), call.party.clone());
         let moves = matches!(call.far_end, FarEnd::Answers { then: Then::Moves, .. });
         let mut builder = self.agent.reply(invite, status, Some(&talk));
-        builder.header(HeaderName::RecordRoute, self.far_route());
-        builder.header(HeaderName::RecordRoute, self.near_route());
+        let [near, far] = self.routes(index);
+        builder.header(HeaderName::RecordRoute, far).header(HeaderName::RecordRoute, near);
         let mut contact = self.contact(&party);
         if moves && status.0 == 200 {
             contact = format!("<sip:{party}@172.18.0.9:5060;twnat=sip:203.0.113.77:1024>");
