@@ -141,7 +141,7 @@ class Pbx:
     def calls(self):
         return self.ask("calls")
 
-    def cdrs(self, count=1):
+    def cdrs(self, count=1, patience=5):
         """The records of so many calls that are over, the newest first."""
 
         def written():
@@ -149,7 +149,7 @@ class Pbx:
             found = self.ask("cdr", "-n", "10000")
             return found if len(found) >= count else None
 
-        found = eventually(written)
+        found = eventually(written, patience)
         assert len(found) == count, f"{len(found)} CDRs instead of {count}"
         return found
 
