@@ -34,7 +34,7 @@ pub struct InviteSpec {
     pub from: Box<[u8]>,
     /// The To value.
     pub to: Box<[u8]>,
-    /// The Route set to start with (Path, outbound proxy): URIs.
+    /// The Route set to start with (Path, outbound proxy): Route values.
     pub routes: Vec<Box<str>>,
     /// What else the header policy wants said.
     pub headers: Vec<(Box<str>, Vec<u8>)>,
@@ -437,7 +437,7 @@ fn build_invite(
     let mut builder = Builder::request(Method::Invite.as_str(), &spec.uri);
     builder.header(HeaderName::Via, via);
     for route in &spec.routes {
-        builder.header(HeaderName::Route, format_args!("<{route}>"));
+        builder.header(HeaderName::Route, route);
     }
     builder.header(HeaderName::MaxForwards, spec.max_forwards);
     let mut from = spec.from.to_vec();

@@ -124,6 +124,8 @@ pub struct StatusReport {
     pub phones: u64,
     /// RTP port pairs.
     pub ports: PortCounts,
+    /// SIP on the wire.
+    pub signalling: SignallingCounts,
     /// The store.
     pub store: StoreReport,
     /// Every trunk.
@@ -138,6 +140,11 @@ impl StatusReport {
             problems.push("no SIP listener is bound".to_owned());
         }
         problems.extend(self.store.problem.clone());
+        if self.signalling.faults > 0 {
+            let faults = self.signalling.faults;
+            problems
+                .push(format!("faults of tandem's own: {faults}; its log has an ERROR for each"));
+        }
         for trunk in self.trunks.iter().filter(|trunk| trunk.state == TrunkState::Down) {
             problems.push(format!("trunk {} is down", trunk.name));
         }
@@ -165,6 +172,29 @@ pub struct PortCounts {
     pub used: u64,
     /// Altogether.
     pub total: u64,
+}
+
+/// What happened to messages since the start, and what is kept because of them.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SignallingCounts {
+    /// Transactions now.
+    pub transactions: u64,
+    /// Dialogs now.
+    pub dialogs: u64,
+    /// TCP connections now.
+    pub connections: u64,
+    /// Messages that we had to send again.
+    pub retransmissions: u64,
+    /// Requests of ours that nobody answered.
+    pub timeouts: u64,
+    /// Messages that could not be sent.
+    pub send_errors: u64,
+    /// Messages that were dropped, for whatever reason.
+    pub discarded: u64,
+    /// Messages that we were too busy to read.
+    pub overrun: u64,
+    /// Faults of ours that cost a call or a message.
+    pub faults: u64,
 }
 
 /// How the store is.
@@ -293,8 +323,10 @@ pub struct ContactRow {
     pub user_agent: Option<String>,
     /// Until it is forgotten.
     pub expires_s: u64,
-    /// Of the last OPTIONS, where phones are pinged.
+    /// Of the last OPTIONS that was answered, where phones are pinged.
     pub rtt_ms: Option<f64>,
+    /// OPTIONS in a row that were not.
+    pub missed_pings: u32,
 }
 
 /// How a trunk is.

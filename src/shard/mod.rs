@@ -8,18 +8,21 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used)]
 
 mod admission;
+mod dispatch;
 mod invite;
 mod key;
 mod ladders;
 mod packets;
+mod phones;
 mod register;
 mod report;
 mod trunks;
 
 pub use key::shard_of;
+pub use phones::Pulse;
 
 use crate::{
-    call::{Ask, By, Call, Effect, Ender, Owner, Record, ResolveFor, Wire, trunk_address},
+    call::{Ask, Call, Effect, Ender, Owner, Record, ResolveFor, Wire, trunk_address},
     config::Config,
     dialog::Acks,
     ids::{CallId, Entropy, Flow, LegId, Mint, MintKey, ShardId},
@@ -29,7 +32,7 @@ use crate::{
     sip::{Message, Method, ParseError},
     timers::Timers,
     transaction::{self, ClientId, Layer, ServerId},
-    trunk::{Trunks, health::Input},
+    trunk::Trunks,
 };
 use bytes::Bytes;
 use ladders::Ladders;
@@ -124,6 +127,7 @@ pub struct Shard {
     /// Which call waits for an INVITE's CANCEL.
     invites: BTreeMap<ServerId, Owner>,
     probes: BTreeMap<ClientId, trunks::Probe>,
+    pings: phones::Pings,
     timers: Timers<CallId>,
     /// Whose media the workers' events are about.
     media_legs: BTreeMap<LegId, CallId>,
@@ -172,6 +176,7 @@ impl Shard {
             calls: BTreeMap::new(),
             invites: BTreeMap::new(),
             probes: BTreeMap::new(),
+            pings: phones::Pings::default(),
             timers: Timers::default(),
             media_legs: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -241,10 +246,16 @@ impl Shard {
             && self.invites.is_empty()
             && self.media_legs.is_empty()
             && self.probes.is_empty()
+            && self.pings.is_quiet()
     }
 
     /// Accepts one message, or what was meant to be one.
     pub fn handle_message(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        self.guarded(|shard| shard.receive(flow, bytes, now));
+        self.settle(now);
+    }
+
+    fn receive(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
         match Message::parse(bytes) {
             Ok(message) => {
                 packets::received(&message, flow);
@@ -254,7 +265,6 @@ impl Shard {
             }
             Err(error) => self.refuse_unreadable(&error, flow),
         }
-        self.settle(now);
     }
 
     fn refuse_unreadable(&mut self, error: &ParseError, flow: Flow) {
@@ -321,6 +331,7 @@ impl Shard {
             self.core.tx.poll_timeout(),
             self.core.acks.poll_timeout(),
             self.core.trunks.poll_timeout(),
+            self.pings.poll_timeout(),
             self.timers.next_deadline(),
         ];
         own.into_iter().flatten().chain(self.next_sweep()).min()
@@ -339,7 +350,9 @@ impl Shard {
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_EVERY;
             self.sweep_bindings(now);
+            self.follow_bindings(now);
         }
+        self.fire_pings(now);
         self.settle(now);
     }
 
@@ -359,13 +372,24 @@ impl Shard {
         self.touched.insert(id);
         let _entered = call.draft().span().clone().entered();
         let mut wire = self.core.wire(now);
-        let stepped = catch_unwind(AssertUnwindSafe(|| step(call, &mut wire)));
-        if stepped.is_err() {
+        if catch_unwind(AssertUnwindSafe(|| step(call, &mut wire))).is_ok() {
+            return;
+        }
+        self.counters.panics += 1;
+        tracing::error!("call step panicked");
+        let ended = catch_unwind(AssertUnwindSafe(|| call.fail(&mut wire)))
+            .or_else(|_| catch_unwind(AssertUnwindSafe(|| call.abandon(&mut wire))));
+        if ended.is_err() {
+            tracing::error!("call lost without record");
+            self.calls.remove(&id);
+        }
+    }
+
+    /// Runs what is no call's step. What panics is lost; the shard is not.
+    fn guarded(&mut self, run: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
             self.counters.panics += 1;
-            tracing::error!("call step panicked");
-            if catch_unwind(AssertUnwindSafe(|| call.fail(&mut wire))).is_err() {
-                call.abandon(&mut wire);
-            }
+            tracing::error!("shard step panicked");
         }
     }
 
@@ -375,7 +399,9 @@ impl Shard {
             for output in std::mem::take(&mut self.core.sent) {
                 match output {
                     transaction::Output::Send { flow, bytes } => self.transmit(flow, bytes, now),
-                    transaction::Output::Event(event) => self.on_event(event, now),
+                    transaction::Output::Event(event) => {
+                        self.guarded(|shard| shard.on_event(event, now));
+                    }
                 }
             }
             if self.core.sent.is_empty() {
@@ -423,88 +449,6 @@ impl Shard {
         cdr.ladder = self.core.ladders.take(id);
         self.counters.calls.count_end(&cdr);
         self.core.effects.push_back(Effect::Record(Record::Cdr(Box::new(cdr))));
-    }
-
-    fn on_event(&mut self, event: transaction::Event, now: Instant) {
-        use transaction::Event;
-        match event {
-            Event::Request { tx, message, flow } => self.on_request(tx, message, flow, now),
-            Event::Cancel { tx, message } => {
-                if let Some(owner) = self.invites.get(&tx).copied() {
-                    self.step(owner.call, now, |call, wire| {
-                        call.on_cancel(owner.leg, &message, wire);
-                    });
-                }
-            }
-            Event::Ack { message, flow } => self.on_ack(&message, flow, now),
-            // The leg has sent its refusal and is gone; the peer will find out by itself.
-            Event::NeverAcked { .. } => self.counters.discards.count("never_acked"),
-            Event::Response { tx, message, flow } => self.on_response(tx, &message, flow, now),
-            Event::Timeout { tx } => {
-                self.counters.timeouts += 1;
-                self.on_failure(tx, By::Silence, now);
-            }
-            Event::SendFailed { tx } => self.on_failure(tx, By::Transport, now),
-        }
-    }
-
-    /// A request belongs to a dialog of ours by its To tag, or is new.
-    fn on_request(&mut self, tx: ServerId, message: Message, flow: Flow, now: Instant) {
-        let Some(tag) = message.to_tag() else { return self.admit(tx, message, flow, now) };
-        let owner = self.core.tags.get(tag).copied().filter(|owner| {
-            let leg = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg));
-            leg.is_some_and(|leg| leg.owns(&message))
-        });
-        match owner {
-            Some(owner) => self.step(owner.call, now, |call, wire| {
-                call.on_request(owner.leg, (tx, &message, flow), wire);
-            }),
-            None if message.method() == Method::Options => {
-                self.answer_options(tx, &message, flow, now)
-            }
-            None => self.reply(tx, &message, flow, 481, now),
-        }
-    }
-
-    fn on_ack(&mut self, ack: &Message, _flow: Flow, now: Instant) {
-        let owner = ack.to_tag().and_then(|tag| self.core.tags.get(tag)).copied();
-        match owner {
-            Some(owner) => {
-                self.step(owner.call, now, |call, wire| call.on_ack(owner.leg, ack, wire));
-            }
-            None => self.counters.discards.count("stray_ack"),
-        }
-    }
-
-    fn on_response(&mut self, tx: ClientId, response: &Message, flow: Flow, now: Instant) {
-        let is_success = response.method() == Method::Invite && response.status() / 100 == 2;
-        let acked =
-            response.to_tag().filter(|_| is_success).and_then(|tag| self.core.acks.find(tx, tag));
-        if let Some((flow, ack)) = acked {
-            return self.transmit(flow, ack, now);
-        }
-        if self.probes.contains_key(&tx) {
-            return self.probe_answered(tx, response, now);
-        }
-        match self.core.owners.get(&tx).copied() {
-            Some(owner) => {
-                self.observe_call(owner, Input::CallAnswered, now);
-                self.step(owner.call, now, |call, wire| {
-                    call.on_response(owner.leg, (tx, response, flow), wire);
-                });
-            }
-            None => self.counters.discards.count("stray_response"),
-        }
-    }
-
-    fn on_failure(&mut self, tx: ClientId, by: By, now: Instant) {
-        if self.probes.contains_key(&tx) {
-            return self.probe_failed(tx, now);
-        }
-        if let Some(owner) = self.core.owners.get(&tx).copied() {
-            self.observe_call(owner, Input::CallUnanswered, now);
-            self.step(owner.call, now, |call, wire| call.on_failure(owner.leg, tx, by, wire));
-        }
     }
 
     fn count_received(&mut self, message: &Message) {
@@ -584,3 +528,5 @@ impl Shard {
 
 #[cfg(test)]
 mod isolation_tests;
+#[cfg(test)]
+mod tests;

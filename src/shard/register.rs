@@ -44,7 +44,10 @@ impl Shard {
         });
         for event in reply.events {
             let record = match event {
-                RegisterEvent::Bound(binding) => Record::Bind(binding),
+                RegisterEvent::Bound(binding) => {
+                    self.ping_first(&binding, now);
+                    Record::Bind(binding)
+                }
                 RegisterEvent::Unbound { aor, contact } => Record::Unbind { aor, contact },
             };
             self.core.effects.push_back(Effect::Record(record));

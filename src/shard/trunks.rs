@@ -3,7 +3,7 @@
 //! Owns: which OPTIONS is whose.
 //! Never: judges; the trunk's health machine does.
 
-use super::Shard;
+use super::{Core, Shard};
 use crate::{
     call::{Owner, advertised_ip},
     ids::Flow,
@@ -11,6 +11,7 @@ use crate::{
     transaction::ClientId,
     trunk::health::{Effect, Input},
 };
+use bytes::Bytes;
 use std::{net::SocketAddr, time::Instant};
 
 /// An OPTIONS on its way to a trunk.
@@ -68,30 +69,11 @@ impl Shard {
         let flow = self.core.trunks.state(name).and_then(|state| state.flow());
         let (Some(trunk), Some(flow)) = (config.trunks.get(name), flow) else { return };
         let Some(uri) = trunk.uris.first() else { return };
-        let host = &uri.host;
-        let (bytes, branch) = self.build_options(&format!("sip:{host}"), host, flow);
+        let uri = format!("sip:{}", uri.host);
+        let (bytes, branch) = self.core.options(&uri, &uri, &[], flow);
         let tx =
             self.core.tx.request(bytes, &branch, Method::Options, flow, now, &mut self.core.sent);
         self.probes.insert(tx, Probe { trunk: name.into(), number });
-    }
-
-    fn build_options(&mut self, uri: &str, host: &str, flow: Flow) -> (bytes::Bytes, String) {
-        let config = &self.core.shared.config;
-        let local = SocketAddr::new(advertised_ip(config, flow), flow.local.port());
-        let (branch, tag) = (self.core.mint.branch(), self.core.mint.tag());
-        let token = flow.transport.token();
-        let mut builder = Builder::request(Method::Options.as_str(), uri);
-        builder
-            .header(HeaderName::Via, format_args!("SIP/2.0/{token} {local};rport;branch={branch}"))
-            .header(HeaderName::MaxForwards, 70)
-            .header(HeaderName::From, format_args!("<sip:tandem@{local}>;tag={tag}"))
-            .header(HeaderName::To, format_args!("<sip:{host}>"))
-            .header(HeaderName::CallId, self.core.mint.call_id())
-            .header(HeaderName::CSeq, "1 OPTIONS")
-            .header(HeaderName::Contact, format_args!("<sip:tandem@{local}>"))
-            .header(HeaderName::Accept, "application/sdp")
-            .header(HeaderName::UserAgent, &config.sip.user_agent);
-        (builder.finish(), branch)
     }
 
     pub(super) fn probe_answered(&mut self, tx: ClientId, response: &Message, now: Instant) {
@@ -123,5 +105,37 @@ impl Shard {
         let mut out = vec![];
         self.core.trunks.observe(trunk, input, now, &mut out);
         self.carry_out(trunk, &out, now);
+    }
+}
+
+impl Core {
+    /// Builds an OPTIONS outside any dialog. `routes` are Route values.
+    pub(super) fn options(
+        &mut self,
+        uri: &str,
+        to: &str,
+        routes: &[Box<str>],
+        flow: Flow,
+    ) -> (Bytes, String) {
+        let config = &self.shared.config;
+        let local = SocketAddr::new(advertised_ip(config, flow), flow.local.port());
+        let (branch, tag) = (self.mint.branch(), self.mint.tag());
+        let token = flow.transport.token();
+        let mut builder = Builder::request(Method::Options.as_str(), uri);
+        builder
+            .header(HeaderName::Via, format_args!("SIP/2.0/{token} {local};rport;branch={branch}"));
+        for route in routes {
+            builder.header(HeaderName::Route, route);
+        }
+        builder
+            .header(HeaderName::MaxForwards, config.sip.max_forwards)
+            .header(HeaderName::From, format_args!("<sip:tandem@{local}>;tag={tag}"))
+            .header(HeaderName::To, format_args!("<{to}>"))
+            .header(HeaderName::CallId, self.mint.call_id())
+            .header(HeaderName::CSeq, "1 OPTIONS")
+            .header(HeaderName::Contact, format_args!("<sip:tandem@{local}>"))
+            .header(HeaderName::Accept, "application/sdp")
+            .header(HeaderName::UserAgent, &config.sip.user_agent);
+        (builder.finish(), branch)
     }
 }

@@ -11,7 +11,7 @@ use super::{
     node::with_public_ip,
     now,
     routes::Listener,
-    shard_loop::Order,
+    shard_loop::{Order, Pulses},
     store,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         metrics::{Media, Shard, Snapshot, Transports},
         status::{
             CallCounts, ContactRow, PhoneRow, PortCounts, ReloadReport, Request, Response,
-            StatusReport, TrunkRow,
+            SignallingCounts, StatusReport, TrunkRow,
         },
     },
     registrar::{Binding, Location},
@@ -111,7 +111,7 @@ impl Desk {
     }
 
     async fn status(&self) -> StatusReport {
-        let (shard, _) = self.ask_shard(Order::Counters).await;
+        let (shard, transports) = self.ask_shard(Order::Counters).await;
         let media = self.media_counters();
         let node = self.config.borrow().node.name.to_string();
         let configured = *self.configured.borrow();
@@ -127,6 +127,7 @@ impl Desk {
             calls: call_counts(&shard),
             phones: self.registered(),
             ports: PortCounts { used: media.ports_used, total: media.ports_total },
+            signalling: signalling(&shard, &transports),
             store: self.store.report(),
             trunks,
         }
@@ -147,6 +148,7 @@ impl Desk {
         let config = self.config.borrow().clone();
         let names: Vec<Box<str>> = config.users.keys().cloned().collect();
         let counts = self.ask_shard(|reply| Order::CallsOf(names, reply)).await;
+        let pulses = self.ask_shard(Order::Pulses).await;
         let wall = SystemTime::now();
         let row = |(user, calls): (&Arc<crate::config::User>, u64)| PhoneRow {
             user: (&*user.name).into(),
@@ -155,7 +157,7 @@ impl Desk {
                 .location
                 .find(&user.name, wall)
                 .iter()
-                .map(|b| contact(b, wall))
+                .map(|b| contact(b, &pulses, wall))
                 .collect(),
             calls,
         };
@@ -201,6 +203,20 @@ impl Desk {
     }
 }
 
+fn signalling(shard: &Shard, transports: &Transports) -> SignallingCounts {
+    SignallingCounts {
+        transactions: shard.transactions,
+        dialogs: shard.dialogs,
+        connections: transports.connections,
+        retransmissions: shard.retransmissions,
+        timeouts: shard.timeouts,
+        send_errors: transports.send_errors.total(),
+        discarded: shard.discards.total(),
+        overrun: transports.ingress_dropped,
+        faults: shard.panics,
+    }
+}
+
 fn call_counts(shard: &Shard) -> CallCounts {
     let ended: u64 = shard.calls.ended.values().sum();
     let refused = shard.calls.ended.iter().filter(|((_, outcome), _)| outcome.word() == "refused");
@@ -212,13 +228,16 @@ fn call_counts(shard: &Shard) -> CallCounts {
     }
 }
 
-fn contact(binding: &Binding, wall: SystemTime) -> ContactRow {
+fn contact(binding: &Binding, pulses: &Pulses, wall: SystemTime) -> ContactRow {
+    let key = (binding.aor.clone(), binding.contact.clone());
+    let pulse = pulses.get(&key).copied().unwrap_or_default();
     ContactRow {
         contact: binding.contact.to_string(),
         flow: binding.flow.to_string(),
         user_agent: binding.user_agent.as_deref().map(str::to_owned),
         expires_s: binding.remaining_s(wall),
-        rtt_ms: None,
+        rtt_ms: pulse.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+        missed_pings: pulse.missed,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         metrics,
         status::{CallDetail, CallSummary, TrunkRow},
     },
-    shard::{Answer, Output, Shard},
+    shard::{Answer, Output, Pulse, Shard},
 };
 use bytes::Bytes;
 use std::{
@@ -105,6 +105,9 @@ impl Ingress {
     }
 }
 
+/// How each contact of each user answers.
+pub(super) type Pulses = BTreeMap<(Box<str>, Box<str>), Pulse>;
+
 /// What operators want of the shard.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -126,6 +129,8 @@ pub(super) enum Order {
     Trunks(oneshot::Sender<Vec<TrunkRow>>),
     /// Count the calls of some users.
     CallsOf(Vec<Box<str>>, oneshot::Sender<Vec<u64>>),
+    /// Tell how the phones answer OPTIONS.
+    Pulses(oneshot::Sender<Pulses>),
     /// Read the counters.
     Counters(oneshot::Sender<(metrics::Shard, metrics::Transports)>),
 }
@@ -272,6 +277,7 @@ impl ShardLoop {
             Order::CallsOf(users, reply) => {
                 _ = reply.send(users.iter().map(|user| self.shard.calls_of(user)).collect());
             }
+            Order::Pulses(reply) => _ = reply.send(self.shard.pulses()),
             Order::Counters(reply) => {
                 let mut transports = self.transports.clone();
                 transports.ingress_dropped = self.hands.ingress.dropped.load(Relaxed);

@@ -8,8 +8,8 @@ use crate::observe::{
     ladder::Rungs,
     mask::Text,
     status::{
-        CallDetail, CallSummary, PhoneRow, ReloadReport, Response, StatusReport, TrunkRow,
-        TrunkState,
+        CallDetail, CallSummary, ContactRow, PhoneRow, ReloadReport, Response, SignallingCounts,
+        StatusReport, TrunkRow, TrunkState,
     },
 };
 use std::fmt::Write;
@@ -101,7 +101,7 @@ pub fn text(response: &Response) -> String {
 }
 
 fn status(report: &StatusReport) -> String {
-    let StatusReport { node, version, calls, ports, store, .. } = report;
+    let StatusReport { node, version, calls, ports, store, signalling, .. } = report;
     let mut page = Table::pairs();
     page.pair("node", format!("{node}, tandem {version}"));
     page.pair("up", format!("{}, since {}", span(report.uptime_s), report.started));
@@ -112,6 +112,13 @@ fn status(report: &StatusReport) -> String {
     page.pair("calls", format!("{ringing} ringing, {talking} talking; {past}"));
     page.pair("phones", format!("{} registered", report.phones));
     page.pair("rtp", format!("{} of {} port pairs taken", ports.used, ports.total));
+    let SignallingCounts { transactions, dialogs, connections, .. } = signalling;
+    let now = format!("{transactions} transactions, {dialogs} dialogs, {connections} connections");
+    page.pair("sip", now);
+    let SignallingCounts { retransmissions, timeouts, send_errors, discarded, overrun, .. } =
+        signalling;
+    let lost = format!("{timeouts} unanswered, {send_errors} not sent, {discarded} discarded");
+    page.pair("sip so far", format!("{retransmissions} sent again, {lost}, {overrun} overrun"));
     let health = if store.problem.is_some() { "broken" } else { "open" };
     page.pair("store", format!("{health}, {} waiting, {} lost", store.queued, store.dropped));
     if report.is_draining {
@@ -203,7 +210,7 @@ fn phones(rows: &[PhoneRow]) -> String {
                 Text(&contact.contact).to_string(),
                 contact.flow.clone(),
                 span(contact.expires_s),
-                millis(contact.rtt_ms),
+                pulse(contact),
                 or_dash(contact.user_agent.as_ref()),
             ];
             table.row(first.iter().cloned().chain(rest).collect());
@@ -326,6 +333,15 @@ fn moment(at: Option<UtcMs>, after_ms: Option<u64>) -> String {
         (Some(at), Some(ms)) => format!("{at} (+{ms} ms)"),
         (Some(at), None) => at.to_string(),
         (None, _) => dash(""),
+    }
+}
+
+/// `12.3 ms`, or with what came of the OPTIONS since: `12.3 ms, 3 missed`
+fn pulse(contact: &ContactRow) -> String {
+    match (contact.rtt_ms, contact.missed_pings) {
+        (rtt_ms, 0) => millis(rtt_ms),
+        (None, missed) => format!("{missed} missed"),
+        (Some(_), missed) => format!("{}, {missed} missed", millis(contact.rtt_ms)),
     }
 }
 

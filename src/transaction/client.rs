@@ -18,6 +18,14 @@ use std::{collections::BTreeMap, fmt, time::Instant};
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientId(pub(super) u64);
 
+#[cfg(test)]
+impl ClientId {
+    /// Names a transaction that no layer has.
+    pub(crate) fn for_tests(serial: u64) -> Self {
+        Self(serial)
+    }
+}
+
 /// Who hears of a transaction's progress.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Audience {

@@ -63,3 +63,23 @@ async fn monitors_are_answered() {
     }
     node.stop().await;
 }
+
+/// Phones that are asked show how long they take.
+#[tokio::test]
+async fn a_phone_answers_pings_and_shows_its_round_trip() {
+    let rig = Rig::new("");
+    rig.configure_sip("ping_phones = \"1h\"");
+    let node = rig.start().await;
+    let mut phone = Phone::udp("1001", at(&node, Transport::Udp)).await;
+    assert_eq!(phone.register(600).await.status(), 200);
+    let options = phone.heard().await;
+    assert_eq!(options.method_token(), "OPTIONS");
+    assert!(options.uri().starts_with("sip:1001@"), "{}", options.uri());
+    phone.answer(&options, 486, "").await;
+    until(&node, Request::Phones, |answer| {
+        let Response::Phones(rows) = answer else { panic!("{answer:?}") };
+        rows[0].contacts[0].rtt_ms.is_some() && rows[0].contacts[0].missed_pings == 0
+    })
+    .await;
+    node.stop().await;
+}

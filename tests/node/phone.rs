@@ -115,6 +115,8 @@ pub(crate) struct Phone {
     remote: SocketAddr,
     serial: u32,
     registering: Option<Talk>,
+    /// Header lines of its REGISTERs.
+    pub(crate) path: String,
     dialling: Option<Dialling>,
     /// Requests that came while a response was waited for.
     heard: VecDeque<Message>,
@@ -139,7 +141,17 @@ impl Phone {
 
     fn new(user: &str, remote: SocketAddr, link: Link) -> Self {
         let (user, heard, known) = (user.to_owned(), VecDeque::new(), BTreeSet::new());
-        Self { link, user, remote, serial: 0, registering: None, dialling: None, heard, known }
+        Self {
+            link,
+            user,
+            remote,
+            serial: 0,
+            registering: None,
+            path: String::new(),
+            dialling: None,
+            heard,
+            known,
+        }
     }
 
     /// Starts a dialog with a user part of the node's.
@@ -286,7 +298,7 @@ impl Phone {
                 Talk { to, ..talk }
             }
         };
-        let expires = format!("Expires: {seconds}\r\n");
+        let expires = format!("Expires: {seconds}\r\n{}", self.path);
         let response = self.transact(&mut talk, "REGISTER", &expires).await;
         self.registering = Some(talk);
         response

@@ -106,6 +106,12 @@ impl Rig {
         self.write("pbx.toml", &text);
     }
 
+    /// Adds a line to `[sip]`.
+    pub(crate) fn configure_sip(&self, line: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        self.write("pbx.toml", &text.replace("[sip]\n", &format!("[sip]\n{line}\n")));
+    }
+
     /// Writes a file that only we may read.
     pub(crate) fn write(&self, name: &str, text: &str) {
         use std::os::unix::fs::PermissionsExt;

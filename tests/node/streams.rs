@@ -7,7 +7,7 @@ use super::{
 use tandem::{
     ids::Transport,
     observe::status::{Request, Response},
-    sip::framing::Frame,
+    sip::{HeaderName, framing::Frame},
 };
 
 #[tokio::test]
@@ -118,6 +118,25 @@ async fn a_phone_is_reached_over_its_own_connection() {
     assert_eq!(caller.hang_up(&mut talk).await.status(), 200);
     callee.is_hung_up().await;
     until(&node, Request::Calls, |answer| *answer == Response::Calls(vec![])).await;
+    node.stop().await;
+}
+
+/// A phone behind a proxy is called through it (RFC 3327).
+#[tokio::test]
+async fn a_call_takes_the_path_of_the_registration() {
+    let rig = Rig::new(&format!("[user.1002]\npassword = \"{}\"\n", super::rig::PASSWORD));
+    let node = rig.start().await;
+    let mut callee = Phone::udp("1002", at(&node, Transport::Udp)).await;
+    let edge = format!("sip:edge@{};lr", callee.link.local());
+    callee.path = format!("Path: <{edge}>\r\nSupported: path\r\n");
+    assert_eq!(callee.register(600).await.status(), 200);
+    let mut caller = Phone::udp("1001", at(&node, Transport::Udp)).await;
+    caller.dial("1002").await;
+    let invite = callee.heard().await;
+    let routes = invite.routes(HeaderName::Route);
+    assert_eq!(routes.iter().map(|route| route.uri).collect::<Vec<_>>(), [edge]);
+    callee.answer(&invite, 486, "").await;
+    assert_eq!(caller.dialled().await.0.status(), 486);
     node.stop().await;
 }
 

@@ -66,6 +66,8 @@ listening   udp:0.0.0.0:5060 tcp:0.0.0.0:5060
 calls       1 ringing, 2 talking; 9 since the start, 3 failed
 phones      4 registered
 rtp         6 of 5000 port pairs taken
+sip         0 transactions, 0 dialogs, 0 connections
+sip so far  0 sent again, 0 unanswered, 0 not sent, 0 discarded, 0 overrun
 store       open, 0 waiting, 0 lost
 
 TRUNK   STATE  SINCE                     RTT      CALLS    TARGET
@@ -129,15 +131,17 @@ fn phones_have_a_line_for_each_contact() {
         user_agent: Some("evil\u{1b}[2J".into()),
         expires_s: 61,
         rtt_ms: None,
+        missed_pings: 0,
     };
+    let silent = ContactRow { rtt_ms: Some(12.34), missed_pings: 3, ..contact("udp:c") };
     let phone =
         |user: &str, contacts| PhoneRow { user: user.into(), name: None, contacts, calls: 1 };
-    let rows = vec![phone("1001", vec![contact("udp:a"), contact("tcp:b")]), phone("1002", vec![])];
+    let rows = vec![phone("1001", vec![contact("udp:a"), silent]), phone("1002", vec![])];
     let want = "\
-PHONE  NAME  CALLS  CONTACT                 AT     EXPIRES  RTT  DEVICE
-1001   -     1      sip:1001@10.0.0.7:5060  udp:a  1:01     -    evil [2J
-1001   -     1      sip:1001@10.0.0.7:5060  tcp:b  1:01     -    evil [2J
-1002   -     1      not registered          -      -        -    -
+PHONE  NAME  CALLS  CONTACT                 AT     EXPIRES  RTT                DEVICE
+1001   -     1      sip:1001@10.0.0.7:5060  udp:a  1:01     -                  evil [2J
+1001   -     1      sip:1001@10.0.0.7:5060  udp:c  1:01     12.3 ms, 3 missed  evil [2J
+1002   -     1      not registered          -      -        -                  -
 ";
     assert_eq!(text(&Response::Phones(rows)), want);
 }

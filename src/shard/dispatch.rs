@@ -1,0 +1,104 @@
+//! Whose an event of the transaction layer is: a call's, a probe's, or nobody's.
+//!
+//! Owns: finding the owner by our tag, or by the transaction.
+//! Never: acts on a message; the owner does.
+
+use super::Shard;
+use crate::{
+    call::By,
+    ids::Flow,
+    sip::{Message, Method},
+    transaction::{self, ClientId, ServerId},
+    trunk::health::Input,
+};
+use std::time::Instant;
+
+impl Shard {
+    pub(super) fn on_event(&mut self, event: transaction::Event, now: Instant) {
+        use transaction::Event;
+        match event {
+            Event::Request { tx, message, flow } => self.on_request(tx, message, flow, now),
+            Event::Cancel { tx, message } => {
+                if let Some(owner) = self.invites.get(&tx).copied() {
+                    self.step(owner.call, now, |call, wire| {
+                        call.on_cancel(owner.leg, &message, wire);
+                    });
+                }
+            }
+            Event::Ack { message, flow } => self.on_ack(&message, flow, now),
+            // The leg has sent its refusal and is gone; the peer will find out by itself.
+            Event::NeverAcked { .. } => self.counters.discards.count("never_acked"),
+            Event::Response { tx, message, flow } => self.on_response(tx, &message, flow, now),
+            Event::Timeout { tx } => {
+                self.counters.timeouts += 1;
+                self.on_failure(tx, By::Silence, now);
+            }
+            Event::SendFailed { tx } => self.on_failure(tx, By::Transport, now),
+        }
+    }
+
+    /// A request belongs to a dialog of ours by its To tag, or is new.
+    fn on_request(&mut self, tx: ServerId, message: Message, flow: Flow, now: Instant) {
+        let Some(tag) = message.to_tag() else { return self.admit(tx, message, flow, now) };
+        let owner = self.core.tags.get(tag).copied().filter(|owner| {
+            let leg = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg));
+            leg.is_some_and(|leg| leg.owns(&message))
+        });
+        match owner {
+            Some(owner) => self.step(owner.call, now, |call, wire| {
+                call.on_request(owner.leg, (tx, &message, flow), wire);
+            }),
+            None if message.method() == Method::Options => {
+                self.answer_options(tx, &message, flow, now)
+            }
+            None => self.reply(tx, &message, flow, 481, now),
+        }
+    }
+
+    fn on_ack(&mut self, ack: &Message, _flow: Flow, now: Instant) {
+        let owner = ack.to_tag().and_then(|tag| self.core.tags.get(tag)).copied();
+        match owner {
+            Some(owner) => {
+                self.step(owner.call, now, |call, wire| call.on_ack(owner.leg, ack, wire));
+            }
+            None => self.counters.discards.count("stray_ack"),
+        }
+    }
+
+    fn on_response(&mut self, tx: ClientId, response: &Message, flow: Flow, now: Instant) {
+        let is_success = response.method() == Method::Invite && response.status() / 100 == 2;
+        let acked =
+            response.to_tag().filter(|_| is_success).and_then(|tag| self.core.acks.find(tx, tag));
+        if let Some((flow, ack)) = acked {
+            return self.transmit(flow, ack, now);
+        }
+        if self.probes.contains_key(&tx) {
+            return self.probe_answered(tx, response, now);
+        }
+        if self.pings.has(tx) {
+            return self.ping_answered(tx, response, now);
+        }
+        match self.core.owners.get(&tx).copied() {
+            Some(owner) => {
+                self.observe_call(owner, Input::CallAnswered, now);
+                self.step(owner.call, now, |call, wire| {
+                    call.on_response(owner.leg, (tx, response, flow), wire);
+                });
+            }
+            None => self.counters.discards.count("stray_response"),
+        }
+    }
+
+    fn on_failure(&mut self, tx: ClientId, by: By, now: Instant) {
+        if self.probes.contains_key(&tx) {
+            return self.probe_failed(tx, now);
+        }
+        if self.pings.has(tx) {
+            return self.ping_failed(tx, now);
+        }
+        if let Some(owner) = self.core.owners.get(&tx).copied() {
+            self.observe_call(owner, Input::CallUnanswered, now);
+            self.step(owner.call, now, |call, wire| call.on_failure(owner.leg, tx, by, wire));
+        }
+    }
+}
