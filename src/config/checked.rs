@@ -89,7 +89,7 @@ pub struct Sip {
     pub session_expires: Duration,
     /// The shortest session interval that we accept; at least 90 s.
     pub min_se: Duration,
-    /// Of requests that begin with us.
+    /// Of our OPTIONS. A call says 70, or one less than its caller allows.
     pub max_forwards: u8,
     /// What we call ourselves in User-Agent and Server.
     pub user_agent: Box<str>,

@@ -1,6 +1,6 @@
 //! Helper tasks: names to addresses, sound files to samples.
 //!
-//! Owns: the resolver, the prompts read so far, how many questions may be open.
+//! Owns: the resolver, and how many questions may be open.
 //! Never: keeps a call waiting without end; every question is answered within its time.
 
 use super::routes::Routes;
