@@ -19,35 +19,50 @@ pub enum Transport {
     Udp,
     /// A byte stream; messages are framed by Content-Length.
     Tcp,
+    /// The same inside TLS (RFC 3261 26.2.1).
+    Tls,
 }
 
 impl Transport {
-    /// Returns the token of a Via header: `UDP`, `TCP`.
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
+    /// Returns the token of a Via header: `UDP`, `TCP`, `TLS`.
     pub fn token(self) -> &'static str {
         match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
         }
     }
 
-    /// Returns the value of a URI's `transport` parameter: `udp`, `tcp`.
+    /// Returns the value of a URI's `transport` parameter: `udp`, `tcp`, `tls`.
     pub fn param(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
         }
     }
 
     /// Reads a Via token or a URI parameter, in any case of letters.
     pub fn parse(token: &str) -> Option<Self> {
-        [Self::Udp, Self::Tcp].into_iter().find(|t| t.token().eq_ignore_ascii_case(token))
+        Self::ALL.into_iter().find(|t| t.token().eq_ignore_ascii_case(token))
     }
 
     /// Returns whether the transport itself retransmits what is lost.
     pub fn is_reliable(self) -> bool {
         match self {
             Self::Udp => false,
-            Self::Tcp => true,
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
+    /// Returns the port that is meant when none is named (RFC 3261 19.1.2).
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
         }
     }
 }

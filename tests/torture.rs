@@ -209,7 +209,7 @@ impl Subject {
 fn framed(bytes: &[u8], transport: Transport) -> Vec<Bytes> {
     match transport {
         Transport::Udp => vec![Bytes::copy_from_slice(bytes)],
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Tls => {
             let mut framer = Framer::new();
             framer.push(bytes);
             let frames = std::iter::from_fn(|| framer.next());

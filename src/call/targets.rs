@@ -84,6 +84,7 @@ impl Call {
         let param = match trunk.transport {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
         };
         let spec = headers::to_trunk(&trunk, number, &caller_id, &self.identity, param)
             .ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;

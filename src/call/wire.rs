@@ -146,7 +146,9 @@ impl Wire<'_> {
         let address = self.advertised(flow);
         match flow.transport {
             Transport::Udp => format!("<sip:{user}@{address}>"),
-            Transport::Tcp => format!("<sip:{user}@{address};transport=tcp>"),
+            Transport::Tcp | Transport::Tls => {
+                format!("<sip:{user}@{address};transport={}>", flow.transport.param())
+            }
         }
     }
 

@@ -195,7 +195,7 @@ impl Location {
         for mut binding in bindings {
             let is_reachable = match binding.flow.transport {
                 Transport::Udp => true,
-                Transport::Tcp => binding.aim_at_contact(),
+                Transport::Tcp | Transport::Tls => binding.aim_at_contact(),
             };
             if is_reachable && !binding.is_expired(wall) && binding.aim_from(listeners) {
                 self.bind(binding);

@@ -362,7 +362,7 @@ fn contact_value(binding: &Binding, wall: SystemTime) -> String {
 /// | UDP | another public address | the contact |
 fn reach(flow: Flow, contact: &Uri<'_>, via: &Via<'_>, path: &[Box<str>]) -> Flow {
     let is_bound_to_flow = match flow.transport {
-        Transport::Tcp => true,
+        Transport::Tcp | Transport::Tls => true,
         Transport::Udp => !path.is_empty() || contact.params.has("ob"),
     };
     let source = flow.remote.ip().to_canonical();

@@ -59,7 +59,7 @@ fn try_bind(wanted: &[Listen]) -> Result<Bound, StartError> {
                 bound.udp.push(Arc::new(socket));
                 local
             }
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Tls => {
                 let listener = bind_tcp(address).map_err(error)?;
                 let local = listener.local_addr().map_err(error)?;
                 bound.tcp.push(listener);

@@ -307,10 +307,12 @@ impl ShardLoop {
         let word = flow.transport.param();
         let sent = match flow.transport {
             Transport::Udp => self.send_datagram(flow, &bytes),
-            Transport::Tcp => match self.streams.send(flow, bytes, &self.hands.opener) {
-                true => Ok(()),
-                false => Err(io::ErrorKind::WouldBlock.into()),
-            },
+            Transport::Tcp | Transport::Tls => {
+                match self.streams.send(flow, bytes, &self.hands.opener) {
+                    true => Ok(()),
+                    false => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
         };
         match sent {
             Ok(()) => self.transports.sent.count(word),

@@ -342,7 +342,7 @@ impl World {
         match (flow.transport, parted) {
             (Transport::Udp, Some(_)) => arrivals.clear(),
             (Transport::Udp, None) => {}
-            (Transport::Tcp, parted) => {
+            (Transport::Tcp | Transport::Tls, parted) => {
                 let stalled = parted.map_or(Duration::ZERO, |until| until - now);
                 let last = self.streams.entry((flow.local, flow.remote)).or_insert(now);
                 for at in &mut arrivals {

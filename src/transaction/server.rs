@@ -118,7 +118,7 @@ impl fmt::Display for Server {
 fn fallback(request: &Message, flow: Flow) -> Option<Flow> {
     match flow.transport {
         Transport::Udp => None,
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Tls => {
             let port = request.via().port.unwrap_or(DEFAULT_PORT);
             let remote = SocketAddr::new(flow.remote.ip(), port);
             (remote != flow.remote).then_some(Flow { remote, ..flow })

@@ -27,7 +27,7 @@ async fn options_are_answered_on_every_transport_and_family() {
             assert_eq!(remote.ip().to_string(), ip);
             let mut phone = match transport {
                 Transport::Udp => Phone::udp("1001", remote).await,
-                Transport::Tcp => Phone::tcp("1001", remote).await,
+                Transport::Tcp | Transport::Tls => Phone::tcp("1001", remote).await,
             };
             let options = phone.options();
             phone.link.send(options.as_bytes()).await;

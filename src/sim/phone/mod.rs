@@ -178,7 +178,9 @@ impl Phone {
         let Setup { user, local, transport, .. } = &self.setup;
         match transport {
             Transport::Udp => format!("<sip:{user}@{local}>"),
-            Transport::Tcp => format!("<sip:{user}@{local};transport=tcp>"),
+            Transport::Tcp | Transport::Tls => {
+                format!("<sip:{user}@{local};transport={}>", transport.param())
+            }
         }
     }
 

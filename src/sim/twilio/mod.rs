@@ -299,7 +299,9 @@ impl Twilio {
         let port = if port == 5060 { String::new() } else { format!(":{port}") };
         match transport {
             Transport::Udp => format!("<sip:{host}{port};r2=on;lr>"),
-            Transport::Tcp => format!("<sip:{host}{port};transport=tcp;r2=on;lr>"),
+            Transport::Tcp | Transport::Tls => {
+                format!("<sip:{host}{port};transport={};r2=on;lr>", transport.param())
+            }
         }
     }
 
