@@ -34,14 +34,8 @@ fn the_caller_holds() {
     let mut world = play(1, Network::CLEAN, "1001", &Act::Hold);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
-               140 ms  1002 -> tandem  200 OK (INVITE, sdp)
-               160 ms  tandem -> 1002  ACK
-               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
-               180 ms  1001 -> tandem  ACK
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
               2180 ms  1001 -> tandem  INVITE (sdp)
               2200 ms  tandem -> 1001  100 Trying (INVITE)
               2200 ms  tandem -> 1002  INVITE (sdp)
@@ -50,18 +44,8 @@ fn the_caller_holds() {
               2240 ms  tandem -> 1002  ACK
               2240 ms  tandem -> 1001  200 OK (INVITE, sdp)
               2260 ms  1001 -> tandem  ACK
-              4180 ms  1001 -> tandem  INVITE (sdp)
-              4200 ms  tandem -> 1001  100 Trying (INVITE)
-              4200 ms  tandem -> 1002  INVITE (sdp)
-              4220 ms  1002 -> tandem  100 Trying (INVITE)
-              4220 ms  1002 -> tandem  200 OK (INVITE, sdp)
-              4240 ms  tandem -> 1002  ACK
-              4240 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              4260 ms  1001 -> tandem  ACK
-              9180 ms  1001 -> tandem  BYE
-              9200 ms  tandem -> 1001  200 OK (BYE)
-              9200 ms  tandem -> 1002  BYE
-              9220 ms  1002 -> tandem  200 OK (BYE)",
+              4180 ms  1001 reinvites 1002
+              9180 ms  1001 hangs up on 1002",
     );
     with_phone(&mut world, "1002", |phone, _| {
         let offered: Vec<_> = phone.heard()[3..5].to_vec();
@@ -87,34 +71,11 @@ fn the_callee_holds() {
     let mut world = play(1, Network::CLEAN, "1002", &Act::Hold);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
-               140 ms  1002 -> tandem  200 OK (INVITE, sdp)
-               160 ms  tandem -> 1002  ACK
-               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
-               180 ms  1001 -> tandem  ACK
-              2180 ms  1002 -> tandem  INVITE (sdp)
-              2200 ms  tandem -> 1002  100 Trying (INVITE)
-              2200 ms  tandem -> 1001  INVITE (sdp)
-              2220 ms  1001 -> tandem  100 Trying (INVITE)
-              2220 ms  1001 -> tandem  200 OK (INVITE, sdp)
-              2240 ms  tandem -> 1001  ACK
-              2240 ms  tandem -> 1002  200 OK (INVITE, sdp)
-              2260 ms  1002 -> tandem  ACK
-              4180 ms  1002 -> tandem  INVITE (sdp)
-              4200 ms  tandem -> 1002  100 Trying (INVITE)
-              4200 ms  tandem -> 1001  INVITE (sdp)
-              4220 ms  1001 -> tandem  100 Trying (INVITE)
-              4220 ms  1001 -> tandem  200 OK (INVITE, sdp)
-              4240 ms  tandem -> 1001  ACK
-              4240 ms  tandem -> 1002  200 OK (INVITE, sdp)
-              4260 ms  1002 -> tandem  ACK
-              9180 ms  1001 -> tandem  BYE
-              9200 ms  tandem -> 1001  200 OK (BYE)
-              9200 ms  tandem -> 1002  BYE
-              9220 ms  1002 -> tandem  200 OK (BYE)",
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
+              2180 ms  1002 reinvites 1001
+              4180 ms  1002 reinvites 1001
+              9180 ms  1001 hangs up on 1002",
     );
 }
 
@@ -123,32 +84,16 @@ fn by_update() {
     let mut world = play(1, Network::CLEAN, "1001", &Act::HoldByUpdate);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
-               140 ms  1002 -> tandem  200 OK (INVITE, sdp)
-               160 ms  tandem -> 1002  ACK
-               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
-               180 ms  1001 -> tandem  ACK
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
               2180 ms  1001 -> tandem  UPDATE (sdp)
               2200 ms  tandem -> 1002  INVITE (sdp)
               2220 ms  1002 -> tandem  100 Trying (INVITE)
               2220 ms  1002 -> tandem  200 OK (INVITE, sdp)
               2240 ms  tandem -> 1002  ACK
               2240 ms  tandem -> 1001  200 OK (UPDATE, sdp)
-              4180 ms  1001 -> tandem  INVITE (sdp)
-              4200 ms  tandem -> 1001  100 Trying (INVITE)
-              4200 ms  tandem -> 1002  INVITE (sdp)
-              4220 ms  1002 -> tandem  100 Trying (INVITE)
-              4220 ms  1002 -> tandem  200 OK (INVITE, sdp)
-              4240 ms  tandem -> 1002  ACK
-              4240 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              4260 ms  1001 -> tandem  ACK
-              9180 ms  1001 -> tandem  BYE
-              9200 ms  tandem -> 1001  200 OK (BYE)
-              9200 ms  tandem -> 1002  BYE
-              9220 ms  1002 -> tandem  200 OK (BYE)",
+              4180 ms  1001 reinvites 1002
+              9180 ms  1001 hangs up on 1002",
     );
 }
 
@@ -168,18 +113,9 @@ fn both_hold_at_once() {
     let mut world = play(1, Network::CLEAN);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
-               140 ms  1002 -> tandem  200 OK (INVITE, sdp)
-               160 ms  tandem -> 1002  ACK
-               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
-               180 ms  1001 -> tandem  ACK
-              2180 ms  1001 -> tandem  INVITE (sdp)
-              2200 ms  tandem -> 1001  100 Trying (INVITE)
-              2200 ms  tandem -> 1002  INVITE (sdp)
-              2220 ms  1002 -> tandem  100 Trying (INVITE)
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
+              2180 ms  1001 calls 1002
               2220 ms  1002 -> tandem  200 OK (INVITE, sdp)
               2220 ms  1002 -> tandem  INVITE (sdp)
               2240 ms  tandem -> 1002  ACK
@@ -188,34 +124,10 @@ fn both_hold_at_once() {
               2240 ms  tandem -> 1002  491 Request Pending (INVITE)
               2260 ms  1001 -> tandem  ACK
               2260 ms  1002 -> tandem  ACK
-              3265 ms  1002 -> tandem  INVITE (sdp)
-              3285 ms  tandem -> 1002  100 Trying (INVITE)
-              3285 ms  tandem -> 1001  INVITE (sdp)
-              3305 ms  1001 -> tandem  100 Trying (INVITE)
-              3305 ms  1001 -> tandem  200 OK (INVITE, sdp)
-              3325 ms  tandem -> 1001  ACK
-              3325 ms  tandem -> 1002  200 OK (INVITE, sdp)
-              3345 ms  1002 -> tandem  ACK
-              4180 ms  1001 -> tandem  INVITE (sdp)
-              4200 ms  tandem -> 1001  100 Trying (INVITE)
-              4200 ms  tandem -> 1002  INVITE (sdp)
-              4220 ms  1002 -> tandem  100 Trying (INVITE)
-              4220 ms  1002 -> tandem  200 OK (INVITE, sdp)
-              4240 ms  tandem -> 1002  ACK
-              4240 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              4260 ms  1001 -> tandem  ACK
-              5180 ms  1002 -> tandem  INVITE (sdp)
-              5200 ms  tandem -> 1002  100 Trying (INVITE)
-              5200 ms  tandem -> 1001  INVITE (sdp)
-              5220 ms  1001 -> tandem  100 Trying (INVITE)
-              5220 ms  1001 -> tandem  200 OK (INVITE, sdp)
-              5240 ms  tandem -> 1001  ACK
-              5240 ms  tandem -> 1002  200 OK (INVITE, sdp)
-              5260 ms  1002 -> tandem  ACK
-              9180 ms  1001 -> tandem  BYE
-              9200 ms  tandem -> 1001  200 OK (BYE)
-              9200 ms  tandem -> 1002  BYE
-              9220 ms  1002 -> tandem  200 OK (BYE)",
+              3265 ms  1002 reinvites 1001
+              4180 ms  1001 reinvites 1002
+              5180 ms  1002 reinvites 1001
+              9180 ms  1001 hangs up on 1002",
     );
     storm(200, play, |_| true);
 }
@@ -227,14 +139,8 @@ fn a_reinvite_without_an_offer() {
     let mut world = play(1, Network::CLEAN);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
-               140 ms  1002 -> tandem  200 OK (INVITE, sdp)
-               160 ms  tandem -> 1002  ACK
-               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
-               180 ms  1001 -> tandem  ACK
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
               2180 ms  1001 -> tandem  INVITE
               2200 ms  tandem -> 1001  100 Trying (INVITE)
               2200 ms  tandem -> 1001  200 OK (INVITE, sdp)
@@ -243,10 +149,7 @@ fn a_reinvite_without_an_offer() {
               4200 ms  tandem -> 1001  100 Trying (INVITE)
               4200 ms  tandem -> 1001  200 OK (INVITE, sdp)
               4220 ms  1001 -> tandem  ACK
-              9180 ms  1001 -> tandem  BYE
-              9200 ms  tandem -> 1001  200 OK (BYE)
-              9200 ms  tandem -> 1002  BYE
-              9220 ms  1002 -> tandem  200 OK (BYE)",
+              9180 ms  1001 hangs up on 1002",
     );
     storm(200, play, |_| true);
 }
@@ -286,40 +189,13 @@ fn the_trunk_holds() {
     let mut world = play(1, Network::CLEAN);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> twilio  INVITE (sdp)
-                40 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
-                40 ms  twilio -> tandem  407 Proxy Authentication required (INVITE)
-                60 ms  tandem -> twilio  ACK
-                60 ms  tandem -> twilio  INVITE (sdp)
-                80 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+        "0 ms  1001 calls twilio
                380 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
                400 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
-              2380 ms  twilio -> tandem  200 OK (INVITE, sdp)
-              2400 ms  tandem -> twilio  ACK
-              2400 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              2420 ms  1001 -> tandem  ACK
-              3420 ms  twilio -> tandem  INVITE (sdp)
-              3440 ms  tandem -> twilio  100 Trying (INVITE)
-              3440 ms  tandem -> 1001  INVITE (sdp)
-              3460 ms  1001 -> tandem  100 Trying (INVITE)
-              3460 ms  1001 -> tandem  200 OK (INVITE, sdp)
-              3480 ms  tandem -> 1001  ACK
-              3480 ms  tandem -> twilio  200 OK (INVITE, sdp)
-              3500 ms  twilio -> tandem  ACK
-              5420 ms  twilio -> tandem  INVITE (sdp)
-              5440 ms  tandem -> twilio  100 Trying (INVITE)
-              5440 ms  tandem -> 1001  INVITE (sdp)
-              5460 ms  1001 -> tandem  100 Trying (INVITE)
-              5460 ms  1001 -> tandem  200 OK (INVITE, sdp)
-              5480 ms  tandem -> 1001  ACK
-              5480 ms  tandem -> twilio  200 OK (INVITE, sdp)
-              5500 ms  twilio -> tandem  ACK
-             11420 ms  1001 -> tandem  BYE
-             11440 ms  tandem -> 1001  200 OK (BYE)
-             11440 ms  tandem -> twilio  BYE
-             11460 ms  twilio -> tandem  200 OK (BYE)",
+              2380 ms  1001 is answered by twilio
+              3420 ms  twilio reinvites 1001
+              5420 ms  twilio reinvites 1001
+             11420 ms  1001 hangs up on twilio",
     );
     storm(200, play, |_| true);
 }
@@ -330,38 +206,13 @@ fn the_trunk_is_held() {
     let mut world = play(1, Network::CLEAN);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> twilio  INVITE (sdp)
-                40 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
-                40 ms  twilio -> tandem  407 Proxy Authentication required (INVITE)
-                60 ms  tandem -> twilio  ACK
-                60 ms  tandem -> twilio  INVITE (sdp)
-                80 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+        "0 ms  1001 calls twilio
                380 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
                400 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
-              2380 ms  twilio -> tandem  200 OK (INVITE, sdp)
-              2400 ms  tandem -> twilio  ACK
-              2400 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              2420 ms  1001 -> tandem  ACK
-              4420 ms  1001 -> tandem  INVITE (sdp)
-              4440 ms  tandem -> 1001  100 Trying (INVITE)
-              4440 ms  tandem -> twilio  INVITE (sdp)
-              4460 ms  twilio -> tandem  200 OK (INVITE, sdp)
-              4480 ms  tandem -> twilio  ACK
-              4480 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              4500 ms  1001 -> tandem  ACK
-              6420 ms  1001 -> tandem  INVITE (sdp)
-              6440 ms  tandem -> 1001  100 Trying (INVITE)
-              6440 ms  tandem -> twilio  INVITE (sdp)
-              6460 ms  twilio -> tandem  200 OK (INVITE, sdp)
-              6480 ms  tandem -> twilio  ACK
-              6480 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              6500 ms  1001 -> tandem  ACK
-             11420 ms  1001 -> tandem  BYE
-             11440 ms  tandem -> 1001  200 OK (BYE)
-             11440 ms  tandem -> twilio  BYE
-             11460 ms  twilio -> tandem  200 OK (BYE)",
+              2380 ms  1001 is answered by twilio
+              4420 ms  1001 reinvites twilio
+              6420 ms  1001 reinvites twilio
+             11420 ms  1001 hangs up on twilio",
     );
     storm(200, play, |_| true);
 }

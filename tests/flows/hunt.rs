@@ -65,10 +65,7 @@ fn busy() {
     let mut world = play(1, Network::CLEAN, "1002", Act::Reject(486));
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
+        "0 ms  1001 calls 1002
                140 ms  1002 -> tandem  486 Busy Here (INVITE)
                160 ms  tandem -> 1002  ACK
                160 ms  tandem -> 1001  486 Busy Here (INVITE)
@@ -84,10 +81,7 @@ fn no_answer() {
     let mut world = play(1, Network::CLEAN, "1002", Act::Ring);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
+        "0 ms  1001 calls 1002
                140 ms  1002 -> tandem  180 Ringing (INVITE)
                160 ms  tandem -> 1001  180 Ringing (INVITE)
              10020 ms  tandem -> 1002  CANCEL
@@ -106,10 +100,7 @@ fn the_next_group_after_no_answer() {
     let mut world = play(1, Network::CLEAN, "2000", Act::Ring);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
+        "0 ms  1001 calls 1002
                140 ms  1002 -> tandem  180 Ringing (INVITE)
                160 ms  tandem -> 1001  180 Ringing (INVITE)
               5020 ms  tandem -> 1002  CANCEL
@@ -120,14 +111,8 @@ fn the_next_group_after_no_answer() {
               5060 ms  tandem -> 1002  ACK
               5140 ms  1003 -> tandem  180 Ringing (INVITE)
               5160 ms  tandem -> 1001  180 Ringing (INVITE)
-              6040 ms  1003 -> tandem  200 OK (INVITE, sdp)
-              6060 ms  tandem -> 1003  ACK
-              6060 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              6080 ms  1001 -> tandem  ACK
-             11080 ms  1001 -> tandem  BYE
-             11100 ms  tandem -> 1001  200 OK (BYE)
-             11100 ms  tandem -> 1003  BYE
-             11120 ms  1003 -> tandem  200 OK (BYE)",
+              6040 ms  1001 is answered by 1003
+             11080 ms  1001 hangs up on 1003",
     );
     let cdr = cdr(&mut world);
     assert_eq!(cdr.ending.why, None);
@@ -139,24 +124,15 @@ fn the_next_group_after_busy() {
     let mut world = play(1, Network::CLEAN, "2000", Act::Reject(486));
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
+        "0 ms  1001 calls 1002
                140 ms  1002 -> tandem  486 Busy Here (INVITE)
                160 ms  tandem -> 1002  ACK
                160 ms  tandem -> 1003  INVITE (sdp)
                180 ms  1003 -> tandem  100 Trying (INVITE)
                280 ms  1003 -> tandem  180 Ringing (INVITE)
                300 ms  tandem -> 1001  180 Ringing (INVITE)
-              1180 ms  1003 -> tandem  200 OK (INVITE, sdp)
-              1200 ms  tandem -> 1003  ACK
-              1200 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              1220 ms  1001 -> tandem  ACK
-              6220 ms  1001 -> tandem  BYE
-              6240 ms  tandem -> 1001  200 OK (BYE)
-              6240 ms  tandem -> 1003  BYE
-              6260 ms  1003 -> tandem  200 OK (BYE)",
+              1180 ms  1001 is answered by 1003
+              6220 ms  1001 hangs up on 1003",
     );
 }
 
@@ -165,10 +141,7 @@ fn on_busy() {
     let mut world = play(1, Network::CLEAN, "2001", Act::Reject(486));
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
+        "0 ms  1001 calls 1002
                140 ms  1002 -> tandem  486 Busy Here (INVITE)
                160 ms  tandem -> 1002  ACK
                160 ms  tandem -> 1001  200 OK (INVITE, sdp)
@@ -183,10 +156,7 @@ fn on_no_answer() {
     let mut world = play(1, Network::CLEAN, "2001", Act::Ring);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
+        "0 ms  1001 calls 1002
                140 ms  1002 -> tandem  180 Ringing (INVITE)
                160 ms  tandem -> 1001  180 Ringing (INVITE)
               5020 ms  tandem -> 1002  CANCEL
@@ -197,14 +167,8 @@ fn on_no_answer() {
               5060 ms  tandem -> 1002  ACK
               5140 ms  1003 -> tandem  180 Ringing (INVITE)
               5160 ms  tandem -> 1001  180 Ringing (INVITE)
-              6040 ms  1003 -> tandem  200 OK (INVITE, sdp)
-              6060 ms  tandem -> 1003  ACK
-              6060 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              6080 ms  1001 -> tandem  ACK
-             11080 ms  1001 -> tandem  BYE
-             11100 ms  tandem -> 1001  200 OK (BYE)
-             11100 ms  tandem -> 1003  BYE
-             11120 ms  1003 -> tandem  200 OK (BYE)",
+              6040 ms  1001 is answered by 1003
+             11080 ms  1001 hangs up on 1003",
     );
 }
 
@@ -214,14 +178,7 @@ fn on_busy_after_early_media() {
     let mut world = play(1, Network::CLEAN, "+15005550486", Act::Ring);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> twilio  INVITE (sdp)
-                40 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
-                40 ms  twilio -> tandem  407 Proxy Authentication required (INVITE)
-                60 ms  tandem -> twilio  ACK
-                60 ms  tandem -> twilio  INVITE (sdp)
-                80 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+        "0 ms  1001 calls twilio
                380 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
                400 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
               2380 ms  twilio -> tandem  486 Busy Here (INVITE)
@@ -238,14 +195,7 @@ fn on_no_answer_after_early_media() {
     let mut world = play(1, Network::CLEAN, "+15005550408", Act::Ring);
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> twilio  INVITE (sdp)
-                40 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
-                40 ms  twilio -> tandem  407 Proxy Authentication required (INVITE)
-                60 ms  tandem -> twilio  ACK
-                60 ms  tandem -> twilio  INVITE (sdp)
-                80 ms  twilio -> tandem  100 trying -- your call is important to us (INVITE)
+        "0 ms  1001 calls twilio
                380 ms  twilio -> tandem  183 Session Progress (INVITE, sdp)
                400 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
               5020 ms  tandem -> twilio  CANCEL
@@ -256,14 +206,8 @@ fn on_no_answer_after_early_media() {
               5060 ms  tandem -> twilio  ACK
               5140 ms  1003 -> tandem  180 Ringing (INVITE)
               5160 ms  tandem -> 1001  180 Ringing (INVITE)
-              6040 ms  1003 -> tandem  200 OK (INVITE, sdp)
-              6060 ms  tandem -> 1003  ACK
-              6060 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              6080 ms  1001 -> tandem  ACK
-             11080 ms  1001 -> tandem  BYE
-             11100 ms  tandem -> 1001  200 OK (BYE)
-             11100 ms  tandem -> 1003  BYE
-             11120 ms  1003 -> tandem  200 OK (BYE)",
+              6040 ms  1001 is answered by 1003
+             11080 ms  1001 hangs up on 1003",
     );
 }
 
@@ -294,14 +238,8 @@ fn one_of_two_declines() {
                140 ms  1003 -> tandem  180 Ringing (INVITE)
                160 ms  tandem -> 1002  ACK
                160 ms  tandem -> 1001  180 Ringing (INVITE)
-              1040 ms  1003 -> tandem  200 OK (INVITE, sdp)
-              1060 ms  tandem -> 1003  ACK
-              1060 ms  tandem -> 1001  200 OK (INVITE, sdp)
-              1080 ms  1001 -> tandem  ACK
-              6080 ms  1001 -> tandem  BYE
-              6100 ms  tandem -> 1001  200 OK (BYE)
-              6100 ms  tandem -> 1003  BYE
-              6120 ms  1003 -> tandem  200 OK (BYE)",
+              1040 ms  1001 is answered by 1003
+              6080 ms  1001 hangs up on 1003",
     );
 }
 

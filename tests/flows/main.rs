@@ -16,6 +16,7 @@ mod media;
 mod operator;
 mod outbound;
 mod phone_calls_phone;
+mod phrases;
 mod redirect;
 mod register;
 mod reliable;

@@ -33,20 +33,11 @@ fn a_key_sent_by_info() {
     });
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
-               140 ms  1002 -> tandem  200 OK (INVITE, sdp)
-               160 ms  tandem -> 1002  ACK
-               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
-               180 ms  1001 -> tandem  ACK
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
               1180 ms  1001 -> tandem  INFO
               1200 ms  tandem -> 1001  200 OK (INFO)
-              2180 ms  1001 -> tandem  BYE
-              2200 ms  tandem -> 1001  200 OK (BYE)
-              2200 ms  tandem -> 1002  BYE
-              2220 ms  1002 -> tandem  200 OK (BYE)",
+              2180 ms  1001 hangs up on 1002",
     );
     let (keys, opened) = with_pbx(&mut world, |pbx, _| {
         let key = |command: &Command| {
@@ -74,14 +65,8 @@ fn silence_ends_the_call() {
     world.at(5000, |world| with_pbx(world, |pbx, now| pbx.silence(0, now)));
     assert_ladder(
         &mut world,
-        "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
-                20 ms  tandem -> 1002  INVITE (sdp)
-                40 ms  1002 -> tandem  100 Trying (INVITE)
-               140 ms  1002 -> tandem  200 OK (INVITE, sdp)
-               160 ms  tandem -> 1002  ACK
-               160 ms  tandem -> 1001  200 OK (INVITE, sdp)
-               180 ms  1001 -> tandem  ACK
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
               5000 ms  tandem -> 1001  BYE
               5000 ms  tandem -> 1002  BYE
               5020 ms  1001 -> tandem  200 OK (BYE)

@@ -1,6 +1,9 @@
 //! The same behaviour again and again on bad networks, under every checker.
 
-use crate::house::{TANDEM, TWILIO, with_pbx};
+use crate::{
+    house::{TANDEM, TWILIO, with_pbx},
+    phrases::expand,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -75,12 +78,13 @@ fn calls(sent: &[Sent]) -> BTreeSet<&str> {
     called.intersection(&taken).copied().collect()
 }
 
-/// Compares a clean network's ladder with the text, whose indentation is not counted.
+/// Compares a clean network's ladder with the text, whose indentation is not counted and whose
+/// phrases are written out.
 #[track_caller]
 pub(crate) fn assert_ladder(world: &mut World, want: &str) {
     let faults = faults(world);
     assert!(faults.is_empty(), "{faults:#?}\n{}", world.ladder());
-    let lines = |text: &str| text.trim().lines().map(|l| l.trim().to_owned()).collect::<Vec<_>>();
+    let lines = |text: &str| text.trim().lines().flat_map(expand).collect::<Vec<_>>();
     let got = world.ladder();
     assert!(lines(&got) == lines(want), "the ladder is:\n{got}");
 }

@@ -48,10 +48,7 @@ fn a_phone_that_is_not_registered() {
                 20 ms  tandem -> 1001  100 Trying (INVITE)
                 20 ms  tandem -> 1001  401 Unauthorized (INVITE)
                 40 ms  1001 -> tandem  ACK
-                40 ms  1001 -> tandem  INVITE (sdp)
-                60 ms  tandem -> 1001  100 Trying (INVITE)
-                60 ms  tandem -> 1002  INVITE (sdp)
-                80 ms  1002 -> tandem  100 Trying (INVITE)
+                40 ms  1001 calls 1002
                180 ms  1002 -> tandem  486 Busy Here (INVITE)
                200 ms  tandem -> 1002  ACK
                200 ms  tandem -> 1001  486 Busy Here (INVITE)
