@@ -178,8 +178,12 @@ impl Draft {
     }
 
     fn why(&mut self, code: &str, sentence: String, help: Option<&str>) {
-        self.cdr.ending.why =
-            Some(Explanation { code: code.to_owned(), sentence, help: help.map(str::to_owned) });
+        self.cdr.ending.why = Some(Explanation {
+            code: code.to_owned(),
+            sentence,
+            help: help.map(str::to_owned),
+            carrier_errors: vec![],
+        });
     }
 
     pub(super) fn unroutable(&mut self, context: &str, dialled: &str) {
@@ -279,6 +283,9 @@ impl Draft {
             tracing::warn!(code = refusal.code(), why = %refusal, "trunk refused");
             let help = refusal.help();
             self.why(refusal.code(), format!("{refusal} ({evidence})"), help.as_deref());
+            if let Some(why) = &mut self.cdr.ending.why {
+                why.carrier_errors = refusal.carrier_errors().to_vec();
+            }
             return;
         }
         let name = Number(&leg.name);

@@ -149,6 +149,9 @@ pub struct Explanation {
     pub sentence: String,
     /// What to type where; none where nothing can be done.
     pub help: Option<String>,
+    /// The numbers under which the carrier's console and manual speak of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carrier_errors: Vec<u32>,
 }
 
 impl fmt::Display for Explanation {
@@ -378,6 +381,7 @@ pub(crate) mod tests {
                 code: "T001".into(),
                 sentence: "the carrier does not let us call from +1775****988".into(),
                 help: Some("set `caller_id` to a number of this account".into()),
+                carrier_errors: vec![32204, 32206],
             }),
         };
         cdr

@@ -4,6 +4,7 @@
 //! Never: decides anything about a call, and never waits.
 
 pub mod cdr;
+pub mod explain;
 pub mod ladder;
 pub mod log;
 pub mod mask;

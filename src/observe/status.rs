@@ -5,6 +5,7 @@
 
 use super::{
     cdr::{Cdr, Direction, Explanation, UtcMs, as_text},
+    explain::Story,
     ladder::Rungs,
     mask::NumberBuf,
 };
@@ -30,6 +31,12 @@ pub enum Request {
     },
     /// Show both legs' messages.
     CallLadder {
+        /// Which.
+        #[serde(with = "as_text")]
+        call: CallId,
+    },
+    /// Tell in a paragraph what became of one call.
+    CallExplain {
         /// Which.
         #[serde(with = "as_text")]
         call: CallId,
@@ -83,6 +90,8 @@ pub enum Response {
     Call(Box<CallDetail>),
     /// To `CallLadder`.
     Ladder(Rungs),
+    /// To `CallExplain`.
+    Story(Box<Story>),
     /// To `Phones`.
     Phones(Vec<PhoneRow>),
     /// To `Trunks`.

@@ -43,6 +43,8 @@ pub enum AdminCommand {
         #[command(subcommand)]
         what: CallCommand,
     },
+    /// What became of a call, in a paragraph: where, the evidence, and what to do
+    Explain(OneCall),
     /// The users and where they are registered
     Phones(Reach),
     /// The trunks; exits with 1 when one is down
@@ -127,7 +129,9 @@ impl AdminCommand {
             | Self::Trunks(reach)
             | Self::Reload(reach)
             | Self::Drain(reach) => reach,
-            Self::Call { what: CallCommand::Show(one) } | Self::Hangup(one) => &one.reach,
+            Self::Call { what: CallCommand::Show(one) }
+            | Self::Explain(one)
+            | Self::Hangup(one) => &one.reach,
             Self::Call { what: CallCommand::Ladder(args) } => &args.one.reach,
             Self::Cdr(args) => &args.reach,
         }
@@ -146,6 +150,7 @@ impl AdminCommand {
             Self::Call { what: CallCommand::Ladder(args) } => {
                 Request::CallLadder { call: args.one.call }
             }
+            Self::Explain(one) => Request::CallExplain { call: one.call },
             Self::Hangup(one) => Request::Hangup { call: one.call },
             Self::Cdr(args) => Request::Cdr(CdrQuery {
                 limit: args.limit,
@@ -232,6 +237,7 @@ mod tests {
             ("calls --json", Request::Calls),
             ("call show c00-2a", Request::CallShow { call }),
             ("call ladder c00-2a --lines", Request::CallLadder { call }),
+            ("explain c00-2a", Request::CallExplain { call }),
             ("phones", Request::Phones),
             ("trunks", Request::Trunks),
             ("cdr", cdr(CdrQuery::default())),

@@ -6,7 +6,11 @@
 use super::store;
 use crate::{
     ids::CallId,
-    observe::status::{CdrQuery, Request, Response},
+    observe::{
+        cdr::Cdr,
+        explain::Story,
+        status::{CdrQuery, Request, Response},
+    },
 };
 use std::{
     fs, io,
@@ -216,6 +220,7 @@ async fn answer<A: Admin>(
         }
         Request::CallShow { call } => Some(Past::Record(*call)),
         Request::CallLadder { call } => Some(Past::Ladder(*call)),
+        Request::CallExplain { call } => Some(Past::Story(*call)),
         Request::Status
         | Request::Calls
         | Request::Phones
@@ -238,20 +243,27 @@ async fn answer<A: Admin>(
 enum Past {
     Record(CallId),
     Ladder(CallId),
+    Story(CallId),
 }
 
 impl Past {
     async fn look_up(self, store: &store::Handle) -> Option<Response> {
         match self {
-            Self::Record(call) => {
-                let call = Some(call.to_string());
-                let query = CdrQuery { limit: 1, call, ..CdrQuery::default() };
-                let cdr = store.cdrs(query).await.ok()?.into_iter().next()?;
-                Some(Response::Record(Box::new(cdr)))
-            }
+            Self::Record(call) => Some(Response::Record(Box::new(record(store, call).await?))),
             Self::Ladder(call) => store.ladder(call).await.ok()?.map(Response::Ladder),
+            Self::Story(call) => {
+                let cdr = record(store, call).await?;
+                // Without its messages a call can still be told.
+                let rungs = store.ladder(call).await.ok().flatten().unwrap_or_default();
+                Some(Response::Story(Box::new(Story::of(&cdr, &rungs))))
+            }
         }
     }
+}
+
+async fn record(store: &store::Handle, call: CallId) -> Option<Cdr> {
+    let query = CdrQuery { limit: 1, call: Some(call.to_string()), ..CdrQuery::default() };
+    store.cdrs(query).await.ok()?.into_iter().next()
 }
 
 /// Asks the program that listens at `path`.
@@ -291,9 +303,9 @@ mod tests {
         async fn ask(&self, request: Request) -> Response {
             match request {
                 Request::Status => Response::Status(Box::default()),
-                Request::CallShow { .. } | Request::CallLadder { .. } => {
-                    Response::NotFound("no such call".into())
-                }
+                Request::CallShow { .. }
+                | Request::CallLadder { .. }
+                | Request::CallExplain { .. } => Response::NotFound("no such call".into()),
                 Request::Drain => std::future::pending().await,
                 Request::Hangup { call } => Response::Done(format!("{call} ends")),
                 Request::Calls

@@ -18,6 +18,7 @@ use crate::{
     config::{Config, Listen},
     observe::{
         cdr::UtcMs,
+        explain::Story,
         metrics::{Media, Shard, Snapshot, Transports},
         status::{
             CallCounts, ContactRow, PhoneRow, PortCounts, ReloadReport, Request, Response,
@@ -274,6 +275,12 @@ impl Admin for Desk {
             Request::CallLadder { call } => {
                 match self.ask_shard(|reply| Order::Ladder(call, reply)).await {
                     Some(rungs) => Response::Ladder(rungs),
+                    None => Response::NotFound(format!("there is no call {call}")),
+                }
+            }
+            Request::CallExplain { call } => {
+                match self.ask_shard(|reply| Order::Call(call, reply)).await {
+                    Some(detail) => Response::Story(Box::new(Story::of_running(&detail))),
                     None => Response::NotFound(format!("there is no call {call}")),
                 }
             }

@@ -56,6 +56,7 @@ pub fn exit(response: &Response) -> Exit {
         | Response::Call(_)
         | Response::Ladder(_)
         | Response::Phones(_)
+        | Response::Story(_)
         | Response::Record(_)
         | Response::Cdrs(_)
         | Response::Done(_) => Exit::Ok,
@@ -69,6 +70,7 @@ pub fn json(response: &Response) -> String {
         Response::Calls(rows) => serde_json::to_value(rows),
         Response::Call(detail) => serde_json::to_value(detail),
         Response::Ladder(rungs) => serde_json::to_value(rungs),
+        Response::Story(story) => serde_json::to_value(story),
         Response::Phones(rows) => serde_json::to_value(rows),
         Response::Trunks(rows) => serde_json::to_value(rows),
         Response::Record(cdr) => serde_json::to_value(cdr),
@@ -89,6 +91,7 @@ pub fn text(response: &Response) -> String {
         Response::Calls(rows) => calls(rows),
         Response::Call(detail) => call(detail),
         Response::Ladder(rungs) => ladder(rungs),
+        Response::Story(story) => format!("{story}\n"),
         Response::Phones(rows) => phones(rows),
         Response::Trunks(rows) => trunks(rows),
         Response::Record(cdr) => record(cdr),
