@@ -55,6 +55,8 @@ pub struct Node {
     pub timezone: Timezone,
     /// What we tell peers outside where we are.
     pub public_ip: PublicIp,
+    /// The name servers to ask, in this order; none: the system's.
+    pub resolver: Vec<SocketAddr>,
 }
 
 /// What we tell peers outside where we are.

@@ -10,8 +10,8 @@ use super::{
     section::{Reading, Section},
     timezone::Timezone,
     values::{
-        address, codec, count, duration_within, header_text, listen, one_of, ports, public_ip,
-        store, string, text,
+        address, codec, count, duration_within, header_text, listen, name_server, one_of, ports,
+        public_ip, store, string, text,
     },
 };
 use crate::{dialplan::Country, ids::Transport, sdp::Codec, sip::digest::Algorithm};
@@ -49,9 +49,15 @@ pub(super) fn node(root: &Table, country: Country, reading: &mut Reading<'_>) ->
             })
         }),
         public_ip: section.or("public_ip", PublicIp::Auto, public_ip),
+        resolver: name_servers(&mut section),
     };
     section.finish();
     node
+}
+
+fn name_servers(section: &mut Section<'_, '_, '_>) -> Vec<SocketAddr> {
+    let read = section.several("resolver", name_server).unwrap_or_default();
+    read.into_iter().map(|(server, _)| server).collect()
 }
 
 /// Reads `[sip]`.

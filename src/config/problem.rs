@@ -92,6 +92,8 @@ pub enum ConfigError {
     OneOf { value: Box<str>, allowed: Box<str>, near: Option<Box<str>> },
     #[error("`{0}` is not an address and a port")]
     Address(Box<str>),
+    #[error("`{0}` is not the address of a name server")]
+    NameServer(Box<str>),
     #[error("`{0}` is not a listener")]
     Listen(Box<str>),
     #[error("`{0}` is listened on twice")]
@@ -209,6 +211,7 @@ impl ConfigError {
             Self::SecretFileReadable(_) => "C043",
             Self::NotTermination(_) => "C044",
             Self::HeaderText(_) => "C045",
+            Self::NameServer(_) => "C060",
         }
     }
 
@@ -243,6 +246,9 @@ impl ConfigError {
                 "write \"20s\", \"5m\", \"1h30m\" or \"250ms\", or a whole number of seconds".into()
             }
             Self::Address(_) => "write \"127.0.0.1:5070\" or \"[::1]:5070\"".into(),
+            Self::NameServer(_) => {
+                "write its address, with a port if that is not 53: \"127.0.0.1:5353\"".into()
+            }
             Self::Listen(_) => {
                 "write \"udp:0.0.0.0:5060\", \"tcp:0.0.0.0:5060\" or \"udp:[::]:5060\"".into()
             }

@@ -245,6 +245,11 @@ fn each_mistake_has_its_sentence() {
              \"[::1]:5070\"",
         ),
         (
+            "[node]\nresolver = ['192.0.2.53', 'dns.example.com']",
+            "2 C060 `dns.example.com` is not the address of a name server | write its address, with a \
+             port if that is not 53: \"127.0.0.1:5353\"",
+        ),
+        (
             "[sip]\nlisten = 'tls:0.0.0.0:5061'",
             "2 C013 `tls:0.0.0.0:5061` is not a listener | write \"udp:0.0.0.0:5060\", \
              \"tcp:0.0.0.0:5060\" or \"udp:[::]:5060\"",

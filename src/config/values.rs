@@ -15,12 +15,18 @@ use crate::{
     network::Network,
     sdp::Codec,
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 type Read<T> = Result<T, ConfigError>;
 
 /// Codecs that we know by name; all but the first two only pass through.
 const CODECS: [&str; 8] = ["PCMU", "PCMA", "opus", "G722", "G729", "GSM", "iLBC", "speex"];
+
+/// Where name servers listen (RFC 1035 4.2).
+const DNS_PORT: u16 = 53;
 
 fn wrong<T>(value: &Value, want: &'static str) -> Read<T> {
     Err(ConfigError::Type { want, found: value.kind.name() })
@@ -162,6 +168,13 @@ pub(super) fn e164(country: Country) -> impl Fn(&Value) -> Read<E164> {
 pub(super) fn address(value: &Value) -> Read<SocketAddr> {
     let text = text(value)?;
     text.parse().map_err(|_| ConfigError::Address(text.into()))
+}
+
+/// Reads an address with a port, or without one where DNS is served at the usual one.
+pub(super) fn name_server(value: &Value) -> Read<SocketAddr> {
+    let text = text(value)?;
+    let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT));
+    alone.or_else(|_| text.parse()).map_err(|_| ConfigError::NameServer(text.into()))
 }
 
 /// Reads `udp:0.0.0.0:5060`.

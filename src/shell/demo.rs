@@ -11,6 +11,7 @@ use super::{
     twilio_sim::{Ended, FAR_TONE_HZ, FarVoice, NEAR_TONE_HZ, Trunk},
     views,
     voices::{Aim, Speaker},
+    wires::Sockets,
 };
 use crate::{
     config::{self, Config, Files, Listen},
@@ -32,7 +33,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{net::UdpSocket, sync::watch};
+use tokio::sync::watch;
 
 const CONFIG: &str = include_str!("../../conf/pbx.toml");
 const DIALPLAN: &str = include_str!("../../dialplan/default.toml");
@@ -356,12 +357,12 @@ async fn start_phone(
     rtp: SocketAddr,
     config: &Config,
 ) -> Result<(Host<Phone>, watch::Receiver<Ears>), DemoError> {
-    let socket = UdpSocket::bind((registrar.ip(), 0)).await?;
-    let mut setup = Setup::new("1001", password, socket.local_addr()?, registrar);
+    let sockets = Sockets::udp(SocketAddr::new(registrar.ip(), 0)).await?;
+    let mut setup = Setup::new("1001", password, sockets.address()?, registrar);
     setup.domain = config.sip.realm.clone();
     setup.rtp = Some(rtp);
     let (publish, ears) = watch::channel(Ears::default());
-    let host = Host::start(Phone::new(setup, 1), socket, move |phone: &mut Phone| {
+    let host = Host::start(Phone::new(setup, 1), sockets, move |phone: &mut Phone| {
         let media = phone.media().map(|agreed| Aim {
             remote: agreed.remote,
             payload_type: agreed.payload_type,

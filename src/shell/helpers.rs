@@ -3,7 +3,7 @@
 //! Owns: the resolver, and how many questions may be open.
 //! Never: keeps a call waiting without end; every question is answered within its time.
 
-use super::routes::Routes;
+use super::{resolver::resolver, routes::Routes};
 use crate::{
     call::{Ask, ResolveFor},
     ids::{CallId, Flow, Transport},
@@ -45,16 +45,13 @@ pub(super) struct Helpers {
 }
 
 impl Helpers {
-    /// Starts with the system's resolver; without one, only addresses resolve.
-    pub(super) fn new(answers: mpsc::Sender<Answer>, routes: Routes) -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-        let resolver = match resolver {
-            Ok(resolver) => Some(Arc::new(resolver)),
-            Err(error) => {
-                tracing::warn!(%error, "no name resolution");
-                None
-            }
-        };
+    /// Starts with these name servers, or with the system's where there are none.
+    pub(super) fn new(
+        answers: mpsc::Sender<Answer>,
+        routes: Routes,
+        servers: &[SocketAddr],
+    ) -> Self {
+        let resolver = resolver(servers).map(Arc::new);
         Self { answers, resolver, routes, room: Arc::new(Semaphore::new(OPEN_MAX)) }
     }
 

@@ -1,17 +1,15 @@
-//! Runs a simulated peer on a real socket: what the simulated world does, with real time.
+//! Runs a simulated peer on real sockets: what the simulated world does, with real time.
 //!
-//! Owns: the peer, its UDP socket, the task that drives both.
+//! Owns: the peer, and the task that drives it.
 //! Never: knows what the peer is.
 
-use super::now;
-use crate::{
-    ids::{Flow, Transport},
-    sim::Node,
+use super::{
+    now,
+    wires::{Arrival, Sockets, Wires},
 };
-use bytes::Bytes;
-use std::{future::pending, io, net::SocketAddr, time::Instant};
+use crate::sim::Node;
+use std::{future::pending, io, time::Instant};
 use tokio::{
-    net::UdpSocket,
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::sleep_until,
@@ -19,7 +17,6 @@ use tokio::{
 
 /// Steps that may wait for the peer.
 const STEPS_MAX: usize = 64;
-const DATAGRAM_MAX: usize = 65_535;
 
 type Step<N> = Box<dyn FnOnce(&mut N, Instant) + Send>;
 
@@ -30,17 +27,17 @@ pub(super) struct Host<N> {
 }
 
 impl<N: Node + Send> Host<N> {
-    /// Starts the peer on a socket; whoever made the peer knows the socket's address.
+    /// Starts the peer on its sockets; whoever made the peer knows their addresses.
     ///
     /// `after` is called after every step, for what the peer has to tell.
     pub(super) fn start(
         node: N,
-        socket: UdpSocket,
+        sockets: Sockets,
         after: impl FnMut(&mut N) + Send + 'static,
     ) -> io::Result<Self> {
-        let local = socket.local_addr()?;
+        let wires = Wires::start(sockets)?;
         let (steps, queue) = mpsc::channel(STEPS_MAX);
-        let task = tokio::spawn(run(node, socket, local, queue, after));
+        let task = tokio::spawn(run(node, wires, queue, after));
         Ok(Self { steps, task })
     }
 
@@ -64,18 +61,14 @@ impl<N> Drop for Host<N> {
 
 async fn run<N: Node>(
     mut node: N,
-    socket: UdpSocket,
-    local: SocketAddr,
+    mut wires: Wires,
     mut steps: mpsc::Receiver<Step<N>>,
     mut after: impl FnMut(&mut N),
 ) {
-    let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
         after(&mut node);
         while let Some((flow, bytes)) = node.poll_transmit() {
-            if let Err(error) = socket.send_to(&bytes, flow.remote).await {
-                tracing::debug!(%flow, %error, "send failed");
-            }
+            wires.send(flow, bytes).await;
         }
         let deadline = node.poll_timeout();
         tokio::select! {
@@ -85,13 +78,11 @@ async fn run<N: Node>(
                 Some(step) => step(&mut node, now()),
                 None => return,
             },
-            received = socket.recv_from(&mut buffer) => match received {
-                Ok((len, remote)) => {
-                    let bytes = Bytes::copy_from_slice(buffer.get(..len).unwrap_or_default());
-                    let flow = Flow { transport: Transport::Udp, local, remote };
-                    node.receive(flow, bytes, now());
-                }
-                Err(error) => tracing::debug!(%error, "receive failed"),
+            arrival = wires.arrival() => match arrival {
+                Some(Arrival::Message(flow, bytes)) => node.receive(flow, bytes, now()),
+                Some(Arrival::Closed(flow)) => node.closed(flow, now()),
+                Some(Arrival::Opened(..)) => {}
+                None => return,
             },
         }
     }

@@ -17,6 +17,7 @@ mod listeners;
 pub mod media_worker;
 pub mod node;
 pub mod places;
+mod resolver;
 pub mod routes;
 pub mod service;
 mod shard_loop;
@@ -26,6 +27,7 @@ pub mod twilio_sim;
 mod udp;
 pub mod views;
 mod voices;
+mod wires;
 
 /// Returns the monotonic clock's time.
 pub fn now() -> std::time::Instant {

@@ -157,7 +157,7 @@ impl Node {
             udp: bound.udp.clone(),
             opener: opener.clone(),
             media: media.clone(),
-            helpers: Helpers::new(ways.answer, routes.clone()),
+            helpers: Helpers::new(ways.answer, routes.clone(), &config.node.resolver),
             store: store.handle(),
             ingress: ways.ingress.clone(),
         };

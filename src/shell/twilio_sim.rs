@@ -7,6 +7,7 @@ use super::{
     host::Host,
     now,
     voices::{Aim, Speaker},
+    wires::Sockets,
 };
 use crate::{
     ids::{Entropy, Transport},
@@ -23,7 +24,6 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::UdpSocket,
     sync::{mpsc, watch},
     task::JoinHandle,
 };
@@ -46,7 +46,7 @@ pub enum FarVoice {
 /// The arguments of `tandem twilio-sim`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimArgs {
-    /// Where the trunk listens (UDP); port 0: any free one
+    /// Where the trunk listens (UDP and TCP); port 0: any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
     /// The termination URI's host
@@ -101,11 +101,11 @@ pub(super) struct Trunk {
 impl Trunk {
     /// Starts the trunk; `setup.local` is replaced by the address that was bound.
     pub(super) async fn start(mut setup: Setup, voice: FarVoice, seed: u64) -> io::Result<Self> {
-        let socket = UdpSocket::bind(setup.local).await?;
-        let address = socket.local_addr()?;
+        let sockets = Sockets::udp_and_tcp(&[setup.local.ip()], setup.local.port()).await?;
+        let address = sockets.address()?;
         setup.local = address;
         let (events, queue) = mpsc::channel(EVENTS_MAX);
-        let host = Host::start(Twilio::new(setup, seed), socket, move |twilio: &mut Twilio| {
+        let host = Host::start(Twilio::new(setup, seed), sockets, move |twilio: &mut Twilio| {
             while let Some(event) = twilio.poll_event() {
                 // A trunk whose voices do not keep up goes on without them.
                 let _ = events.try_send(event);

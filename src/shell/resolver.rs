@@ -1,0 +1,43 @@
+//! Which name servers are asked: the system's, or those of `[node] resolver`.
+//!
+//! Owns: how the resolver is set up. It keeps answers for as long as their TTL says.
+//! Never: asks for a name by itself.
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+};
+use std::{net::SocketAddr, time::Duration};
+
+/// How long one server may take, and how often it is asked before the next one is.
+const SERVER_MAX: Duration = Duration::from_secs(1);
+const ATTEMPTS: usize = 2;
+
+/// Makes a resolver that asks these servers, or those of the system where there are none. `None`
+/// where the system has no usable setup: only addresses resolve then.
+pub(super) fn resolver(servers: &[SocketAddr]) -> Option<TokioResolver> {
+    let built = if servers.is_empty() {
+        TokioResolver::builder_tokio().and_then(|builder| builder.build())
+    } else {
+        let servers = servers.iter().copied().map(server).collect();
+        let config = ResolverConfig::from_name_servers(servers);
+        let provider = TokioRuntimeProvider::default();
+        let mut builder = TokioResolver::builder_with_config(config, provider);
+        let options = builder.options_mut();
+        (options.timeout, options.attempts) = (SERVER_MAX, ATTEMPTS);
+        // Who names servers wants their word, not that of a file.
+        options.use_hosts_file = ResolveHosts::Never;
+        builder.build()
+    };
+    built.inspect_err(|error| tracing::warn!(%error, "no name resolution")).ok()
+}
+
+/// Over UDP, and over TCP what is too long for that.
+fn server(address: SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = address.port();
+        connection
+    });
+    NameServerConfig::new(address.ip(), true, connections.into())
+}

@@ -1,0 +1,362 @@
+//! The sockets of a simulated peer: any number of addresses, datagrams and connections.
+//!
+//! Owns: the sockets, a task for each, and the connections.
+//! Never: knows who the peer is, or looks into a message.
+
+use super::udp;
+use crate::{
+    ids::{Flow, Transport},
+    sip::framing::{Frame, Framer},
+};
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
+
+/// Arrivals that may wait for the peer, and messages that may wait for a connection.
+const ARRIVALS_MAX: usize = 1024;
+const WRITES_MAX: usize = 256;
+const DATAGRAM_MAX: usize = 65_535;
+/// How long a peer may take to accept a connection, or a written message.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How often to try for a port that is free at all addresses.
+const TRIES_MAX: u32 = 32;
+/// The answer to a double CRLF (RFC 5626 4.4.1).
+const PONG: &[u8] = b"\r\n";
+
+/// Bound sockets that nobody reads yet.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+}
+
+impl Sockets {
+    /// Binds UDP at one address.
+    pub(super) async fn udp(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { udp: vec![UdpSocket::bind(address).await?], tcp: vec![] })
+    }
+
+    /// Binds UDP and TCP on one port of every address; port 0 becomes one that is free at all of them.
+    pub(super) async fn udp_and_tcp(addresses: &[IpAddr], port: u16) -> io::Result<Self> {
+        let mut tries = if port == 0 { TRIES_MAX } else { 1 };
+        loop {
+            tries = tries.saturating_sub(1);
+            match Self::try_bind(addresses, port).await {
+                Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+                bound => return bound,
+            }
+        }
+    }
+
+    async fn try_bind(addresses: &[IpAddr], mut port: u16) -> io::Result<Self> {
+        let mut sockets = Self::default();
+        for ip in addresses {
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("cannot listen on {ip}:{port}: {error}"))
+            };
+            let socket = udp::bind(SocketAddr::new(*ip, port)).map_err(named)?;
+            let address = socket.local_addr()?;
+            sockets.tcp.push(TcpListener::bind(address).await.map_err(named)?);
+            sockets.udp.push(socket);
+            port = address.port();
+        }
+        Ok(sockets)
+    }
+
+    /// Returns the first address that is listened on.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        let first = self.udp.first().map(UdpSocket::local_addr);
+        first.unwrap_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()))
+    }
+}
+
+/// What came in.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// A message; over a connection also a keep-alive, as it was written.
+    Message(Flow, Bytes),
+    /// Somebody has connected.
+    Opened(Flow, mpsc::Sender<Bytes>),
+    /// A connection is gone, or could not be opened.
+    Closed(Flow),
+}
+
+/// The sockets at work. Everything ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Wires {
+    udp: BTreeMap<SocketAddr, Arc<UdpSocket>>,
+    connections: BTreeMap<Flow, mpsc::Sender<Bytes>>,
+    arrivals: mpsc::Sender<Arrival>,
+    queue: mpsc::Receiver<Arrival>,
+    tasks: JoinSet<()>,
+}
+
+impl Wires {
+    /// Starts to listen.
+    pub(super) fn start(sockets: Sockets) -> io::Result<Self> {
+        let (arrivals, queue) = mpsc::channel(ARRIVALS_MAX);
+        let mut tasks = JoinSet::new();
+        let mut udp = BTreeMap::new();
+        for socket in sockets.udp {
+            let (local, socket) = (socket.local_addr()?, Arc::new(socket));
+            udp.insert(local, socket.clone());
+            tasks.spawn(hear(socket, local, arrivals.clone()));
+        }
+        for listener in sockets.tcp {
+            let local = listener.local_addr()?;
+            tasks.spawn(accept(listener, local, arrivals.clone()));
+        }
+        Ok(Self { udp, connections: BTreeMap::new(), arrivals, queue, tasks })
+    }
+
+    /// Waits for the next message, or the end of a connection.
+    pub(super) async fn arrival(&mut self) -> Option<Arrival> {
+        while self.tasks.try_join_next().is_some() {}
+        match self.queue.recv().await? {
+            Arrival::Opened(flow, writer) => {
+                self.connections.insert(flow, writer.clone());
+                Some(Arrival::Opened(flow, writer))
+            }
+            Arrival::Closed(flow) => {
+                let is_dead = |writer: &mpsc::Sender<Bytes>| writer.is_closed();
+                // Another connection may have taken its place.
+                if self.connections.get(&flow).is_some_and(is_dead) {
+                    self.connections.remove(&flow);
+                }
+                Some(Arrival::Closed(flow))
+            }
+            Arrival::Message(flow, bytes) => Some(Arrival::Message(flow, bytes)),
+        }
+    }
+
+    /// Sends a message; over a connection, opening one where there is none.
+    pub(super) async fn send(&mut self, flow: Flow, bytes: Bytes) {
+        if flow.transport == Transport::Udp {
+            let Some(socket) = self.udp.get(&flow.local) else {
+                tracing::debug!(%flow, "no such socket");
+                return;
+            };
+            if let Err(error) = socket.send_to(&bytes, flow.remote).await {
+                tracing::debug!(%flow, %error, "send failed");
+            }
+            return;
+        }
+        let known = self.connections.get(&flow).filter(|writer| !writer.is_closed()).cloned();
+        let writer = known.unwrap_or_else(|| self.open(flow));
+        if writer.try_send(bytes).is_err() {
+            tracing::debug!(%flow, "peer is too slow");
+        }
+    }
+
+    fn open(&mut self, flow: Flow) -> mpsc::Sender<Bytes> {
+        let (writer, queue) = mpsc::channel(WRITES_MAX);
+        self.connections.insert(flow, writer.clone());
+        let arrivals = self.arrivals.clone();
+        self.tasks.spawn(async move {
+            match connect(flow).await {
+                Ok(stream) => carry(stream, flow, queue, arrivals).await,
+                Err(error) => {
+                    tracing::debug!(%flow, %error, "connect failed");
+                    drop(queue);
+                    _ = arrivals.send(Arrival::Closed(flow)).await;
+                }
+            }
+        });
+        writer
+    }
+}
+
+/// Reads datagrams.
+async fn hear(socket: Arc<UdpSocket>, local: SocketAddr, arrivals: mpsc::Sender<Arrival>) {
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((len, remote)) => {
+                let bytes = Bytes::copy_from_slice(buffer.get(..len).unwrap_or_default());
+                let flow = Flow { transport: Transport::Udp, local, remote };
+                if arrivals.send(Arrival::Message(flow, bytes)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "receive failed"),
+        }
+    }
+}
+
+/// Accepts connections, each in a task that ends with the listener's.
+async fn accept(listener: TcpListener, local: SocketAddr, arrivals: mpsc::Sender<Arrival>) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                let flow = Flow { transport: Transport::Tcp, local, remote };
+                connections.spawn(accepted(stream, flow, arrivals.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn accepted(
+    stream: impl AsyncRead + AsyncWrite,
+    flow: Flow,
+    arrivals: mpsc::Sender<Arrival>,
+) {
+    let (writer, queue) = mpsc::channel(WRITES_MAX);
+    if arrivals.send(Arrival::Opened(flow, writer)).await.is_ok() {
+        carry(stream, flow, queue, arrivals).await;
+    }
+}
+
+async fn connect(flow: Flow) -> io::Result<TcpStream> {
+    let socket = if flow.remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(flow.local.ip(), 0))?;
+    let stream = timeout(PATIENCE, socket.connect(flow.remote)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Carries messages both ways until either side ends it. It ends by hanging up the socket: a TLS
+/// peer gets no close_notify, as it gets none from the carrier.
+async fn carry(
+    stream: impl AsyncRead + AsyncWrite,
+    flow: Flow,
+    queue: mpsc::Receiver<Bytes>,
+    arrivals: mpsc::Sender<Arrival>,
+) {
+    let (reader, writer) = tokio::io::split(stream);
+    let (pongs, pong_queue) = mpsc::channel(4);
+    tokio::select! {
+        () = read(reader, flow, &arrivals, pongs) => {}
+        () = write(writer, queue, pong_queue) => {}
+    }
+    _ = arrivals.send(Arrival::Closed(flow)).await;
+}
+
+async fn read(
+    mut reader: impl AsyncRead + Unpin,
+    flow: Flow,
+    arrivals: &mpsc::Sender<Arrival>,
+    pongs: mpsc::Sender<()>,
+) {
+    let mut framer = Framer::default();
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(len @ 1..) = reader.read(&mut buffer).await else { return };
+        framer.push(buffer.get(..len).unwrap_or_default());
+        while let Some(frame) = framer.next() {
+            let bytes = match frame {
+                Frame::Message(bytes) => bytes,
+                Frame::Ping => {
+                    _ = pongs.try_send(());
+                    Bytes::from_static(b"\r\n\r\n")
+                }
+                Frame::Pong => Bytes::from_static(PONG),
+                Frame::Broken => return,
+            };
+            if arrivals.send(Arrival::Message(flow, bytes)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn write(
+    mut writer: impl AsyncWrite + Unpin,
+    mut queue: mpsc::Receiver<Bytes>,
+    mut pongs: mpsc::Receiver<()>,
+) {
+    loop {
+        let bytes = tokio::select! {
+            biased;
+            message = queue.recv() => match message {
+                Some(bytes) => bytes,
+                None => return,
+            },
+            Some(()) = pongs.recv() => Bytes::from_static(PONG),
+        };
+        let written = async {
+            writer.write_all(&bytes).await?;
+            writer.flush().await
+        };
+        if !matches!(timeout(PATIENCE, written).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const OPTIONS: &str = "OPTIONS sip:a SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+
+    /// Two addresses, over UDP and TCP, to two addresses: each message is seen to come from where it
+    /// was sent and to be for whom it was meant.
+    #[tokio::test]
+    async fn messages_keep_their_addresses() {
+        let at = |last| IpAddr::from(Ipv4Addr::new(127, 9, 3, last));
+        let ours = Sockets::udp_and_tcp(&[at(1), at(2)], 0).await.unwrap();
+        let theirs = Sockets::udp_and_tcp(&[at(3), at(4)], 0).await.unwrap();
+        let (our_port, their_port) =
+            (ours.address().unwrap().port(), theirs.address().unwrap().port());
+        let (mut ours, mut theirs) = (Wires::start(ours).unwrap(), Wires::start(theirs).unwrap());
+        for transport in [Transport::Udp, Transport::Tcp] {
+            for (from, to) in [(1, 3), (2, 4), (1, 4)] {
+                let local = SocketAddr::new(at(from), our_port);
+                let remote = SocketAddr::new(at(to), their_port);
+                let flow = Flow { transport, local, remote };
+                ours.send(flow, Bytes::from_static(OPTIONS.as_bytes())).await;
+                let seen = message(&mut theirs).await;
+                assert_eq!((seen.transport, seen.local), (transport, remote));
+                assert_eq!(seen.remote.ip(), local.ip());
+                theirs.send(seen, Bytes::from_static(OPTIONS.as_bytes())).await;
+                assert_eq!(message(&mut ours).await, flow);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_the_end_of_a_connection() {
+        let ip = IpAddr::from(Ipv4Addr::new(127, 9, 3, 9));
+        let sockets = Sockets::udp_and_tcp(&[ip], 0).await.unwrap();
+        let local = sockets.address().unwrap();
+        let mut wires = Wires::start(sockets).unwrap();
+        let gone = TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap();
+        let flow = Flow { transport: Transport::Tcp, local, remote: gone };
+        wires.send(flow, Bytes::from_static(OPTIONS.as_bytes())).await;
+        let Some(Arrival::Closed(closed)) = wires.arrival().await else { panic!() };
+        assert_eq!(closed, flow);
+        assert!(wires.connections.is_empty());
+    }
+
+    async fn message(wires: &mut Wires) -> Flow {
+        loop {
+            match wires.arrival().await.unwrap() {
+                Arrival::Message(flow, bytes) => {
+                    assert_eq!(bytes, OPTIONS);
+                    return flow;
+                }
+                Arrival::Opened(..) => {}
+                Arrival::Closed(flow) => panic!("{flow}"),
+            }
+        }
+    }
+}
