@@ -328,13 +328,11 @@ async fn start_trunk(config: &Config, password: &str) -> Result<Trunk, DemoError
     let user = trunk.and_then(|trunk| trunk.username.clone()).unwrap_or_default();
     let number = trunk.and_then(|trunk| trunk.caller_id.as_ref().map(|n| n.expose().into()));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let setup = twilio::Setup {
-        credentials: Some((user, password.into())),
-        numbers: number.into_iter().collect(),
-        post_dial: Duration::from_millis(200),
-        ring: Duration::from_secs(1),
-        ..twilio::Setup::new(any, &host)
-    };
+    let mut setup = twilio::Setup::new(any, &host);
+    setup.account.credentials = Some((user, password.into()));
+    setup.account.numbers = number.into_iter().collect();
+    let post_dial = Duration::from_millis(200);
+    setup.timing = twilio::Timing { post_dial, ring: Duration::from_secs(1) };
     Ok(Trunk::start(setup, FarVoice::Tone, 1).await?)
 }
 

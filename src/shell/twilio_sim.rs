@@ -99,11 +99,13 @@ pub(super) struct Trunk {
 }
 
 impl Trunk {
-    /// Starts the trunk; `setup.local` is replaced by the address that was bound.
+    /// Starts the trunk; its first address is replaced by the one that was bound.
     pub(super) async fn start(mut setup: Setup, voice: FarVoice, seed: u64) -> io::Result<Self> {
-        let sockets = Sockets::udp_and_tcp(&[setup.local.ip()], setup.local.port()).await?;
+        let wanted = setup.addresses().into_iter().next();
+        let wanted = wanted.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let sockets = Sockets::udp_and_tcp(&[wanted.ip()], wanted.port()).await?;
         let address = sockets.address()?;
-        setup.local = address;
+        setup.edges = Setup::new(address, "").edges;
         let (events, queue) = mpsc::channel(EVENTS_MAX);
         let host = Host::start(Twilio::new(setup, seed), sockets, move |twilio: &mut Twilio| {
             while let Some(event) = twilio.poll_event() {
@@ -223,6 +225,7 @@ pub async fn run(args: SimArgs) -> io::Result<bool> {
             name: Some("Simulated Caller".into()),
             to,
             transport: Transport::Udp,
+            through: None,
             talks_for: Some(Duration::from_secs(args.talk)),
             waits: None,
         };
@@ -247,11 +250,10 @@ pub async fn run(args: SimArgs) -> io::Result<bool> {
 
 fn setup(args: &SimArgs) -> Setup {
     let credentials = args.credentials.as_deref().and_then(|both| both.split_once(':'));
-    Setup {
-        credentials: credentials.map(|(user, password)| (user.into(), password.into())),
-        numbers: args.number.iter().map(|number| number.as_str().into()).collect(),
-        ..Setup::new(args.listen, &args.termination)
-    }
+    let mut setup = Setup::new(args.listen, &args.termination);
+    setup.account.credentials = credentials.map(|(user, password)| (user.into(), password.into()));
+    setup.account.numbers = args.number.iter().map(|number| number.as_str().into()).collect();
+    setup
 }
 
 /// Waits for one more call to end than `before`, at most until `by`.

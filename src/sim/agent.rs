@@ -29,7 +29,7 @@ pub(super) enum Happened {
     /// The caller takes back an INVITE that is not yet answered.
     Cancel { tx: ServerId, message: Message },
     /// An ACK of a 2xx.
-    Ack { message: Message },
+    Ack { message: Message, flow: Flow },
     /// A response, copies of an acknowledged 2xx aside.
     Response { tx: ClientId, message: Message },
     /// A request that nobody answered or that could not be sent.
@@ -117,10 +117,10 @@ impl Agent {
         self.layer.leave_trying();
     }
 
-    /// Makes a Via value and the branch in it.
-    pub(super) fn via(&mut self, transport: Transport) -> (String, String) {
+    /// Makes the Via value of a request on this way, and the branch in it.
+    pub(super) fn via(&mut self, flow: Flow) -> (String, String) {
         let branch = self.layer.mint().branch();
-        let (token, local) = (transport.token(), self.local);
+        let (token, local) = (flow.transport.token(), flow.local);
         (format!("SIP/2.0/{token} {local};branch={branch};rport"), branch)
     }
 
@@ -322,7 +322,7 @@ impl Agent {
         Some(match event {
             Event::Request { tx, message, flow } => Happened::Request(Asked { tx, message, flow }),
             Event::Cancel { tx, message } => Happened::Cancel { tx, message },
-            Event::Ack { message, .. } => Happened::Ack { message },
+            Event::Ack { message, flow } => Happened::Ack { message, flow },
             Event::NeverAcked { .. } => return None,
             Event::Response { tx, message, .. } => {
                 if self.acknowledge_again(tx, &message) {

@@ -19,4 +19,4 @@ pub use pbx::Pbx;
 pub use phone::Phone;
 pub use sound::Agreement;
 pub use twilio::Twilio;
-pub use world::{Fate, Node, Sent, World, epoch};
+pub use world::{Fate, Node, Reach, Sent, World, epoch};

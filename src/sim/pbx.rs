@@ -12,6 +12,7 @@ use crate::{
     observe::cdr::Cdr,
     registrar::Location,
     shard::{Answer, Output, Shard, Shared},
+    sim::twilio::Zone,
 };
 use bytes::Bytes;
 use std::{
@@ -63,6 +64,7 @@ pub struct Pbx {
     cdrs: Vec<Cdr>,
     bound: BTreeMap<(Box<str>, Box<str>), Flow>,
     mute_hosts: BTreeSet<Box<str>>,
+    zone: Option<Zone>,
 }
 
 impl Pbx {
@@ -88,6 +90,7 @@ impl Pbx {
             cdrs: vec![],
             bound: BTreeMap::new(),
             mute_hosts: BTreeSet::new(),
+            zone: None,
         }
     }
 
@@ -152,6 +155,11 @@ impl Pbx {
         }
     }
 
+    /// Resolves from now on these names as well.
+    pub fn use_zone(&mut self, zone: Zone) {
+        self.zone = Some(zone);
+    }
+
     /// Pretends from now on that a name does not resolve.
     pub fn forget_host(&mut self, host: &str) {
         self.mute_hosts.insert(host.into());
@@ -196,12 +204,15 @@ impl Pbx {
         }
     }
 
-    fn resolve(&self, host: &str, port: Option<u16>, transport: Transport) -> Vec<Flow> {
-        let port = port.unwrap_or(5060);
-        let known = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) if self.mute_hosts.contains(host) => vec![],
-            Err(_) => self.setup.hosts.get(host).cloned().unwrap_or_default(),
+    fn resolve(&mut self, host: &str, port: Option<u16>, transport: Transport) -> Vec<Flow> {
+        let known = match (host.parse::<IpAddr>(), self.setup.hosts.get(host)) {
+            (Ok(ip), _) => vec![SocketAddr::new(ip, port.unwrap_or(transport.default_port()))],
+            (Err(_), _) if self.mute_hosts.contains(host) => vec![],
+            (Err(_), Some(known)) => known.clone(),
+            (Err(_), None) => {
+                let zone = self.zone.as_mut();
+                zone.map(|zone| zone.resolve(host, port, transport)).unwrap_or_default()
+            }
         };
         let local = self.setup.local;
         known.into_iter().map(|remote| Flow { transport, local, remote }).collect()

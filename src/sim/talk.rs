@@ -132,7 +132,7 @@ impl Talk {
     }
 
     fn build(&self, method: Method, cseq: u32, agent: &mut Agent) -> (Builder, String) {
-        let (via, branch) = agent.via(self.flow.transport);
+        let (via, branch) = agent.via(self.flow);
         let (local, local_tag) = (&self.local, &self.local_tag);
         let mut builder = Builder::request(method.as_str(), &self.target);
         builder.header(HeaderName::Via, via);

@@ -28,6 +28,20 @@ pub fn epoch() -> Instant {
     Instant::now()
 }
 
+/// How an address of a node can be reached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Reach {
+    /// As the network is.
+    #[default]
+    Open,
+    /// Nothing comes back: what is sent there is lost, connections stall.
+    Blackholed,
+    /// Nobody listens: the sender is told (ICMP, RST).
+    Refusing,
+    /// Everything to it takes so much longer.
+    Slow(Duration),
+}
+
 /// Anything with an address.
 pub trait Node: Any {
     /// Accepts one message; over TCP, a whole one.
@@ -35,6 +49,12 @@ pub trait Node: Any {
     /// Learns that a connection is gone, or that there never was one.
     fn closed(&mut self, flow: Flow, now: Instant) {
         let _ = (flow, now);
+    }
+    /// Returns how one of its addresses can be reached. What goes to a blackholed one is handed over
+    /// all the same, for the node to see what it must not take.
+    fn reach(&self, address: SocketAddr) -> Reach {
+        let _ = address;
+        Reach::Open
     }
     /// Fires what is due.
     fn handle_timeout(&mut self, now: Instant);
@@ -317,11 +337,16 @@ impl World {
         let seen_there = Flow { local: flow.remote, remote: flow.local, ..flow };
         let (to, fate) = match self.owner(flow.remote).map(Box::<str>::from) {
             Some(to) => {
-                let arrivals = self.arrivals(&from, &to, flow);
+                let reach = self.nodes.get(&to).map_or(Reach::Open, |node| node.reach(flow.remote));
+                if reach == Reach::Refusing {
+                    self.schedule(self.now + self.network.latency, Due::Closed(flow));
+                    return self.note(from, to, flow, &bytes, Fate::NobodyThere);
+                }
+                let arrivals = self.arrivals(&from, &to, flow, reach);
                 for at in &arrivals {
                     self.schedule(*at, Due::Message(seen_there, bytes.clone()));
                 }
-                let first = arrivals.into_iter().min();
+                let first = arrivals.into_iter().min().filter(|_| reach != Reach::Blackholed);
                 let fate = first.map_or(Fate::Lost, |at| Fate::Arrives { at_ms: self.ms(at) });
                 (to, fate)
             }
@@ -335,9 +360,12 @@ impl World {
         self.note(from, to, flow, &bytes, fate);
     }
 
-    fn arrivals(&mut self, from: &str, to: &str, flow: Flow) -> Vec<Instant> {
+    fn arrivals(&mut self, from: &str, to: &str, flow: Flow, reach: Reach) -> Vec<Instant> {
         let now = self.now;
         let mut arrivals = self.network.arrivals(flow.transport, now, &mut self.entropy);
+        if let Reach::Slow(by) = reach {
+            arrivals.iter_mut().for_each(|at| *at += by);
+        }
         let parted = self.partitions.iter().filter_map(|p| p.parts(from, to, now)).max();
         match (flow.transport, parted) {
             (Transport::Udp, Some(_)) => arrivals.clear(),

@@ -148,11 +148,11 @@ impl House {
         &mut self,
         change: impl FnOnce(twilio::Setup) -> twilio::Setup,
     ) -> &mut Self {
-        let mut account = twilio::Setup::new(addr(TRUNK), TERMINATION);
-        account.credentials = Some(("Asterisk".into(), "the trunk's secret".into()));
-        account.numbers = vec![DID.into()];
-        account.media = Some("168.86.128.9".parse().unwrap());
-        self.account = Some(change(account));
+        let mut setup = twilio::Setup::new(addr(TRUNK), TERMINATION);
+        setup.account.credentials = Some(("Asterisk".into(), "the trunk's secret".into()));
+        setup.account.numbers = vec![DID.into()];
+        setup.media = Some("168.86.128.9".parse().unwrap());
+        self.account = Some(change(setup));
         self
     }
 
@@ -163,16 +163,18 @@ impl House {
             config: Arc::new(self.checked()),
             local: addr(PBX),
             public: Some(PUBLIC.parse().unwrap()),
-            hosts: [(TERMINATION.into(), vec![addr(TRUNK)])].into(),
+            hosts: BTreeMap::new(),
             prompts: std::mem::take(&mut self.prompts),
             seed: self.seed,
         };
         let addresses = Pbx::addresses(&setup);
-        let pbx = Pbx::new(setup, world.now());
+        let mut pbx = Pbx::new(setup, world.now());
+        let account = self.account.take();
+        let known = account.clone().unwrap_or_else(|| twilio::Setup::new(addr(TRUNK), TERMINATION));
+        pbx.use_zone(Twilio::new(known, 0).zone(self.seed));
         world.add(TANDEM, &addresses, pbx);
-        if let Some(account) = self.account.take() {
-            let local = account.local;
-            world.add(TWILIO, &[local], Twilio::new(account, self.seed));
+        if let Some(account) = account {
+            world.add(TWILIO, &account.addresses(), Twilio::new(account, self.seed));
         }
         for (index, (name, setup)) in std::mem::take(&mut self.phones).into_iter().enumerate() {
             let (local, seed) = (setup.local, self.seed.wrapping_add(1 + index as u64));

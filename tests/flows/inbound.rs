@@ -11,7 +11,7 @@ use tandem::{
     sim::{
         Network, World,
         phone::{Act, Heard, On},
-        twilio::CallIn,
+        twilio::{self, CallIn},
     },
 };
 
@@ -22,6 +22,7 @@ pub(crate) fn call_in(did: &str) -> CallIn {
         name: Some("Alice Example".into()),
         to: addr(PBX),
         transport: Transport::Udp,
+        through: None,
         talks_for: None,
         waits: None,
     }
@@ -177,12 +178,15 @@ fn a_number_that_nobody_has_is_404() {
 #[test]
 fn an_unknown_source_is_not_answered_as_a_trunk() {
     let mut house = House::new(1);
-    let elsewhere = |mut setup: tandem::sim::twilio::Setup| {
-        setup.local = addr("198.51.100.9:5060");
+    let elsewhere = addr("198.51.100.9:5060");
+    let also_there = |mut setup: twilio::Setup| {
+        let proxies = vec![twilio::Proxy::new(elsewhere)];
+        setup.edges.push(twilio::Edge { name: "dublin".into(), proxies });
         setup
     };
-    let mut world = house.twilio_like(elsewhere).phone("1001").open_registered();
-    with_twilio(&mut world, |twilio, now| twilio.call_in(&call_in(DID), now));
+    let mut world = house.twilio_like(also_there).phone("1001").open_registered();
+    let call = CallIn { through: Some(elsewhere), ..call_in(DID) };
+    with_twilio(&mut world, |twilio, now| twilio.call_in(&call, now));
     let faults = faults(&mut world);
     assert_eq!(
         faults,

@@ -37,9 +37,9 @@ fn a_users_own_caller_id() {
     for (owned, want) in [(true, Heard::Up), (false, Heard::Refused(403, "Forbidden".into()))] {
         let mut house = House::new(1);
         house.user_keys("1001", "caller_id = \"+17755550100\"").phone("1001");
-        house.twilio_like(|mut account| {
-            account.numbers.extend(owned.then(|| "+17755550100".into()));
-            account
+        house.twilio_like(|mut setup| {
+            setup.account.numbers.extend(owned.then(|| "+17755550100".into()));
+            setup
         });
         let mut world = house.open_registered();
         act(&mut world, "1001", Act::Call("+14155550199".into()));

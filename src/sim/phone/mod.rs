@@ -242,7 +242,7 @@ impl Phone {
             match happened {
                 Happened::Request(asked) => self.take_request(asked, now),
                 Happened::Cancel { tx, message } => self.take_cancel(tx, &message, now),
-                Happened::Ack { message } => self.take_ack(&message, now),
+                Happened::Ack { message, .. } => self.take_ack(&message, now),
                 Happened::Response { tx, message } => self.take_response(tx, &message, now),
                 Happened::Failed { tx } => self.take_failure(tx, now),
                 Happened::Unheard { call_id, hears } => self.take_unheard(&call_id, hears, now),

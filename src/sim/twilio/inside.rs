@@ -8,6 +8,7 @@ use super::{
     ALLOW, Event, FarEnd, GATEWAY, Rule, Stage, Step, Then, Twilio,
 };
 use crate::{
+    ids::Flow,
     sdp::Direction,
     sip::{HeaderName, Message, Method},
     transaction::ClientId,
@@ -29,7 +30,7 @@ impl Twilio {
             self.deviate(Rule::CseqAdvances, evidence);
             return self.agent.ignore(asked.tx);
         }
-        if !self.is_routed(index, message) {
+        if !self.is_routed(index, message, asked.flow) {
             return self.agent.refuse(asked, 481, Some(&talk), now);
         }
         match method {
@@ -67,7 +68,7 @@ impl Twilio {
 
     /// Returns whether the proxies know where a request inside this dialog goes: by its Routes, then
     /// by the Contact that they hide.
-    fn is_routed(&mut self, index: usize, message: &Message) -> bool {
+    fn is_routed(&mut self, index: usize, message: &Message, flow: Flow) -> bool {
         let routes: Vec<String> = message
             .values(HeaderName::Route)
             .map(|route| String::from_utf8_lossy(&route).into_owned())
@@ -76,6 +77,12 @@ impl Twilio {
         if routes != self.routes(index) {
             let said = if routes.is_empty() { "no Route".to_owned() } else { routes.join(", ") };
             self.deviate(Rule::RouteSet, format!("{method} with {said}"));
+            return false;
+        }
+        let recorded = self.calls[index].talk.flow.local;
+        if flow.local != recorded {
+            let evidence = format!("{method} at {}, {recorded} is the route", flow.local);
+            self.deviate(Rule::RouteSet, evidence);
             return false;
         }
         let contact = self.contact(&self.calls[index].party);
@@ -112,9 +119,9 @@ impl Twilio {
     }
 
     /// Takes the ACK of a 200. One that went astray is as good as none.
-    pub(super) fn take_ack(&mut self, ack: &Message, now: Instant) {
+    pub(super) fn take_ack(&mut self, ack: &Message, flow: Flow, now: Instant) {
         let Some(index) = self.calls.iter().position(|call| call.talk.owns(ack)) else { return };
-        if !self.is_routed(index, ack) {
+        if !self.is_routed(index, ack, flow) {
             return;
         }
         if !self.agent.heard(ack.call_id(), Hears::Ack(ack.cseq().number)) {

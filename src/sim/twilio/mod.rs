@@ -1,7 +1,6 @@
 //! The simulated trunk: what a PBX sees of Twilio's Elastic SIP Trunking.
 //!
-//! Owns: the trunk's account (termination URI, credentials, numbers), its calls, and the list of
-//! what the PBX did wrong.
+//! Owns: the trunk's calls, how its addresses can be reached, and the list of what the PBX did wrong.
 //! Never: opens a socket: it is a [`Node`] of the simulated world, and a shell may run it for real.
 //!
 //! Run for real it does not know media addresses: [`Event::MediaWanted`] asks for one, which
@@ -11,21 +10,26 @@ mod inside;
 mod numbers;
 mod origination;
 mod rules;
+mod setup;
 mod termination;
+mod zone;
 
 pub use numbers::{At, FarEnd, NUMBERS, ORDINARY, Ring, Then, far_end};
 pub use origination::CallIn;
 pub use rules::{Deviation, Rule};
+pub use setup::{Account, Edge, Limits, Proxy, Setup, Timing};
+pub use zone::{Answer, Data, Kind, TTL_S, Zone};
+
+use setup::is_mute;
 
 use super::{
     agent::{Agent, Asked, Happened},
     sound::Sound,
     talk::Talk,
-    world::Node,
+    world::{Node, Reach},
 };
 use crate::{
     ids::{Flow, Transport},
-    network::Network,
     sip::{HeaderName, Message, Method},
     transaction::ClientId,
 };
@@ -50,52 +54,6 @@ const OPTIONS_EVERY: Duration = Duration::from_secs(10);
 const BANNED_FOR: Duration = Duration::from_secs(60);
 /// Call-IDs and nonces that are remembered.
 const MEMORY: usize = 1000;
-
-/// A trunk's account.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Where its proxy listens, on UDP and TCP.
-    pub local: SocketAddr,
-    /// `name.pstn.twilio.com`
-    pub termination: Box<str>,
-    /// User name and password of the credential list, if there is one.
-    pub credentials: Option<(Box<str>, Box<str>)>,
-    /// The access control list; empty: none.
-    pub allowed: Vec<Network>,
-    /// The account's numbers.
-    pub numbers: Vec<Box<str>>,
-    /// Whether refusals name their error (`X-Twilio-Error`).
-    pub names_errors: bool,
-    /// From the INVITE to the first ring.
-    pub post_dial: Duration,
-    /// From the first ring to the answer.
-    pub ring: Duration,
-    /// Calls per second, if limited.
-    pub calls_per_s: Option<usize>,
-    /// Calls at a time, if limited.
-    pub calls_max: Option<usize>,
-    /// Where its media is; `None`: it asks.
-    pub media: Option<IpAddr>,
-}
-
-impl Setup {
-    /// Describes a trunk without limits, with early media after 300 ms and an answer after 2 s more.
-    pub fn new(local: SocketAddr, termination: &str) -> Self {
-        Self {
-            local,
-            termination: termination.into(),
-            credentials: None,
-            allowed: vec![],
-            numbers: vec![],
-            names_errors: true,
-            post_dial: Duration::from_millis(300),
-            ring: Duration::from_secs(2),
-            calls_per_s: None,
-            calls_max: None,
-            media: None,
-        }
-    }
-}
 
 /// A call through the trunk.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -213,6 +171,7 @@ pub struct Twilio {
     /// When somebody last asked, and until when it is banned.
     options: BTreeMap<IpAddr, (Instant, Option<Instant>)>,
     pace: VecDeque<Instant>,
+    reach: BTreeMap<SocketAddr, Reach>,
     deviations: Vec<Deviation>,
     events: VecDeque<Event>,
 }
@@ -220,7 +179,9 @@ pub struct Twilio {
 impl Twilio {
     /// Opens the account; the same seed makes the same tags and nonces.
     pub fn new(setup: Setup, seed: u64) -> Self {
-        let mut agent = Agent::new(setup.local, seed);
+        let local = setup.addresses().into_iter().next();
+        let nowhere = || SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let mut agent = Agent::new(local.unwrap_or_else(nowhere), seed);
         agent.give_up = ACK_PATIENCE;
         agent.say_own_trying();
         Self {
@@ -233,9 +194,28 @@ impl Twilio {
             invites: VecDeque::new(),
             options: BTreeMap::new(),
             pace: VecDeque::new(),
+            reach: BTreeMap::new(),
             deviations: vec![],
             events: VecDeque::new(),
         }
+    }
+
+    /// Returns the names under which a PBX finds it.
+    pub fn zone(&self, seed: u64) -> Zone {
+        Zone::new(&self.setup.account.termination, &self.setup.edges, seed)
+    }
+
+    /// Sets how one of its proxies can be reached from now on, by either of its addresses.
+    pub fn set_reach(&mut self, address: SocketAddr, reach: Reach) {
+        let proxies = self.setup.edges.iter().flat_map(|edge| &edge.proxies);
+        for proxy in proxies.filter(|proxy| proxy.is_at(address)) {
+            self.reach.extend([(proxy.plain, reach), (proxy.tls, reach)]);
+        }
+    }
+
+    /// Lets nothing in or out of one of its proxies from now on.
+    pub fn blackhole(&mut self, address: SocketAddr) {
+        self.set_reach(address, Reach::Blackholed);
     }
 
     /// Returns what the PBX did wrong so far.
@@ -292,27 +272,29 @@ impl Twilio {
         self.plans.push(Plan { at, call, step });
     }
 
-    /// The proxy that the PBX speaks to, as a Record-Route value.
-    fn near_route(&self, transport: Transport) -> String {
-        let (ip, port) = (self.setup.local.ip(), self.setup.local.port());
-        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
-        let port = if port == 5060 { String::new() } else { format!(":{port}") };
-        match transport {
-            Transport::Udp => format!("<sip:{host}{port};r2=on;lr>"),
-            Transport::Tcp | Transport::Tls => {
-                format!("<sip:{host}{port};transport={};r2=on;lr>", transport.param())
-            }
-        }
-    }
-
-    /// What a dialog's requests must carry, in order.
+    /// What a dialog's requests must carry, in order: the proxy as the PBX sees it, its other side.
     fn routes(&self, index: usize) -> [String; 2] {
-        [self.near_route(self.calls[index].talk.flow.transport), self.far_route()]
-    }
-
-    /// The proxy's other side.
-    fn far_route(&self) -> String {
-        format!("<sip:{}:5061;transport=tls;r2=on;lr>", self.setup.local.ip())
+        let Flow { transport, local, .. } = self.calls[index].talk.flow;
+        let ip = local.ip();
+        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        let port = match local.port() {
+            5060 => String::new(),
+            port => format!(":{port}"),
+        };
+        match transport {
+            Transport::Udp => [
+                format!("<sip:{host}{port};r2=on;lr>"),
+                format!("<sip:{host}:5061;transport=tls;r2=on;lr>"),
+            ],
+            Transport::Tcp => [
+                format!("<sip:{host}{port};transport=tcp;r2=on;lr>"),
+                format!("<sip:{host}:5061;transport=tls;r2=on;lr>"),
+            ],
+            Transport::Tls => [
+                format!("<sip:{host}{port};transport=tls;r2=on;lr>"),
+                format!("<sip:{host};r2=on;lr>"),
+            ],
+        }
     }
 
     /// The gateway's Contact.
@@ -378,7 +360,7 @@ impl Twilio {
             match happened {
                 Happened::Request(asked) => self.take_request(&asked, now),
                 Happened::Cancel { tx, .. } => self.take_cancel(tx, now),
-                Happened::Ack { message } => self.take_ack(&message, now),
+                Happened::Ack { message, flow } => self.take_ack(&message, flow, now),
                 Happened::Response { tx, message } => self.take_response(tx, &message, now),
                 Happened::Failed { tx } => self.take_failure(tx),
                 Happened::Unheard { call_id, .. } => self.take_unheard(&call_id, now),
@@ -460,7 +442,7 @@ impl Twilio {
 impl Node for Twilio {
     fn receive(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
         let Ok(message) = Message::parse(bytes.clone()) else { return };
-        if !self.is_dropped(&message) {
+        if !is_mute(self.reach(flow.local)) && !self.is_dropped(&message) {
             let happened = self.agent.receive(flow, bytes, now);
             self.take(happened, now);
         }
@@ -469,6 +451,10 @@ impl Node for Twilio {
     fn closed(&mut self, flow: Flow, now: Instant) {
         let happened = self.agent.closed(flow, now);
         self.take(happened, now);
+    }
+
+    fn reach(&self, address: SocketAddr) -> Reach {
+        self.reach.get(&address).copied().unwrap_or_default()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -487,7 +473,12 @@ impl Node for Twilio {
     }
 
     fn poll_transmit(&mut self) -> Option<(Flow, Bytes)> {
-        self.agent.poll_transmit()
+        loop {
+            let (flow, bytes) = self.agent.poll_transmit()?;
+            if !is_mute(self.reach(flow.local)) {
+                return Some((flow, bytes));
+            }
+        }
     }
 
     fn is_idle(&self) -> bool {

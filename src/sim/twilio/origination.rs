@@ -33,6 +33,8 @@ pub struct CallIn {
     pub to: SocketAddr,
     /// Its transport.
     pub transport: Transport,
+    /// The address of ours that it comes from; `None`: the first.
+    pub through: Option<SocketAddr>,
     /// How long the caller talks before it hangs up; `None`: until the PBX does.
     pub talks_for: Option<Duration>,
     /// How long the caller waits for an answer; `None`: a minute.
@@ -43,8 +45,19 @@ impl Twilio {
     /// Calls the PBX.
     pub fn call_in(&mut self, call: &CallIn, now: Instant) -> CallNumber {
         let CallIn { did, from, name, to, transport, .. } = call;
-        let flow = self.agent.flow_to(*transport, *to);
-        let domain = &self.setup.termination;
+        let proxy = match call.through {
+            Some(address) => Some(address),
+            None => self
+                .setup
+                .edges
+                .iter()
+                .flat_map(|edge| &edge.proxies)
+                .next()
+                .map(|p| p.at(*transport)),
+        };
+        let mut flow = self.agent.flow_to(*transport, *to);
+        flow.local = proxy.unwrap_or(flow.local);
+        let domain = &self.setup.account.termination;
         let mut caller = format!("<sip:{from}@{domain}:5060>");
         if let Some(name) = name {
             caller = format!("{} {caller}", quote(name));
@@ -69,7 +82,7 @@ impl Twilio {
         let party = self.calls[index].party.clone();
         let (contact, [near, far]) = (self.contact(&party), self.routes(index));
         let (sid, branch_inside) = (self.agent.token(), self.agent.token());
-        let termination = self.setup.termination.clone();
+        let termination = self.setup.account.termination.clone();
         let call = &mut self.calls[index];
         let Some(sound) = &mut call.sound else { return };
         let sdp = sound.offer();

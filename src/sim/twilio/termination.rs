@@ -56,7 +56,7 @@ impl Twilio {
         }
         let uri = Uri::parse(message.uri());
         let (host, user) = uri.map_or(("", ""), |uri| (uri.host, uri.user.unwrap_or_default()));
-        if !host.eq_ignore_ascii_case(&self.setup.termination) {
+        if !self.setup.is_termination(host) {
             self.deviate(Rule::TerminationUri, format!("{} {}", message.method(), message.uri()));
             return true;
         }
@@ -90,7 +90,7 @@ impl Twilio {
         if let Err(refused) = self.check_first(asked) {
             return self.refuse(asked, None, refused, now);
         }
-        if self.setup.credentials.is_some() && !self.has_credentials(&asked.message) {
+        if self.setup.account.credentials.is_some() && !self.has_credentials(&asked.message) {
             return self.challenge(asked, now);
         }
         let checked = self.check_digest(&asked.message).and_then(|()| self.check(asked, now));
@@ -117,8 +117,9 @@ impl Twilio {
         if hops < 20 {
             return Err(Refused::by(Rule::MaxForwards, 483, format!("Max-Forwards: {hops}")));
         }
-        let is_allowed = |ip: IpAddr| self.setup.allowed.iter().any(|network| network.contains(ip));
-        if !self.setup.allowed.is_empty() && !is_allowed(source) {
+        let is_allowed =
+            |ip: IpAddr| self.setup.account.allowed.iter().any(|network| network.contains(ip));
+        if !self.setup.account.allowed.is_empty() && !is_allowed(source) {
             return Err(Refused::by(Rule::SourceAllowed, 403, format!("INVITE from {source}")));
         }
         match far_end(called(message)) {
@@ -154,7 +155,7 @@ impl Twilio {
     }
 
     fn check_digest(&self, message: &Message) -> Result<(), Refused> {
-        let Some((username, password)) = &self.setup.credentials else { return Ok(()) };
+        let Some((username, password)) = &self.setup.account.credentials else { return Ok(()) };
         let all = message.credentials(HeaderName::ProxyAuthorization);
         let known = |c: &&Credentials| self.nonces.iter().any(|(nonce, _)| **nonce == *c.nonce);
         let Some(given) = all.iter().find(known) else { return Ok(()) };
@@ -208,7 +209,7 @@ impl Twilio {
                 let evidence = format!("a call from `{caller}`");
                 return Err(Refused::by(Rule::CallerE164, 400, evidence));
             }
-            if !self.setup.numbers.iter().any(|number| **number == *caller) {
+            if !self.setup.account.numbers.iter().any(|number| **number == *caller) {
                 let evidence = format!("a call from {caller}");
                 return Err(Refused::by(Rule::CallerOwned, 403, evidence));
             }
@@ -219,13 +220,14 @@ impl Twilio {
     fn check_limits(&mut self, now: Instant) -> Result<(), Refused> {
         self.pace.retain(|at| now < *at + Duration::from_secs(1));
         self.pace.push_back(now);
-        if let Some(limit) = self.setup.calls_per_s.filter(|limit| self.pace.len() > *limit) {
+        if let Some(limit) = self.setup.limits.calls_per_s.filter(|limit| self.pace.len() > *limit)
+        {
             return Err(Refused {
                 reason: "Trunk CPS limit exceeded",
                 ..Refused::by(Rule::CallPace, 503, format!("more than {limit} calls in a second"))
             });
         }
-        if let Some(limit) = self.setup.calls_max.filter(|limit| self.calls() >= *limit) {
+        if let Some(limit) = self.setup.limits.calls_max.filter(|limit| self.calls() >= *limit) {
             return Err(Refused {
                 reason: "Trunk concurrent call limit exceeded",
                 ..Refused::by(Rule::CallCount, 503, format!("more than {limit} calls at a time"))
@@ -252,8 +254,8 @@ impl Twilio {
     /// The call has its media address: it takes its course.
     pub(super) fn begin(&mut self, index: usize, now: Instant) {
         let (number, far_end) = (self.calls[index].number, self.calls[index].far_end);
-        let ring_at = now + self.setup.post_dial;
-        let answer_at = ring_at + self.setup.ring;
+        let ring_at = now + self.setup.timing.post_dial;
+        let answer_at = ring_at + self.setup.timing.ring;
         self.plan(now + PATIENCE, number, Step::GiveUp);
         match far_end {
             FarEnd::Answers { ring: Ring::Not, .. } => self.plan(ring_at, number, Step::Answer),

@@ -1,6 +1,7 @@
 //! Each rule, broken once by a client that says what a bad PBX would.
 
 use super::*;
+use crate::network::Network;
 use crate::sim::{Network as Weather, World};
 use crate::sip::digest;
 
@@ -71,17 +72,21 @@ impl Said {
 
 fn world(change: impl FnOnce(&mut Setup)) -> World {
     let mut setup = Setup::new(TRUNK.parse().unwrap(), HOST);
-    setup.numbers = vec!["+17756187988".into()];
+    setup.account.numbers = vec!["+17756187988".into()];
     setup.media = Some("168.86.128.1".parse().unwrap());
     change(&mut setup);
     let mut world = World::new(1, Weather::CLEAN);
     world.add("pbx", &[CLIENT.parse().unwrap()], Client::default());
-    world.add("twilio", &[TRUNK.parse().unwrap()], Twilio::new(setup, 1));
+    world.add("twilio", &setup.addresses(), Twilio::new(setup, 1));
     world
 }
 
 fn say(world: &mut World, bytes: Bytes) {
-    let (local, remote) = (CLIENT.parse().unwrap(), TRUNK.parse().unwrap());
+    say_to(world, TRUNK.parse().unwrap(), bytes);
+}
+
+fn say_to(world: &mut World, remote: SocketAddr, bytes: Bytes) {
+    let local = CLIENT.parse().unwrap();
     let flow = Flow { transport: Transport::Udp, local, remote };
     world.with("pbx", |client: &mut Client, _| client.outbox.push_back((flow, bytes)));
     let until = world.now_ms() + 100;
@@ -142,7 +147,8 @@ fn a_cseq_that_does_not_advance_is_not_answered() {
 
 #[test]
 fn an_address_that_is_not_allowed() {
-    let mut world = world(|setup| setup.allowed = vec![Network::parse("198.51.100.0/24").unwrap()]);
+    let mut world =
+        world(|setup| setup.account.allowed = vec![Network::parse("198.51.100.0/24").unwrap()]);
     say(&mut world, Said::good().bytes());
     assert_eq!(outcome(&mut world), (403, vec![Rule::SourceAllowed]));
 }
@@ -155,7 +161,8 @@ fn the_digest() {
         ("wrong", true, 403, Some(Rule::Credentials)),
         ("right", false, 403, Some(Rule::OpaqueEchoed)),
     ] {
-        let mut world = world(|setup| setup.credentials = Some(("acme".into(), "right".into())));
+        let mut world =
+            world(|setup| setup.account.credentials = Some(("acme".into(), "right".into())));
         say(&mut world, Said::good().bytes());
         let mut challenge = world
             .with("pbx", |client: &mut Client, _| {
@@ -202,8 +209,11 @@ fn options_too_often() {
 #[test]
 fn limits() {
     for (change, rule) in [
-        ((|setup: &mut Setup| setup.calls_per_s = Some(0)) as fn(&mut Setup), Rule::CallPace),
-        (|setup: &mut Setup| setup.calls_max = Some(0), Rule::CallCount),
+        (
+            (|setup: &mut Setup| setup.limits.calls_per_s = Some(0)) as fn(&mut Setup),
+            Rule::CallPace,
+        ),
+        (|setup: &mut Setup| setup.limits.calls_max = Some(0), Rule::CallCount),
     ] {
         let mut world = world(change);
         say(&mut world, Said::good().bytes());
@@ -251,8 +261,8 @@ fn an_ack_that_never_comes() {
 
 fn answered() -> World {
     let mut world = world(|setup| {
-        setup.post_dial = Duration::from_millis(10);
-        setup.ring = Duration::from_millis(10);
+        setup.timing.post_dial = Duration::from_millis(10);
+        setup.timing.ring = Duration::from_millis(10);
     });
     say(&mut world, Said::good().bytes());
     assert_eq!(outcome(&mut world), (200, vec![]));
@@ -274,4 +284,53 @@ fn inside(method: &str, uri: &str, routes: &str, cseq: u32, tag: &str) -> Bytes 
          {routes}Max-Forwards: 70\r\nFrom: <{from}>;tag=us\r\nTo: <{called}>;tag={tag}\r\nCall-ID: a\r\n\
          CSeq: {cseq} {method}\r\nContent-Length: 0\r\n\r\n"
     ))
+}
+
+/// Calls at any address of any edge: each is recorded as the route, and taken nowhere else.
+#[test]
+fn each_address_of_each_edge() {
+    for edge in Edge::all() {
+        for Proxy { plain, .. } in edge.proxies.clone() {
+            let mut world = world(|setup| setup.edges = Edge::all());
+            let host = format!("acme.pstn.{}.twilio.com", edge.name);
+            let uri = format!("sip:+14155550199@{host}");
+            say_to(&mut world, plain, Said { uri, ..Said::good() }.bytes());
+            world.run_until(400);
+            let recorded = world
+                .with("pbx", |client: &mut Client, _| {
+                    let ringing = client.heard.iter().find(|message| message.status() == 183)?;
+                    ringing.values(HeaderName::RecordRoute).last().map(|route| route.into_owned())
+                })
+                .flatten()
+                .unwrap();
+            let want = format!("<sip:{};r2=on;lr>", plain.ip());
+            assert_eq!(String::from_utf8_lossy(&recorded), want, "{plain}");
+            assert_eq!(outcome(&mut world), (0, vec![]), "{plain}");
+        }
+    }
+}
+
+#[test]
+fn addresses_that_cannot_be_reached() {
+    for (reach, heard, fate) in [
+        (Reach::Open, 2, "arrives"),
+        (Reach::Blackholed, 0, "lost"),
+        (Reach::Refusing, 0, "nobody"),
+        (Reach::Slow(Duration::from_secs(5)), 0, "arrives"),
+    ] {
+        let mut world = world(|setup| setup.edges = Edge::all());
+        let address = "54.65.63.193:5060".parse().unwrap();
+        world.with("twilio", |twilio: &mut Twilio, _| twilio.set_reach(address, reach));
+        say_to(&mut world, address, Said::good().bytes());
+        world.run_until(1000);
+        let count = world.with("pbx", |client: &mut Client, _| client.heard.len());
+        assert_eq!(count, Some(heard), "{reach:?}");
+        let sent = &world.sent()[0];
+        let is_it = match sent.fate {
+            crate::sim::Fate::Arrives { .. } => fate == "arrives",
+            crate::sim::Fate::Lost => fate == "lost",
+            crate::sim::Fate::NobodyThere => fate == "nobody",
+        };
+        assert!(is_it, "{reach:?}: {:?}", sent.fate);
+    }
 }
