@@ -4,14 +4,12 @@
 //! Never: pretends: the phone and the trunk speak to the PBX through sockets, and both listen.
 
 use super::{
-    host::Host,
     node::{Node, Place},
     now,
     routes::Listener,
+    softphone::{Softphone, Sounds},
     twilio_sim::{Ended, FAR_TONE_HZ, FarVoice, NEAR_TONE_HZ, Trunk},
     views,
-    voices::{Aim, Speaker},
-    wires::Sockets,
 };
 use crate::{
     config::{self, Config, Files, Listen},
@@ -22,9 +20,9 @@ use crate::{
         status::{CdrQuery, Response},
     },
     sim::{
-        phone::{Act, Heard, Phone, Setup},
+        phone::{Act, Heard, Setup},
         twilio,
-        voice::{Report, Says, Voice},
+        voice::{Report, Says},
     },
 };
 use std::{
@@ -33,7 +31,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::watch;
 
 const CONFIG: &str = include_str!("../../conf/pbx.toml");
 const DIALPLAN: &str = include_str!("../../dialplan/default.toml");
@@ -81,20 +78,11 @@ pub enum DemoError {
     Refused(String),
 }
 
-/// What the phone has heard, and where its call's media is.
-#[derive(Clone, Debug, Default)]
-struct Ears {
-    heard: Vec<Heard>,
-    media: Option<Aim>,
-}
-
 /// The whole scene.
 struct Scene {
     node: Node,
     trunk: Trunk,
-    phone: Host<Phone>,
-    ears: watch::Receiver<Ears>,
-    voice: Speaker,
+    phone: Softphone,
     config: Config,
     passwords: [String; 2],
     began: Instant,
@@ -139,10 +127,12 @@ impl Scene {
         let began = now();
         let node = Node::start(config.clone(), place.clone()).await?;
         let registrar = address(node.listeners(), Transport::Udp);
-        let voice = Voice::new(Says::Tone(NEAR_TONE_HZ), FAR_TONE_HZ, &mut entropy);
-        let voice = Speaker::start(voice, args.listen).await?;
-        let (phone, ears) = start_phone(registrar, &passwords[0], voice.local, &config).await?;
-        Ok(Self { node, trunk, phone, ears, voice, config, passwords, began, place })
+        let mut setup = Setup::new("1001", &passwords[0], (args.listen, 0).into(), registrar);
+        setup.domain = config.sip.realm.clone();
+        let says = Says::Tone(NEAR_TONE_HZ);
+        let sounds = Sounds { says, listens_for_hz: FAR_TONE_HZ };
+        let phone = Softphone::start(setup, sounds, entropy.next_u64()).await?;
+        Ok(Self { node, trunk, phone, config, passwords, began, place })
     }
 
     /// The phone registers, calls, listens and hangs up.
@@ -152,11 +142,11 @@ impl Scene {
             "the PBX listens on {registrar}, the simulated trunk on {}",
             self.trunk.address
         ))?;
-        self.act(Act::Register).await;
+        self.phone.act(Act::Register).await;
         self.wait("the registration", |heard| matches!(heard, Heard::Registered(_))).await?;
         self.say("the phone has registered as 1001 (digest)")?;
 
-        self.act(Act::Call(DIALLED_IN_URI.into())).await;
+        self.phone.act(Act::Call(DIALLED_IN_URI.into())).await;
         self.say(&format!("it dials {DIALLED}"))?;
         self.wait("ringing", |heard| matches!(heard, Heard::EarlyMedia(_))).await?;
         self.say("the far end rings, with early media")?;
@@ -165,7 +155,7 @@ impl Scene {
 
         let phone_hears = self.listen().await;
         let mut ended = self.trunk.ended();
-        self.act(Act::HangUp).await;
+        self.phone.act(Act::HangUp).await;
         self.wait("the end of the call", |heard| matches!(heard, Heard::Gone(_))).await?;
         self.say("the phone has hung up")?;
         let far = super::twilio_sim::next_ended(&mut ended, 0, within(PATIENCE)).await;
@@ -178,12 +168,11 @@ impl Scene {
     /// Waits until the phone has heard enough, and a little for the other direction.
     async fn listen(&self) -> Report {
         let enough = |report: &Report| report.heard >= LISTEN && report.sent >= 150;
-        self.voice.until(enough, within(PATIENCE)).await;
-        self.voice.report()
+        self.phone.listens(enough, within(PATIENCE)).await
     }
 
     fn verdict(&self, phone: Report, far: Ended) -> io::Result<bool> {
-        let side = |who: &str, report: Report, hz: f64| {
+        let side = |who: &str, report: &Report, hz: f64| {
             format!(
                 "{who} heard {hz:.0} Hz for {} ms, {} packets received, {} lost",
                 report.heard.as_millis(),
@@ -191,8 +180,8 @@ impl Scene {
                 report.lost
             )
         };
-        self.say(&side("the phone", phone, FAR_TONE_HZ))?;
-        self.say(&side("the far end", far.report, NEAR_TONE_HZ))?;
+        self.say(&side("the phone", &phone, FAR_TONE_HZ))?;
+        self.say(&side("the far end", &far.report, NEAR_TONE_HZ))?;
         let both = phone.heard >= LISTEN && far.report.heard >= LISTEN / 2;
         self.say(if both {
             "BOTH SIDES HEAR EACH OTHER"
@@ -265,10 +254,6 @@ impl Scene {
         out.flush()
     }
 
-    async fn act(&self, act: Act) {
-        self.phone.with(move |phone, now| phone.act(act, now)).await;
-    }
-
     /// Waits until the phone has heard something; a refusal meanwhile ends the wait.
     async fn wait(
         &mut self,
@@ -284,16 +269,10 @@ impl Scene {
                 None
             }
         };
-        let done = |ears: &Ears| ears.heard.iter().any(|h| is_it(h) || refusal(h).is_some());
-        let waited = tokio::time::timeout(PATIENCE, self.ears.wait_for(done)).await;
-        let Ok(Ok(ears)) = waited else { return Err(DemoError::Late { what }) };
-        if let Some(refused) = ears.heard.iter().find_map(refusal) {
-            return Err(DemoError::Refused(refused));
-        }
-        if let Some(aim) = ears.media.clone() {
-            self.voice.aim(aim);
-        }
-        Ok(())
+        let done = |heard: &Heard| is_it(heard) || refusal(heard).is_some();
+        let heard = self.phone.hears(done, within(PATIENCE)).await;
+        let heard = heard.ok_or(DemoError::Late { what })?;
+        refusal(&heard).map_or(Ok(()), |refused| Err(DemoError::Refused(refused)))
     }
 
     /// Prints a line with the time since the beginning.
@@ -347,28 +326,6 @@ fn place_on_loopback(config: &mut Config, listen: IpAddr, trunk_at: SocketAddr) 
     if let Some(trunk) = config.trunks.get_mut(TRUNK) {
         Arc::make_mut(trunk).address = Some(trunk_at);
     }
-}
-
-async fn start_phone(
-    registrar: SocketAddr,
-    password: &str,
-    rtp: SocketAddr,
-    config: &Config,
-) -> Result<(Host<Phone>, watch::Receiver<Ears>), DemoError> {
-    let sockets = Sockets::udp(SocketAddr::new(registrar.ip(), 0)).await?;
-    let mut setup = Setup::new("1001", password, sockets.address()?, registrar);
-    setup.domain = config.sip.realm.clone();
-    setup.rtp = Some(rtp);
-    let (publish, ears) = watch::channel(Ears::default());
-    let host = Host::start(Phone::new(setup, 1), sockets, move |phone: &mut Phone| {
-        let media = phone.media().map(|agreed| Aim {
-            remote: agreed.remote,
-            payload_type: agreed.payload_type,
-            codec: agreed.codec.as_str().into(),
-        });
-        publish.send_replace(Ears { heard: phone.heard().to_vec(), media });
-    })?;
-    Ok((host, ears))
 }
 
 fn address(listeners: &[Listener], transport: Transport) -> SocketAddr {

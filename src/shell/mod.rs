@@ -21,6 +21,7 @@ mod resolver;
 pub mod routes;
 pub mod service;
 mod shard_loop;
+pub mod softphone;
 pub mod store;
 mod stream;
 pub mod twilio_sim;

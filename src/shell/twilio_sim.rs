@@ -6,7 +6,7 @@
 use super::{
     host::Host,
     now,
-    voices::{Aim, Speaker},
+    voices::{Order, Speaker},
     wires::Sockets,
 };
 use crate::{
@@ -82,7 +82,7 @@ pub struct SimArgs {
 }
 
 /// A call of the trunk that is over.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ended {
     pub(super) status: u16,
     pub(super) report: Report,
@@ -170,9 +170,9 @@ impl Voices {
         while let Some(event) = events.recv().await {
             match event {
                 Event::MediaWanted { call } => self.open(call).await,
-                Event::MediaStart { call, remote, codec, payload_type, .. } => {
+                Event::MediaStart { call, agreed } => {
                     if let Some(speaker) = self.running.get(&call) {
-                        speaker.aim(Aim { remote, payload_type, codec });
+                        speaker.order(Order::Aim(agreed));
                     }
                 }
                 Event::Up { call } => tracing::info!(call = call.0, "call up"),
@@ -264,7 +264,7 @@ pub(super) async fn next_ended(
 ) -> Option<Ended> {
     let more = ended.wait_for(|ended| ended.len() > before);
     let found = tokio::time::timeout_at(by.into(), more).await.ok()?.ok()?;
-    found.get(before).copied()
+    found.get(before).cloned()
 }
 
 /// Returns the end of a wait that begins now.

@@ -4,7 +4,10 @@
 //! Never: knows which call it speaks in.
 
 use super::now;
-use crate::sim::voice::{Report, Voice};
+use crate::sim::{
+    Agreement,
+    voice::{Report, Voice},
+};
 use std::{
     future::pending,
     io,
@@ -21,12 +24,18 @@ use tokio::{
 /// No voice packet is larger.
 const PACKET_MAX: usize = 2048;
 
-/// Where a voice's peer is: address, payload type, codec.
+/// Orders that may wait for a voice.
+const ORDERS_MAX: usize = 16;
+
+/// What a voice is told.
 #[derive(Clone, Debug)]
-pub(super) struct Aim {
-    pub(super) remote: SocketAddr,
-    pub(super) payload_type: u8,
-    pub(super) codec: Box<str>,
+pub(super) enum Order {
+    /// Speak to this peer.
+    Aim(Agreement),
+    /// Fall silent until the next one.
+    Hush,
+    /// Press these keys.
+    Press(Box<str>),
 }
 
 /// A running voice. It falls silent when this is dropped.
@@ -34,7 +43,7 @@ pub(super) struct Aim {
 pub(super) struct Speaker {
     /// Where it wants its RTP.
     pub(super) local: SocketAddr,
-    aims: mpsc::Sender<Aim>,
+    orders: mpsc::Sender<Order>,
     report: watch::Receiver<Report>,
     task: JoinHandle<()>,
 }
@@ -44,21 +53,26 @@ impl Speaker {
     pub(super) async fn start(voice: Voice, ip: IpAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind((ip, 0)).await?;
         let local = socket.local_addr()?;
-        let (aims, queue) = mpsc::channel(4);
+        let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let (publish, report) = watch::channel(Report::default());
         let task = tokio::spawn(run(voice, socket, queue, publish));
-        Ok(Self { local, aims, report, task })
+        Ok(Self { local, orders, report, task })
     }
 
-    /// Says where the peer is.
-    pub(super) fn aim(&self, aim: Aim) {
+    /// Returns the way to give it orders.
+    pub(super) fn orders(&self) -> mpsc::Sender<Order> {
+        self.orders.clone()
+    }
+
+    /// Gives it an order.
+    pub(super) fn order(&self, order: Order) {
         // A voice that is so far behind will hear of a later one.
-        let _ = self.aims.try_send(aim);
+        let _ = self.orders.try_send(order);
     }
 
     /// Returns what it has heard so far.
     pub(super) fn report(&self) -> Report {
-        *self.report.borrow()
+        self.report.borrow().clone()
     }
 
     /// Waits until it has seen this much, or its time is up.
@@ -78,7 +92,7 @@ impl Drop for Speaker {
 async fn run(
     mut voice: Voice,
     socket: UdpSocket,
-    mut aims: mpsc::Receiver<Aim>,
+    mut orders: mpsc::Receiver<Order>,
     publish: watch::Sender<Report>,
 ) {
     let mut buffer = vec![0; PACKET_MAX];
@@ -93,8 +107,10 @@ async fn run(
         tokio::select! {
             biased;
             () = sleep_to(deadline) => voice.handle_timeout(now()),
-            aim = aims.recv() => match aim {
-                Some(aim) => voice.aim(aim.remote, aim.payload_type, &aim.codec, now()),
+            order = orders.recv() => match order {
+                Some(Order::Aim(agreed)) => voice.aim(&agreed, now()),
+                Some(Order::Hush) => voice.hush(),
+                Some(Order::Press(digits)) => voice.press(&digits),
                 None => return,
             },
             received = socket.recv_from(&mut buffer) => match received {

@@ -5,6 +5,7 @@
 
 mod agent;
 pub mod check;
+mod keys;
 mod network;
 pub mod pbx;
 pub mod phone;

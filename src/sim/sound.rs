@@ -3,7 +3,7 @@
 //! Owns: one peer's side of one call's SDP.
 //! Never: shares the product's way of writing or negotiating it.
 
-use crate::sdp::{Audio, Description, Direction};
+use crate::sdp::{Audio, Codec, Description, Direction, Format};
 use bytes::Bytes;
 use std::{fmt::Write, net::SocketAddr};
 
@@ -46,6 +46,8 @@ pub struct Agreement {
     pub remote: SocketAddr,
     /// This side's.
     pub direction: Direction,
+    /// The number of telephone-event, where both know it.
+    pub events: Option<u8>,
 }
 
 impl Sound {
@@ -100,12 +102,15 @@ impl Sound {
         let is_ours = |name: &str| self.codecs.iter().any(|codec| codec.eq_ignore_ascii_case(name));
         let format =
             theirs.formats.iter().find(|f| f.codec.is_speech() && is_ours(f.codec.name()))?;
+        let is_event = |f: &&Format| f.codec == Codec::TelephoneEvent && is_ours(f.codec.name());
+        let events = theirs.formats.iter().find(is_event).map(|f| f.payload_type);
         self.agreed = Some(Agreement {
             codec: format.codec.name().to_owned(),
             payload_type: format.payload_type,
             local: self.rtp,
             remote: theirs.rtp,
             direction,
+            events,
         });
         Some(())
     }
@@ -167,7 +172,8 @@ mod tests {
         assert!(answer.contains("m=audio 5000 RTP/AVP 0 101\r\n"), "{answer}");
         assert!(a.accept(answer.as_bytes()));
         assert_eq!((a.direction(), b.direction()), ("recvonly", "sendonly"));
-        assert_eq!(a.agreed.unwrap().remote, rtp(5000));
+        let agreed = a.agreed.unwrap();
+        assert_eq!((agreed.remote, agreed.events), (rtp(5000), Some(101)));
 
         let mut c = Sound::new(rtp(6000), &["OPUS"]);
         assert_eq!(c.answer(offer.as_bytes()), None);

@@ -3,6 +3,10 @@
 //! Owns: its RTP stream and what it has heard.
 //! Never: opens a socket; whoever runs it sends and receives.
 
+use super::{
+    keys::{Heard, Keypad},
+    sound::Agreement,
+};
 use crate::{
     ids::Entropy,
     media::{
@@ -45,7 +49,7 @@ impl Says {
 }
 
 /// What a voice has seen of its call.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Report {
     /// Packets sent.
     pub sent: u64,
@@ -55,6 +59,8 @@ pub struct Report {
     pub lost: u64,
     /// For how long the tone was heard.
     pub heard: Duration,
+    /// The keys that were heard.
+    pub digits: Box<str>,
 }
 
 /// Where its peer is, and how it is spoken to.
@@ -63,6 +69,10 @@ struct Peer {
     address: SocketAddr,
     payload_type: u8,
     law: Law,
+    /// Whether it wants to hear us.
+    listens: bool,
+    /// The number of telephone-event.
+    events: Option<u8>,
 }
 
 /// One end of a call's media.
@@ -78,7 +88,10 @@ pub struct Voice {
     sequence: u16,
     timestamp: u32,
     ssrc: u32,
-    last_heard: Option<u16>,
+    /// The peer's stream, and its last sequence number.
+    last_heard: Option<(u32, u16)>,
+    keypad: Keypad,
+    keys: Heard,
     echoes: VecDeque<Vec<u8>>,
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
     report: Report,
@@ -104,22 +117,41 @@ impl Voice {
             timestamp: (random >> 16) as u32,
             ssrc: (random >> 32) as u32,
             last_heard: None,
+            keypad: Keypad::default(),
+            keys: Heard::default(),
             echoes: VecDeque::new(),
             outbox: VecDeque::new(),
             report: Report::default(),
         }
     }
 
-    /// Says where the peer is and under which number it wants G.711: `PCMU` or `PCMA`.
-    pub fn aim(&mut self, address: SocketAddr, payload_type: u8, codec: &str, now: Instant) {
-        let law = if codec.eq_ignore_ascii_case("PCMA") { Law::A } else { Law::Mu };
-        self.peer = Some(Peer { address, payload_type, law });
+    /// Says where the peer is and what was agreed with it: `PCMU` or `PCMA`.
+    pub fn aim(&mut self, agreed: &Agreement, now: Instant) {
+        let law = if agreed.codec.eq_ignore_ascii_case("PCMA") { Law::A } else { Law::Mu };
+        self.peer = Some(Peer {
+            address: agreed.remote,
+            payload_type: agreed.payload_type,
+            law,
+            listens: agreed.direction.sends(),
+            events: agreed.events,
+        });
         self.next_at.get_or_insert(now);
+    }
+
+    /// Falls silent, and hears nothing, until it is aimed again.
+    pub fn hush(&mut self) {
+        (self.peer, self.next_at) = (None, None);
+        self.echoes.clear();
+    }
+
+    /// Presses keys, one after the other (RFC 4733). Nobody hears them where events were not agreed.
+    pub fn press(&mut self, digits: &str) {
+        self.keypad.press(digits);
     }
 
     /// Returns what it has seen so far.
     pub fn report(&self) -> Report {
-        Report { heard: self.ear.heard(), ..self.report }
+        Report { heard: self.ear.heard(), digits: self.keys.digits().into(), ..self.report.clone() }
     }
 
     /// Takes a packet.
@@ -129,18 +161,25 @@ impl Voice {
         else {
             return;
         };
-        let [first, second, s1, s2, ..] = header else { return };
-        if first >> 6 != 2 || second & 0x7f != peer.payload_type {
+        let [first, second, s1, s2, t1, t2, t3, t4, r1, r2, r3, r4] = header else { return };
+        let payload_type = second & 0x7f;
+        let is_event = Some(payload_type) == peer.events;
+        if first >> 6 != 2 || (payload_type != peer.payload_type && !is_event) {
             return;
         }
         let sequence = u16::from_be_bytes([*s1, *s2]);
-        let missing = self.last_heard.map_or(0, |last| sequence.wrapping_sub(last).wrapping_sub(1));
+        let ssrc = u32::from_be_bytes([*r1, *r2, *r3, *r4]);
+        let last = self.last_heard.filter(|(stream, _)| *stream == ssrc);
+        let missing = last.map_or(0, |(_, last)| sequence.wrapping_sub(last).wrapping_sub(1));
         // A step back is a late packet, not 65,000 lost ones.
         if missing < 1000 {
             self.report.lost += u64::from(missing);
         }
-        self.last_heard = Some(sequence);
+        self.last_heard = Some((ssrc, sequence));
         self.report.received += 1;
+        if is_event {
+            return self.keys.hear(ssrc, u32::from_be_bytes([*t1, *t2, *t3, *t4]), payload);
+        }
         let samples: Vec<i16> = payload.iter().map(|code| decode(peer.law, *code)).collect();
         self.ear.hear(&samples);
         if self.echoes.len() < ECHOES_MAX {
@@ -160,18 +199,33 @@ impl Voice {
             return;
         }
         self.next_at = Some(at + FRAME);
+        let time = self.timestamp;
+        self.timestamp = time.wrapping_add(FRAME_SAMPLES as u32);
+        if !peer.listens {
+            return;
+        }
+        if let Some(events) = peer.events
+            && let Some(tone) = self.keypad.tick()
+        {
+            let marker = if tone.since == 0 { 0x80 } else { 0 };
+            let time = time.wrapping_sub(tone.since);
+            return self.send(peer.address, (marker | events, time), &tone.payload);
+        }
         let Some(payload) = self.next_payload(peer.law) else { return };
-        let mut packet = Vec::with_capacity(HEADER_LEN + payload.len());
         let marker = if self.report.sent == 0 { 0x80 } else { 0 };
-        packet.extend([0x80, marker | peer.payload_type]);
+        self.send(peer.address, (marker | peer.payload_type, time), &payload);
+    }
+
+    fn send(&mut self, to: SocketAddr, (kind, time): (u8, u32), payload: &[u8]) {
+        let mut packet = Vec::with_capacity(HEADER_LEN + payload.len());
+        packet.extend([0x80, kind]);
         packet.extend(self.sequence.to_be_bytes());
-        packet.extend(self.timestamp.to_be_bytes());
+        packet.extend(time.to_be_bytes());
         packet.extend(self.ssrc.to_be_bytes());
-        packet.extend(&payload);
+        packet.extend(payload);
         self.sequence = self.sequence.wrapping_add(1);
-        self.timestamp = self.timestamp.wrapping_add(payload.len() as u32);
         self.report.sent += 1;
-        self.outbox.push_back((peer.address, packet));
+        self.outbox.push_back((to, packet));
     }
 
     fn next_payload(&mut self, law: Law) -> Option<Vec<u8>> {
@@ -201,6 +255,7 @@ impl Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sdp::Direction;
 
     fn run(a: &mut Voice, b: &mut Voice, start: Instant, time: Duration) {
         let mut now = start;
@@ -218,26 +273,64 @@ mod tests {
         }
     }
 
+    fn agreed(codec: &str, payload_type: u8, direction: Direction) -> Agreement {
+        let at = |port| ([127, 0, 0, 1], port).into();
+        Agreement {
+            codec: codec.to_owned(),
+            payload_type,
+            local: at(1),
+            remote: at(2),
+            direction,
+            events: Some(101),
+        }
+    }
+
     #[test]
     fn two_voices_hear_each_other_and_an_echo_hears_itself() {
         let start = crate::sim::epoch();
         let mut entropy = Entropy::from_u64(1);
-        let at = |port| ([127, 0, 0, 1], port).into();
+        let alaw = agreed("PCMA", 8, Direction::SendRecv);
         let mut caller = Voice::new(Says::Tone(440.0), 1000.0, &mut entropy);
         let mut callee = Voice::new(Says::Tone(1000.0), 440.0, &mut entropy);
-        caller.aim(at(1), 8, "PCMA", start);
-        callee.aim(at(2), 8, "PCMA", start);
+        caller.aim(&alaw, start);
+        callee.aim(&alaw, start);
         run(&mut caller, &mut callee, start, Duration::from_secs(2));
         for report in [caller.report(), callee.report()] {
             assert!(report.heard > Duration::from_millis(1800), "{report:?}");
             assert_eq!((report.sent, report.lost), (100, 0));
         }
 
+        let ulaw = agreed("PCMU", 0, Direction::SendRecv);
         let mut caller = Voice::new(Says::Tone(440.0), 440.0, &mut entropy);
         let mut echo = Voice::new(Says::announcement(), 1.0, &mut entropy);
-        caller.aim(at(1), 0, "PCMU", start);
-        echo.aim(at(2), 0, "PCMU", start);
+        caller.aim(&ulaw, start);
+        echo.aim(&ulaw, start);
         run(&mut caller, &mut echo, start, Duration::from_secs(4));
         assert!(caller.report().heard > Duration::from_secs(1), "{:?}", caller.report());
+    }
+
+    #[test]
+    fn keys_are_heard_between_speech_and_nothing_is_said_on_hold() {
+        let start = crate::sim::epoch();
+        let mut entropy = Entropy::from_u64(2);
+        let both = agreed("PCMU", 0, Direction::SendRecv);
+        let mut caller = Voice::new(Says::Tone(440.0), 1000.0, &mut entropy);
+        let mut callee = Voice::new(Says::Tone(1000.0), 440.0, &mut entropy);
+        caller.aim(&both, start);
+        callee.aim(&both, start);
+        caller.press("12");
+        callee.press("#");
+        run(&mut caller, &mut callee, start, Duration::from_secs(2));
+        let (ours, theirs) = (caller.report(), callee.report());
+        assert_eq!((&*ours.digits, &*theirs.digits), ("#", "12"));
+        assert_eq!((ours.lost, theirs.lost, theirs.received), (0, 0, 100));
+
+        caller.aim(&agreed("PCMU", 0, Direction::RecvOnly), start);
+        let later = start + Duration::from_secs(2);
+        run(&mut caller, &mut callee, later, Duration::from_secs(1));
+        assert_eq!((caller.report().sent, callee.report().sent), (100, 150));
+        caller.hush();
+        run(&mut caller, &mut callee, later, Duration::from_secs(1));
+        assert_eq!(caller.report().received, 150);
     }
 }

@@ -24,7 +24,7 @@ use setup::is_mute;
 
 use super::{
     agent::{Agent, Asked, Happened},
-    sound::Sound,
+    sound::{Agreement, Sound},
     talk::Talk,
     world::{Node, Reach},
 };
@@ -71,14 +71,8 @@ pub enum Event {
     MediaStart {
         /// Which.
         call: CallNumber,
-        /// Our side.
-        local: SocketAddr,
-        /// The PBX's side.
-        remote: SocketAddr,
-        /// `PCMU` or `PCMA`.
-        codec: Box<str>,
-        /// Under this number.
-        payload_type: u8,
+        /// How.
+        agreed: Agreement,
     },
     /// The call has no media any more.
     MediaStop {
@@ -333,13 +327,7 @@ impl Twilio {
         let Some(sound) = &call.sound else { return };
         let Some(agreed) = &sound.agreed else { return };
         call.is_sounding = true;
-        self.events.push_back(Event::MediaStart {
-            call: call.number,
-            local: sound.rtp,
-            remote: agreed.remote,
-            codec: agreed.codec.as_str().into(),
-            payload_type: agreed.payload_type,
-        });
+        self.events.push_back(Event::MediaStart { call: call.number, agreed: agreed.clone() });
     }
 
     fn end_call(&mut self, index: usize, status: u16) {
