@@ -24,6 +24,7 @@ mod prompt;
 mod quality;
 mod rtcp;
 mod rtp;
+pub mod srtp;
 pub mod tone;
 mod worker;
 
