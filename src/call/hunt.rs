@@ -164,7 +164,7 @@ impl Call {
         }
         let Some(caller) = self.legs.get_mut(&self.caller) else { return };
         let status = match (status, &answer) {
-            (180 | 181 | 182 | 199, None) => status,
+            (180..=182, None) => status,
             (180, Some(_)) => 180,
             _ => 183,
         };

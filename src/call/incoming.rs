@@ -20,7 +20,13 @@ use crate::{
     transaction::ServerId,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// How long a refresh waits for an offer that is outstanding.
+const OFFER_TAKES: Duration = Duration::from_secs(2);
 
 /// The INVITE that made this leg.
 #[derive(Debug)]
@@ -363,16 +369,18 @@ impl Leg {
 
     /// Refreshes the session: UPDATE without a body where the peer takes it, else re-INVITE with
     /// what we said last.
-    fn refresh(&mut self, wire: &mut Wire<'_>) {
+    pub(super) fn refresh(&mut self, wire: &mut Wire<'_>) {
         if self.stage != Stage::Up {
             return;
         }
         if self.peer_allows_update && self.profile.update {
             let update = InDialog::new(Purpose::Refresh, Method::Update, None);
             self.send_in_dialog(update, wire);
-        } else if let Some(sdp) = self.media.last_said()
-            && self.modify.we_offer(wire.now)
-        {
+        } else if let Some(sdp) = self.media.last_said() {
+            if !self.modify.we_offer(wire.now) {
+                // An offer is on its way; once it is answered the session may be fresh already.
+                return self.session.retry(OFFER_TAKES, wire.now);
+            }
             let reinvite = InDialog::new(Purpose::Refresh, Method::Invite, Some(sdp));
             self.send_in_dialog(reinvite, wire);
         }

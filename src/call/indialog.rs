@@ -5,7 +5,7 @@
 
 use super::{
     incoming::allows_update,
-    leg::{Death, InDialog, Leg, LegEvent, Purpose, Stage, description},
+    leg::{By, Death, InDialog, Leg, LegEvent, Origin, Pending, Purpose, Stage, description},
     wire::Wire,
 };
 use crate::{
@@ -16,12 +16,15 @@ use crate::{
     transaction::{ClientId, ServerId},
 };
 use bytes::Bytes;
+use std::time::Duration;
 
 /// The methods we take inside a dialog, for Allow.
 pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK";
 /// Digits in an INFO body are at most this long (RFC 4733 has no limit; a finger does).
 const DIGIT_MS_MAX: u16 = 5000;
 const DIGIT_MS_DEFAULT: u16 = 160;
+/// When a refresh is tried again, where the peer that refused it does not say.
+const REFRESH_AGAIN: Duration = Duration::from_secs(5);
 
 impl Leg {
     /// Returns whether a request with this Call-ID and From tag belongs to this leg's dialog.
@@ -298,6 +301,9 @@ impl Leg {
             self.ack_reinvite(tx, pending.cseq, response, wire);
         }
         let offered = pending.body.is_some();
+        if purpose == Purpose::Refresh && status >= 300 {
+            return self.refresh_refused(&pending, response, wire, out);
+        }
         match status {
             200..=299 => {
                 if offered {
@@ -309,35 +315,83 @@ impl Leg {
                     out.push(LegEvent::OfferAnswered { sdp });
                 }
             }
-            // RFC 5057 5.1: these end the dialog, whatever the request was.
+            // RFC 3261 12.2.1.2: these end the dialog, whatever the request was. The call says BYE.
             408 | 481 => {
                 self.modify.settle();
-                self.leave_silently(wire, out);
+                out.push(LegEvent::Dead(Death::Forgotten));
             }
             491 if offered => {
-                let glare = match self.origin {
-                    super::leg::Origin::Outgoing(_) => Glare::OwnCallId,
-                    super::leg::Origin::Incoming(_) => Glare::TheirCallId,
-                };
-                let wait = glare.wait(wire.entropy);
+                let wait = self.glare().wait(wire.entropy);
                 self.modify.back_off(wire.now + wait);
-                out.extend(
-                    (purpose == Purpose::Offer).then_some(LegEvent::OfferRefused { status }),
-                );
+                out.push(LegEvent::OfferRefused { status });
             }
             _ => {
                 self.modify.settle();
-                out.extend(
-                    (purpose == Purpose::Offer).then_some(LegEvent::OfferRefused { status }),
-                );
+                out.push(LegEvent::OfferRefused { status });
             }
         }
     }
 
-    /// The peer has forgotten the dialog: there is nobody to send a BYE to.
-    fn leave_silently(&mut self, wire: &mut Wire<'_>, out: &mut Vec<LegEvent>) {
-        out.push(LegEvent::Dead(Death::Forgotten));
-        self.leave(wire, out);
+    /// Takes the end of a re-INVITE or UPDATE without a response: silence is the end of the dialog
+    /// (RFC 3261 12.2.1.2), a transport's failure is a 503 (8.1.3.1).
+    pub(super) fn handle_offer_failure(
+        &mut self,
+        tx: ClientId,
+        by: By,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        let Some(pending) = self.finish(tx, wire) else { return };
+        if pending.body.is_some() {
+            self.modify.settle();
+        }
+        match (by, pending.purpose) {
+            (By::Transport, Purpose::Refresh) => self.session.retry(REFRESH_AGAIN, wire.now),
+            (By::Transport, _) => out.push(LegEvent::OfferRefused { status: 503 }),
+            (By::Silence | By::Peer | By::Us, _) => out.push(LegEvent::Dead(Death::Forgotten)),
+        }
+    }
+
+    /// The peer refused to refresh the session. Where it is only busy it is asked again in time; where
+    /// it knows no UPDATE, by re-INVITE; what else it says leaves the session to its end.
+    fn refresh_refused(
+        &mut self,
+        pending: &Pending,
+        response: &Message,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<LegEvent>,
+    ) {
+        if pending.body.is_some() {
+            self.modify.settle();
+        }
+        match response.status() {
+            408 | 481 => out.push(LegEvent::Dead(Death::Forgotten)),
+            491 => {
+                let wait = self.glare().wait(wire.entropy);
+                if pending.body.is_some() {
+                    self.modify.back_off(wire.now + wait);
+                }
+                self.session.retry(wait, wire.now);
+            }
+            500 | 503 => {
+                let named_s = response.number(HeaderName::RetryAfter).map(u64::from);
+                let wait = named_s.map_or(REFRESH_AGAIN, Duration::from_secs);
+                self.session.retry(wait, wire.now);
+            }
+            405 | 501 if pending.method == Method::Update => {
+                self.peer_allows_update = false;
+                self.refresh(wire);
+            }
+            _ => {}
+        }
+    }
+
+    /// RFC 3261 14.1: whoever chose the Call-ID waits longer.
+    fn glare(&self) -> Glare {
+        match self.origin {
+            Origin::Outgoing(_) => Glare::OwnCallId,
+            Origin::Incoming(_) => Glare::TheirCallId,
+        }
     }
 
     fn ack_reinvite(&mut self, tx: ClientId, cseq: u32, response: &Message, wire: &mut Wire<'_>) {

@@ -349,11 +349,7 @@ impl Leg {
         let Some(pending) = self.pending.get(&tx) else { return };
         match pending.purpose {
             Purpose::Invite => self.handle_invite_failure(tx, by, wire, out),
-            Purpose::Offer | Purpose::Refresh => {
-                self.finish(tx, wire);
-                self.modify.settle();
-                out.push(LegEvent::Dead(Death::Forgotten));
-            }
+            Purpose::Offer | Purpose::Refresh => self.handle_offer_failure(tx, by, wire, out),
             Purpose::Prack => {
                 self.finish(tx, wire);
             }

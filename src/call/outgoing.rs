@@ -168,6 +168,14 @@ impl Leg {
         self.pending.insert(tx, pending);
     }
 
+    /// Sends the INVITE once more, other than for a challenge, with what has been asked for before.
+    fn repeat_invite(&mut self, wire: &mut Wire<'_>) {
+        let Origin::Outgoing(outgoing) = &self.origin else { return };
+        let number = outgoing.cseq.saturating_add(1);
+        let credentials = self.profile.authorize_again(number, &outgoing.spec.uri, wire.entropy);
+        self.send_invite(&credentials, wire);
+    }
+
     pub(super) fn handle_invite_response(
         &mut self,
         tx: ClientId,
@@ -207,7 +215,8 @@ impl Leg {
         {
             return;
         }
-        if self.stage == Stage::Ringing {
+        // RFC 6228: a fork behind the peer has ended; ours and the caller's dialog go on.
+        if self.stage == Stage::Ringing && response.status() != 199 {
             let sdp = description(response).unwrap_or(None);
             if sdp.is_some() && response.has_option(HeaderName::Require, "100rel") {
                 // A reliable answer settles the offer (RFC 3262 5): the peer may now offer anew.
@@ -330,7 +339,7 @@ impl Leg {
             422 if self.profile.session_timers && outgoing.min_se_s.is_none() => {
                 outgoing.min_se_s = response.number(HeaderName::MinSe);
                 if outgoing.min_se_s.is_some() {
-                    return self.send_invite(&[], wire);
+                    return self.repeat_invite(wire);
                 }
             }
             _ => {}
@@ -366,7 +375,7 @@ impl Leg {
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
         // RFC 3261 18.1.1: nobody listens on TCP; the large INVITE goes as a datagram after all.
         if by == By::Transport && outgoing.tcp_tried && self.stage == Stage::Ringing {
-            return self.send_invite(&[], wire);
+            return self.repeat_invite(wire);
         }
         let authenticated = outgoing.authenticated;
         if self.stage == Stage::Ringing {

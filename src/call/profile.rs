@@ -10,7 +10,7 @@ use crate::{
     ids::Entropy,
     media::Latch,
     sdp::Policy,
-    sip::{Builder, HeaderName, Message, Method},
+    sip::{Builder, CSeq, HeaderName, Message, Method},
     trunk::TrunkCredentials,
 };
 use std::sync::Arc;
@@ -142,6 +142,17 @@ impl Profile {
         let mut headers = credentials.beside(method.as_str(), uri, Some(answer.0), entropy);
         headers.push(answer);
         headers
+    }
+
+    /// Proves who we are in an INVITE that is repeated, where the peer has asked for it before.
+    pub fn authorize_again(
+        &mut self,
+        number: u32,
+        uri: &str,
+        entropy: &mut Entropy,
+    ) -> Vec<(HeaderName, String)> {
+        let cseq = CSeq { number, method: Method::Invite };
+        self.credentials.as_mut().map_or_else(Vec::new, |c| c.unasked(cseq, uri, entropy))
     }
 
     /// Writes the session timer's headers of an INVITE or UPDATE of ours (RFC 4028 7.1).

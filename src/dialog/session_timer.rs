@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+/// A refused refresh is not repeated sooner.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+
 /// Who sends the refreshes, seen from us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refresher {
@@ -77,6 +80,18 @@ impl SessionTimer {
         });
     }
 
+    /// Plans another refresh after one that was refused, in `wait`; where that is too late, half way to
+    /// the end, so that the session need not be lost to a peer that is merely busy.
+    pub fn retry(&mut self, wait: Duration, now: Instant) {
+        let Some(agreed) = self.agreed.as_mut() else { return };
+        let left = agreed.expires_at.saturating_duration_since(now);
+        let wait = if wait < left { wait } else { left.checked_div(2).unwrap_or_default() };
+        if wait >= RETRY_MIN || wait.saturating_add(RETRY_MIN) < left {
+            agreed.due_at = after(now, wait.max(RETRY_MIN));
+            agreed.refresh_sent = false;
+        }
+    }
+
     /// Switches the timer off: the answer to a refresh named no interval.
     pub fn stop(&mut self) {
         self.agreed = None;
@@ -133,6 +148,38 @@ mod tests {
         let mut theirs = SessionTimer::default();
         theirs.start(90, Refresher::Peer, start);
         assert_eq!((theirs.poll_timeout().unwrap() - start).as_secs(), 60);
+    }
+
+    #[test]
+    fn a_refused_refresh_is_tried_again_before_the_end() {
+        let start = crate::sim::epoch();
+        let at = |ms| start + Duration::from_millis(ms);
+        // The refresh was refused at 45 s; the session ends at 60 s.
+        for (wait_ms, want_ms) in [(3_000, 48_000), (0, 45_500), (14_999, 59_999), (60_000, 52_500)]
+        {
+            let mut timer = SessionTimer::default();
+            timer.start(90, Refresher::Us, start);
+            assert_eq!(timer.handle_timeout(at(45_000)), Some(Due::Refresh));
+            timer.retry(Duration::from_millis(wait_ms), at(45_000));
+            assert_eq!(timer.poll_timeout(), Some(at(want_ms)), "{wait_ms}");
+            assert_eq!(timer.handle_timeout(at(want_ms)), Some(Due::Refresh), "{wait_ms}");
+        }
+        // A peer that always says "later" is asked more and more often, and then no more.
+        let mut timer = SessionTimer::default();
+        timer.start(90, Refresher::Us, start);
+        let mut asked = 0;
+        let end = loop {
+            let now = timer.poll_timeout().unwrap();
+            match timer.handle_timeout(now) {
+                Some(Due::Refresh) => {
+                    asked += 1;
+                    timer.retry(Duration::from_secs(600), now);
+                }
+                Some(Due::Expired) => break now,
+                None => {}
+            }
+        };
+        assert_eq!((asked, end), (5, at(60_000)));
     }
 
     #[test]

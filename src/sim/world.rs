@@ -12,7 +12,7 @@ use crate::{
 use bytes::Bytes;
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -120,6 +120,8 @@ pub struct World {
     /// When the last message of a connection arrives, by sender and receiver.
     streams: BTreeMap<(SocketAddr, SocketAddr), Instant>,
     partitions: Vec<Partition>,
+    /// Who accepts no connections.
+    datagrams_only: BTreeSet<Box<str>>,
     sent: Vec<Sent>,
     ladder: Ladder,
 }
@@ -139,6 +141,7 @@ impl World {
             due: BTreeMap::new(),
             streams: BTreeMap::new(),
             partitions: vec![],
+            datagrams_only: BTreeSet::new(),
             sent: vec![],
             ladder: Ladder::with_limit(epoch, LADDER_MAX),
         }
@@ -170,6 +173,11 @@ impl World {
     /// Changes the network from now on.
     pub fn set_network(&mut self, network: Network) {
         self.network = network;
+    }
+
+    /// Makes a node refuse every connection from now on.
+    pub fn refuse_streams(&mut self, node: &str) {
+        self.datagrams_only.insert(node.into());
     }
 
     /// Keeps two nodes apart for a time: datagrams are lost, connections stall.
@@ -335,7 +343,9 @@ impl World {
 
     fn transmit(&mut self, from: Box<str>, flow: Flow, bytes: Bytes) {
         let seen_there = Flow { local: flow.remote, remote: flow.local, ..flow };
-        let (to, fate) = match self.owner(flow.remote).map(Box::<str>::from) {
+        let refuses = |to: &str| flow.transport.is_reliable() && self.datagrams_only.contains(to);
+        let owner = self.owner(flow.remote).filter(|to| !refuses(to));
+        let (to, fate) = match owner.map(Box::<str>::from) {
             Some(to) => {
                 let reach = self.nodes.get(&to).map_or(Reach::Open, |node| node.reach(flow.remote));
                 if reach == Reach::Refusing {

@@ -1,8 +1,8 @@
 //! Reliable provisional responses (RFC 3262): each side of the PBX has its own.
 
 use crate::{
-    house::{House, act, with_phone},
-    storm::{assert_ladder, storm},
+    house::{House, act, cdr, with_phone},
+    storm::{assert_ladder, faults, storm},
 };
 use tandem::sim::{
     Network, World,
@@ -121,4 +121,30 @@ fn a_caller_that_requires_it_calls_the_trunk() {
               4420 ms  1001 hangs up on twilio",
     );
     storm(200, play, |_| true);
+}
+
+/// RFC 6228: a fork behind the callee has ended. That is nothing to a caller who asked for no such
+/// news, and no ringing.
+#[test]
+fn a_fork_that_ends_is_not_passed_on() {
+    for (is_reliable, name) in [(false, "plain"), (true, "reliable")] {
+        let mut house = House::new(1);
+        house.phone("1001").phone_like("1002", "1002", |setup| {
+            if is_reliable { setup.with(Habit::RingsReliably) } else { setup }
+        });
+        let mut world = house.open_registered();
+        with_phone(&mut world, "1002", |phone, _| {
+            phone.when(On::Called, 100, Act::EndFork).when(On::Called, 3000, Act::Reject(486));
+        });
+        act(&mut world, "1001", Act::Call("1002".into()));
+        assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+        let said: Vec<_> = world
+            .sent()
+            .iter()
+            .filter(|sent| &*sent.to == "1001")
+            .map(|sent| sent.message.status())
+            .collect();
+        assert_eq!(said, [100, 486], "{name}: {}", world.ladder());
+        assert_eq!(cdr(&mut world).times.ring, None, "{name}");
+    }
 }

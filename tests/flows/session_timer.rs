@@ -2,14 +2,15 @@
 
 use crate::{
     house::{House, act, cdr, why, with_phone},
-    storm::{assert_ladder, storm},
+    storm::{assert_ladder, faults, storm},
 };
 use tandem::{
     observe::cdr::EndedBy,
     sim::{
-        Network, World,
+        Network, Sent, World,
         phone::{Act, Habit, Heard, On},
     },
+    sip::Method,
 };
 
 fn play(seed: u64, network: Network, habits: &[Habit], session_s: Option<u32>) -> World {
@@ -125,4 +126,88 @@ fn too_short_an_interval() {
                180 ms  1001 is answered by 1002
               5000 ms  1001 hangs up on 1002",
     );
+}
+
+/// The callee refuses the PBX's first refresh, 45 s into a session that ends at 60 s: it is repeated
+/// in time, unless that is the end of the call or would not help.
+#[test]
+fn a_refresh_is_refused() {
+    let refuses = |status, retry_after_s| Habit::RefusesChange { status, retry_after_s };
+    for (habits, refreshed_ms, up_to_ms) in [
+        (vec![refuses(491, None)], Some(47_260..=49_180), 120_180),
+        (vec![refuses(491, None), Habit::LacksUpdate], Some(47_260..=49_180), 120_180),
+        (vec![refuses(500, None)], Some(50_200..=50_200), 120_180),
+        (vec![refuses(503, Some(8)), Habit::LacksUpdate], Some(53_200..=53_200), 120_180),
+        (vec![refuses(503, Some(600))], Some(52_670..=52_690), 120_180),
+        // It knows no UPDATE after all.
+        (vec![refuses(405, None)], Some(45_180..=45_200), 120_180),
+        // It knows the call no more.
+        (vec![refuses(481, None)], None, 45_200),
+        (vec![refuses(408, None), Habit::LacksUpdate], None, 45_200),
+        // It does not want to.
+        (vec![refuses(403, None)], None, 60_160),
+    ] {
+        let mut house = House::new(1);
+        house.sip_keys("session_expires = \"90s\"").phone("1001");
+        house.phone_like("1002", "1002", |setup| {
+            habits.iter().fold(setup, |setup, habit| setup.with(habit.clone()))
+        });
+        let mut world = house.open_registered();
+        with_phone(&mut world, "1002", |phone, _| {
+            phone.when(On::Called, 100, Act::Answer);
+        });
+        with_phone(&mut world, "1001", |phone, _| {
+            phone.when(On::Up, 120_000, Act::HangUp);
+        });
+        act(&mut world, "1001", Act::Call("1002".into()));
+        assert_eq!(faults(&mut world), [""; 0], "{habits:?}\n{}", world.ladder());
+        let sent = |from: &str, is_it: &dyn Fn(&Sent) -> bool| {
+            let mut of = world.sent().iter().filter(|sent| &*sent.from == from && is_it(sent));
+            of.next().map(|sent| sent.at_ms)
+        };
+        let refresh = |sent: &Sent| {
+            (45_170..60_000).contains(&sent.at_ms)
+                && matches!(sent.message.method(), Method::Invite | Method::Update)
+                && sent.message.is_request()
+        };
+        let again = sent("tandem", &refresh);
+        match refreshed_ms {
+            Some(range) => assert!(range.contains(&again.unwrap()), "{habits:?}: {again:?}"),
+            None => assert_eq!(again, None, "{habits:?}"),
+        }
+        let byes: Vec<_> = ["1001", "1002"]
+            .map(|name| {
+                let is_bye =
+                    |sent: &Sent| sent.message.method() == Method::Bye && &*sent.to == name;
+                sent("tandem", &is_bye)
+            })
+            .into();
+        let ended =
+            sent("1001", &|sent| sent.message.method() == Method::Bye && sent.message.is_request());
+        if up_to_ms == 120_180 {
+            assert_eq!(ended, Some(up_to_ms), "{habits:?}\n{}", world.ladder());
+        } else {
+            assert_eq!(byes, [Some(up_to_ms); 2], "{habits:?}\n{}", world.ladder());
+        }
+    }
+}
+
+/// The callee is gone when the PBX refreshes: 32 s of silence end both legs.
+#[test]
+fn a_refresh_meets_silence() {
+    let mut house = House::new(1);
+    house.sip_keys("session_expires = \"300s\"").phone("1001").phone("1002");
+    let mut world = house.open_registered();
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, Act::Answer);
+    });
+    act(&mut world, "1001", Act::Call("1002".into()));
+    world.partition("tandem", "1002", 150_000, 600_000);
+    world.at(700_000, |world| act(world, "1002", Act::HangUp));
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    assert_eq!(why(&mut world), "S003 the other side no longer knows the call");
+    let bye = world.sent().iter().find(|sent| {
+        sent.message.method() == Method::Bye && &*sent.to == "1001" && &*sent.from == "tandem"
+    });
+    assert_eq!(bye.map(|sent| sent.at_ms), Some(150_160 + 32_000));
 }

@@ -1,11 +1,12 @@
-//! A trunk on TCP: calls both ways, routed by what its proxies recorded.
+//! A trunk on TCP: calls both ways, routed by what its proxies recorded; and large requests to one that
+//! takes datagrams only.
 
 use crate::{
-    house::{DID, House, TWILIO, act, with_phone, with_twilio},
+    house::{DID, House, TRUNK, TWILIO, act, addr, with_phone, with_twilio},
     inbound::call_in,
     storm::{faults, storm},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tandem::{
     ids::Transport,
     sim::{
@@ -13,6 +14,7 @@ use tandem::{
         phone::{Act, Heard, On},
         twilio::CallIn,
     },
+    sip::{HeaderName, Method},
 };
 
 fn house(seed: u64) -> World {
@@ -63,4 +65,39 @@ fn on_bad_networks() {
         |seed, network| play(seed, network, seed % 2 == 0),
         |world| with_phone(world, "1001", |phone, _| phone.has_heard(&Heard::Up)),
     );
+}
+
+/// RFC 3261 18.1.1: with its credentials the INVITE is too large for a datagram, but the trunk takes no
+/// connections. It goes as a datagram after all, and still says who we are.
+#[test]
+fn a_large_invite_falls_back_to_udp() {
+    let name = "n".repeat(350);
+    let mut house = House::new(1);
+    house.trunk_keys(&format!("qualify = false\ntcp_too = true\ncaller_name = \"{name}\""));
+    let mut world = house.twilio().phone("1001").open_registered();
+    world.refuse_streams(TWILIO);
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Up, 1000, Act::HangUp);
+    });
+    act(&mut world, "1001", Act::Call("+14155550199".into()));
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    with_phone(&mut world, "1001", |phone, _| assert!(phone.has_heard(&Heard::Up)));
+    let invites: Vec<_> = world
+        .sent()
+        .iter()
+        .filter(|sent| sent.message.method() == Method::Invite && sent.message.is_request())
+        .filter(|sent| sent.flow.remote == addr(TRUNK))
+        .collect();
+    let transports: Vec<_> = invites.iter().map(|sent| sent.flow.transport).collect();
+    assert_eq!(transports, [Transport::Udp, Transport::Tcp, Transport::Udp], "{}", world.ladder());
+    let nonce_counts: Vec<_> = invites
+        .iter()
+        .map(|sent| sent.message.credentials(HeaderName::ProxyAuthorization))
+        .map(|credentials| credentials.first().and_then(|credentials| credentials.nc))
+        .collect();
+    assert_eq!(nonce_counts, [None, Some(1), Some(2)]);
+    let branches: BTreeSet<_> = invites.iter().map(|sent| sent.message.branch()).collect();
+    assert_eq!(branches.len(), 3, "each attempt is a transaction of its own");
+    let vias = invites.iter().map(|sent| sent.message.via().transport.to_owned());
+    assert_eq!(vias.collect::<Vec<_>>(), ["UDP", "TCP", "UDP"]);
 }

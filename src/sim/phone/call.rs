@@ -75,6 +75,8 @@ pub(super) struct PhoneCall {
     retries: u8,
     session_s: Option<u32>,
     rseq: u32,
+    /// Whether a change was refused already.
+    pub(super) has_refused: bool,
 }
 
 impl PhoneCall {
@@ -121,6 +123,7 @@ impl Phone {
             retries: 0,
             session_s: self.setup.session_s,
             rseq: 100,
+            has_refused: false,
         });
         self.calls.len() - 1
     }
@@ -189,7 +192,7 @@ impl Phone {
     pub(super) fn act_in_call(&mut self, index: usize, act: Act, now: Instant) {
         let call = &self.calls[index];
         let (stage, serial) = (call.stage, call.serial);
-        if matches!(act, Act::Ring | Act::Progress | Act::Answer)
+        if matches!(act, Act::Ring | Act::EndFork | Act::Progress | Act::Answer)
             && self.agent.waits_for_prack(&call.talk.call_id)
         {
             // RFC 3262 3: one reliable response at a time, and no 200 before its PRACK.
@@ -197,6 +200,7 @@ impl Phone {
         }
         match (act, stage) {
             (Act::Ring, Stage::Called) => self.progress(index, 180, now),
+            (Act::EndFork, Stage::Called) => self.progress(index, 199, now),
             (Act::Progress, Stage::Called) => self.progress(index, 183, now),
             (Act::Answer, Stage::Called) => self.answer(index, now),
             (Act::Reject(status), Stage::Called) => self.reject(index, status, None, now),

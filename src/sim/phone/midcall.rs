@@ -44,6 +44,7 @@ impl Phone {
             | Act::UnregisterAll
             | Act::Call(_)
             | Act::Ring
+            | Act::EndFork
             | Act::Progress
             | Act::Answer
             | Act::Reject(_)
@@ -165,6 +166,10 @@ impl Phone {
                 return self.agent.refuse(asked, 481, Some(&talk), now);
             }
         }
+        if self.refuse_first(index, asked, now) {
+            return;
+        }
+        let call = &mut self.calls[index];
         call.talk.retarget(&asked.message);
         let cseq = asked.message.cseq().number;
         let sdp = match asked.message.sdp() {
@@ -195,6 +200,28 @@ impl Phone {
             self.agent.respond(asked.tx, 200, bytes, now);
         }
         self.hear(Some(serial), heard, now);
+    }
+
+    /// Refuses a change where that is our habit; returns whether it did.
+    fn refuse_first(&mut self, index: usize, asked: &Asked, now: Instant) -> bool {
+        let habit = self.setup.habits.iter().find_map(|habit| {
+            if let Habit::RefusesChange { status, retry_after_s } = habit {
+                Some((*status, *retry_after_s))
+            } else {
+                None
+            }
+        });
+        let Some((status, retry_after_s)) = habit else { return false };
+        if std::mem::replace(&mut self.calls[index].has_refused, true) {
+            return false;
+        }
+        let talk = self.calls[index].talk.clone();
+        let mut reply = self.agent.reply(asked, (status, default_reason(status)), Some(&talk));
+        if let Some(seconds) = retry_after_s {
+            reply.header(HeaderName::RetryAfter, seconds);
+        }
+        self.agent.respond(asked.tx, status, reply.finish(), now);
+        true
     }
 
     /// Takes the final answer to a re-INVITE, UPDATE, INFO or PRACK of ours.

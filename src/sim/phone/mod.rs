@@ -206,6 +206,7 @@ impl Phone {
             Act::UnregisterAll => self.unregister_all(now),
             Act::Call(number) => self.call(&number, now),
             Act::Ring
+            | Act::EndFork
             | Act::Progress
             | Act::Answer
             | Act::Reject(_)

@@ -16,6 +16,8 @@ pub enum Act {
     Call(Box<str>),
     /// Sends 180.
     Ring,
+    /// Sends 199 (RFC 6228), as if a fork behind it had ended.
+    EndFork,
     /// Sends 183 with early media.
     Progress,
     /// Sends 200.
@@ -151,6 +153,13 @@ pub enum Habit {
     IsDeaf,
     /// Does not remember the last challenge, so that each request is challenged.
     ForgetsNonces,
+    /// Refuses the first re-INVITE or UPDATE of each call.
+    RefusesChange {
+        /// With this.
+        status: u16,
+        /// And with this Retry-After.
+        retry_after_s: Option<u32>,
+    },
     /// Claims to be somebody else in From.
     ClaimsToBe(Box<str>),
 }
