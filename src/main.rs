@@ -36,7 +36,7 @@ enum Command {
     /// Show the main job: the PBX, a simulated trunk and a phone in one process
     Demo(DemoArgs),
     /// Run a simulated Twilio trunk on loopback
-    TwilioSim(SimArgs),
+    TwilioSim(Box<SimArgs>),
     /// List every mistake in the configuration and the dialplan
     Check {
         /// The configuration; by default conf/pbx.toml, else /etc/tandem/pbx.toml
@@ -96,7 +96,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::TwilioSim(args) => {
             log::init(log::Format::Text, &filter("info"))?;
-            block_on(async { Ok(done(twilio_sim::run(args).await?)) })
+            block_on(async { Ok(done(twilio_sim::run(*args).await?)) })
         }
         Command::Check { config } => {
             let path = config_files::path(config.as_deref());

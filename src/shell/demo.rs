@@ -8,7 +8,7 @@ use super::{
     now,
     routes::Listener,
     softphone::{Softphone, Sounds},
-    twilio_sim::{Ended, FAR_TONE_HZ, FarVoice, NEAR_TONE_HZ, Trunk},
+    twilio_sim::{Ended, FAR_TONE_HZ, FarEnds, FarVoice, NEAR_TONE_HZ, Trunk},
     views,
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     },
 };
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -102,7 +103,7 @@ pub async fn run(args: DemoArgs) -> Result<bool, DemoError> {
         }
     };
     if !args.once {
-        scene.trunk.set_voice(FarVoice::Echo);
+        scene.trunk.set_far_ends(far_ends(FarVoice::Echo));
         scene.invite_guests()?;
         tokio::signal::ctrl_c().await?;
     }
@@ -301,6 +302,10 @@ fn embedded(passwords: &[String; 2], trunk_password: &str) -> Result<Config, Dem
     checked.config.ok_or_else(|| DemoError::Config(checked.report.render(false)))
 }
 
+fn far_ends(voice: FarVoice) -> FarEnds {
+    FarEnds { voice, press: "".into() }
+}
+
 async fn start_trunk(config: &Config, password: &str) -> Result<Trunk, DemoError> {
     let trunk = config.trunks.get(TRUNK);
     let host = trunk.and_then(|trunk| Some(trunk.uris.first()?.host.clone())).unwrap_or_default();
@@ -312,7 +317,7 @@ async fn start_trunk(config: &Config, password: &str) -> Result<Trunk, DemoError
     setup.account.numbers = number.into_iter().collect();
     let post_dial = Duration::from_millis(200);
     setup.timing = twilio::Timing { post_dial, ring: Duration::from_secs(1) };
-    Ok(Trunk::start(setup, FarVoice::Tone, 1).await?)
+    Ok(Trunk::start(setup, far_ends(FarVoice::Tone), &BTreeMap::new(), 1).await?)
 }
 
 /// The shipped configuration, but on this machine alone and beside whatever else runs here.

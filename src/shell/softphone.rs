@@ -11,7 +11,7 @@ use super::{
 use crate::{
     ids::{Entropy, Transport},
     sim::{
-        Agreement,
+        Agreement, Reach,
         phone::{Act, Heard, Phone, Setup},
         voice::{Report, Says, Voice},
     },
@@ -52,7 +52,7 @@ impl Softphone {
         let ip = setup.local.ip();
         let sockets = match setup.transport {
             Transport::Udp => Sockets::udp(SocketAddr::new(ip, 0)).await?,
-            Transport::Tcp | Transport::Tls => Sockets::udp_and_tcp(&[ip], 0).await?,
+            Transport::Tcp | Transport::Tls => Sockets::bind(&[(ip, Reach::Open)], 0).await?.0,
         };
         let address = sockets.address()?;
         let mut entropy = Entropy::from_u64(seed);

@@ -6,6 +6,7 @@
 use super::udp;
 use crate::{
     ids::{Flow, Transport},
+    sim::Reach,
     sip::framing::{Frame, Framer},
 };
 use bytes::Bytes;
@@ -40,16 +41,38 @@ const PONG: &[u8] = b"\r\n";
 pub(super) struct Sockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    deaf: Vec<Deaf>,
+}
+
+/// An address at which everything is lost: datagrams are not read, and no connection is completed,
+/// since the one that may wait to be accepted is our own.
+#[derive(Debug)]
+struct Deaf {
+    _udp: UdpSocket,
+    _tcp: TcpListener,
+    _own: TcpStream,
+}
+
+impl Deaf {
+    async fn bind(udp: UdpSocket, address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let tcp = socket.listen(0)?;
+        Ok(Self { _own: TcpStream::connect(address).await?, _udp: udp, _tcp: tcp })
+    }
 }
 
 impl Sockets {
     /// Binds UDP at one address.
     pub(super) async fn udp(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { udp: vec![UdpSocket::bind(address).await?], tcp: vec![] })
+        Ok(Self { udp: vec![UdpSocket::bind(address).await?], ..Self::default() })
     }
 
-    /// Binds UDP and TCP on one port of every address; port 0 becomes one that is free at all of them.
-    pub(super) async fn udp_and_tcp(addresses: &[IpAddr], port: u16) -> io::Result<Self> {
+    /// Binds UDP and TCP on one port of every address, which it returns as well: port 0 becomes one
+    /// that is free at all of them. An address that refuses is left alone, a blackholed one is bound
+    /// and never heard.
+    pub(super) async fn bind(addresses: &[(IpAddr, Reach)], port: u16) -> io::Result<(Self, u16)> {
         let mut tries = if port == 0 { TRIES_MAX } else { 1 };
         loop {
             tries = tries.saturating_sub(1);
@@ -60,19 +83,29 @@ impl Sockets {
         }
     }
 
-    async fn try_bind(addresses: &[IpAddr], mut port: u16) -> io::Result<Self> {
+    async fn try_bind(addresses: &[(IpAddr, Reach)], mut port: u16) -> io::Result<(Self, u16)> {
         let mut sockets = Self::default();
-        for ip in addresses {
+        for (ip, reach) in addresses {
             let named = |error: io::Error| {
                 io::Error::new(error.kind(), format!("cannot listen on {ip}:{port}: {error}"))
             };
+            if *reach == Reach::Refusing {
+                continue;
+            }
             let socket = udp::bind(SocketAddr::new(*ip, port)).map_err(named)?;
             let address = socket.local_addr()?;
-            sockets.tcp.push(TcpListener::bind(address).await.map_err(named)?);
-            sockets.udp.push(socket);
+            match reach {
+                Reach::Blackholed => {
+                    sockets.deaf.push(Deaf::bind(socket, address).await.map_err(named)?);
+                }
+                Reach::Open | Reach::Slow(_) | Reach::Refusing => {
+                    sockets.tcp.push(TcpListener::bind(address).await.map_err(named)?);
+                    sockets.udp.push(socket);
+                }
+            }
             port = address.port();
         }
-        Ok(sockets)
+        Ok((sockets, port))
     }
 
     /// Returns the first address that is listened on.
@@ -101,6 +134,7 @@ pub(super) struct Wires {
     arrivals: mpsc::Sender<Arrival>,
     queue: mpsc::Receiver<Arrival>,
     tasks: JoinSet<()>,
+    _deaf: Vec<Deaf>,
 }
 
 impl Wires {
@@ -118,7 +152,8 @@ impl Wires {
             let local = listener.local_addr()?;
             tasks.spawn(accept(listener, local, arrivals.clone()));
         }
-        Ok(Self { udp, connections: BTreeMap::new(), arrivals, queue, tasks })
+        let connections = BTreeMap::new();
+        Ok(Self { udp, connections, arrivals, queue, tasks, _deaf: sockets.deaf })
     }
 
     /// Waits for the next message, or the end of a connection.
@@ -313,10 +348,9 @@ mod tests {
     #[tokio::test]
     async fn messages_keep_their_addresses() {
         let at = |last| IpAddr::from(Ipv4Addr::new(127, 9, 3, last));
-        let ours = Sockets::udp_and_tcp(&[at(1), at(2)], 0).await.unwrap();
-        let theirs = Sockets::udp_and_tcp(&[at(3), at(4)], 0).await.unwrap();
-        let (our_port, their_port) =
-            (ours.address().unwrap().port(), theirs.address().unwrap().port());
+        let open = |last| (at(last), Reach::Open);
+        let (ours, our_port) = Sockets::bind(&[open(1), open(2)], 0).await.unwrap();
+        let (theirs, their_port) = Sockets::bind(&[open(3), open(4)], 0).await.unwrap();
         let (mut ours, mut theirs) = (Wires::start(ours).unwrap(), Wires::start(theirs).unwrap());
         for transport in [Transport::Udp, Transport::Tcp] {
             for (from, to) in [(1, 3), (2, 4), (1, 4)] {
@@ -336,8 +370,8 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_the_end_of_a_connection() {
         let ip = IpAddr::from(Ipv4Addr::new(127, 9, 3, 9));
-        let sockets = Sockets::udp_and_tcp(&[ip], 0).await.unwrap();
-        let local = sockets.address().unwrap();
+        let (sockets, port) = Sockets::bind(&[(ip, Reach::Open)], 0).await.unwrap();
+        let local = SocketAddr::new(ip, port);
         let mut wires = Wires::start(sockets).unwrap();
         let gone = TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap();
         let flow = Flow { transport: Transport::Tcp, local, remote: gone };
@@ -345,6 +379,22 @@ mod tests {
         let Some(Arrival::Closed(closed)) = wires.arrival().await else { panic!() };
         assert_eq!(closed, flow);
         assert!(wires.connections.is_empty());
+    }
+
+    /// A connection to a blackholed address is not refused and does not come about either.
+    #[tokio::test]
+    async fn a_blackhole_takes_connections_in() {
+        let at = |last| IpAddr::from(Ipv4Addr::new(127, 9, 4, last));
+        let reach = [(at(1), Reach::Open), (at(2), Reach::Blackholed), (at(3), Reach::Refusing)];
+        let (sockets, port) = Sockets::bind(&reach, 0).await.unwrap();
+        let _wires = Wires::start(sockets).unwrap();
+        let connect = |last| {
+            let address = SocketAddr::new(at(last), port);
+            timeout(Duration::from_millis(300), TcpStream::connect(address))
+        };
+        assert!(matches!(connect(1).await, Ok(Ok(_))));
+        assert!(connect(2).await.is_err());
+        assert!(matches!(connect(3).await, Ok(Err(_))));
     }
 
     async fn message(wires: &mut Wires) -> Flow {

@@ -17,6 +17,7 @@ class Twilio:
             [
                 PROGRAM,
                 "twilio-sim",
+                "--strict",
                 "--listen",
                 f"{ADDRESS}:0",
                 "--termination",
