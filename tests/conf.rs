@@ -35,7 +35,7 @@ fn the_shipped_configuration_is_sound() {
     let folder = tempfile::tempdir().unwrap();
     let path = copied(folder.path()).unwrap();
     let outcome = check(&path, false);
-    assert_eq!(outcome.text, format!("{path}: 1 trunk, 2 users, 3 rules, 8 tests\n"));
+    assert_eq!(outcome.text, format!("{path}: 1 trunk, 2 users, 3 rules, 9 tests\n"));
     assert_eq!(outcome.code, OK);
     let config = load(&path).config.unwrap();
     assert_eq!(config.trunks["twilio"].password.as_ref().unwrap().expose(), "secret");
@@ -53,7 +53,13 @@ fn trying_a_number_needs_no_secret() {
     assert!(outcome.text.contains("no rule applies"), "{}", outcome.text);
     let outcome = dialplan_try(PBX, "1001", "+31 20 765 43 21", None);
     assert!(outcome.text.contains("dial +31207654321 via trunk twilio"), "{}", outcome.text);
-    assert_eq!(outcome.code, OK);
+    let guard = "guard: +31207654321 via trunk twilio is refused with 403 Country Not Allowed: G010 \
+                 calls to NL are not allowed (help: add \"NL\" to `allow = { countries = [...] }` of \
+                 the trunk, the user or the rule)";
+    assert!(outcome.text.contains(guard), "{}", outcome.text);
+    assert_eq!(outcome.code, WRONG);
+    let outcome = dialplan_try(PBX, "1001", "(415) 555-0199", None);
+    assert_eq!(outcome.code, OK, "{}", outcome.text);
 }
 
 #[test]

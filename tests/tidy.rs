@@ -25,8 +25,12 @@ const LAYERS: &[(&str, May)] = &[
     ("observe", May::Name(&["ids"])),
     ("transaction", May::Name(&["ids", "sip", "timers"])),
     ("dialplan", May::Name(&["observe"])),
+    ("guard", May::Name(&["dialplan", "ids", "observe"])),
     ("trunk", May::Name(&["ids", "network", "observe", "sip"])),
-    ("config", May::Name(&["dialplan", "ids", "network", "observe", "sdp", "sip", "trunk"])),
+    (
+        "config",
+        May::Name(&["dialplan", "guard", "ids", "network", "observe", "sdp", "sip", "trunk"]),
+    ),
     ("registrar", May::Name(&["config", "ids", "observe", "sip"])),
     ("dialog", May::Name(&["ids", "sip", "timers", "transaction"])),
     ("call", May::NameAllBelow),

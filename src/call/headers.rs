@@ -26,6 +26,8 @@ const PASS: &[HeaderName] = &[
 /// How many `X-` headers pass, and how long each may be.
 const EXTENSION_HEADERS_MAX: usize = 16;
 const EXTENSION_HEADER_BYTES_MAX: usize = 512;
+/// RFC 3323 4.1.1.3.
+const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
 /// RFC 3261 8.1.1.6.
 const MAX_FORWARDS: u32 = 70;
 
@@ -48,7 +50,7 @@ impl Identity {
     /// Returns the From value towards a phone or a stranger.
     fn name_addr(&self, host: &str) -> Vec<u8> {
         if self.is_private {
-            return b"\"Anonymous\" <sip:anonymous@anonymous.invalid>".to_vec();
+            return ANONYMOUS.as_bytes().to_vec();
         }
         let uri = format!("<sip:{}@{host}>", escape_user(&self.user));
         match &self.display {
@@ -84,12 +86,12 @@ pub(super) fn to_phone(
     }
 }
 
-/// Writes the INVITE to a carrier: the forced caller ID, and nothing of the phone behind it.
+/// Writes the INVITE to a carrier: the forced caller ID, and nothing of the phone behind it. A caller
+/// who is not to be shown is asserted all the same, for the carrier (RFC 3325 9.1).
 pub(super) fn to_trunk(
     trunk: &Trunk,
     number: &str,
-    caller_id: &E164,
-    identity: &Identity,
+    (caller_id, is_private): (&E164, bool),
     transport_param: &str,
 ) -> Option<InviteSpec> {
     let host = trunk.uris.first()?;
@@ -99,12 +101,14 @@ pub(super) fn to_trunk(
     };
     let domain = trunk.from_domain.as_deref().unwrap_or(&host.host);
     let own = format!("<sip:{}@{domain}>", caller_id.expose());
-    let from = match &trunk.caller_name {
-        Some(name) => format!("{} {own}", quote(name)),
-        None => own.clone(),
+    let from = match (&trunk.caller_name, is_private) {
+        (_, true) if trunk.guard.callers.anonymous_from => ANONYMOUS.to_owned(),
+        (_, true) => format!("\"Anonymous\" {own}"),
+        (Some(name), false) => format!("{} {own}", quote(name)),
+        (None, false) => own.clone(),
     };
     let mut headers = vec![(HeaderName::PAssertedIdentity.as_str().into(), own.into_bytes())];
-    if identity.is_private {
+    if is_private {
         headers.push(privacy());
     }
     Some(InviteSpec {

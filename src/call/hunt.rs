@@ -329,6 +329,7 @@ impl Call {
         let reason = refused.q850.clone();
         let phrase = match refused.by {
             By::Peer if status == refused.status => refused.reason.clone(),
+            By::Us if refused.guard.is_some() => refused.reason.clone(),
             By::Peer | By::Silence | By::Transport | By::Us => default_reason(status).into(),
         };
         let ender = if refused.by == By::Peer { Ender::Callee } else { Ender::Us };

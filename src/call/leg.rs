@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     dialog::{Dialog, Modify, SessionTimer, Success},
+    guard,
     ids::{Flow, LegId},
     sdp::Description,
     sip::{Builder, HeaderName, Message, Method},
@@ -149,6 +150,8 @@ pub struct Refused {
     pub received: Option<IpAddr>,
     /// The carrier's own error number (`X-Twilio-Error`).
     pub carrier_error: Option<u32>,
+    /// Which guard of ours let it not leave.
+    pub guard: Option<guard::Refusal>,
 }
 
 /// Who a refusal comes from.
@@ -175,7 +178,14 @@ impl Refused {
             authenticated: false,
             received: None,
             carrier_error: None,
+            guard: None,
         }
+    }
+
+    /// Makes the refusal of a call that a guard of ours lets not leave.
+    pub fn guarded(refusal: guard::Refusal) -> Self {
+        let (status, phrase) = refusal.answer();
+        Self { guard: Some(refusal), ..Self::ours(By::Us, status, phrase) }
     }
 }
 

@@ -355,6 +355,7 @@ impl Leg {
             carrier_error: response
                 .other("X-Twilio-Error")
                 .and_then(|value| leading_number(&value)),
+            guard: None,
         };
         let contacts = if status / 100 == 3 { contacts(response) } else { vec![] };
         out.push(match contacts.is_empty() {

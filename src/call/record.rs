@@ -10,6 +10,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
+    guard,
     ids::CallId,
     media::{Measured, OpenRefusal, Quality},
     observe::{
@@ -254,17 +255,27 @@ impl Draft {
 
     /// A target that could not even be tried.
     pub(super) fn not_tried(&mut self, refused: &Refused) {
+        if refused.guard.is_some() {
+            return; // Said already, with the trunk's name.
+        }
         let help = match &*refused.reason {
             "Not Registered" => Some("`tandem phones` shows who is registered, and from where"),
             "Trunk Down" => {
                 Some("`tandem trunks` shows since when; the carrier answers no OPTIONS")
             }
             "Trunk Full" => Some("raise `max_calls` of the trunk, if the carrier allows more"),
-            "No Caller ID For This Trunk" => Some("set `caller_id` of the trunk, user or rule"),
             _ => None,
         };
         let reason = refused.reason.to_ascii_lowercase();
         self.why("R004", format!("nobody could be called: {reason}"), help);
+    }
+
+    /// A guard lets no call leave by this trunk.
+    pub(super) fn guarded(&mut self, trunk: &str, refusal: &guard::Refusal) {
+        self.cdr.route.trunk.get_or_insert_with(|| trunk.to_owned());
+        tracing::warn!(trunk, code = refusal.code(), why = %refusal, "call held back");
+        let sentence = format!("the call may not leave by `{trunk}`: {refusal}");
+        self.why(refusal.code(), sentence, Some(&refusal.help()));
     }
 
     pub(super) fn rang_out(&mut self, leg: &Leg) {

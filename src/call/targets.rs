@@ -13,8 +13,9 @@ use super::{
     wire::{Ask, Owner, ResolveFor, Wire},
 };
 use crate::{
-    config::{Trunk, User},
+    config::{Outbound, Trunk, User},
     dialplan::{Decision, Dial, E164, Query, Step, Target},
+    guard,
     ids::{Flow, Transport},
     sip::{Message, Scheme, Uri},
     trunk::{health, identity::Inbound},
@@ -32,11 +33,27 @@ impl Call {
         match target {
             Target::User(name) => self.legs_of_user(name, wire),
             Target::Trunk { trunk, number, .. } => {
-                // The rule's, else the user's, else the trunk's; never what the phone says.
-                let forced = self.config.caller_id(&self.identity.user, dial, target).cloned();
-                self.leg_of_trunk(trunk, number, forced, wire).map(|leg| vec![leg])
+                let outbound = self.outbound(dial, target)?;
+                self.leg_of_trunk(trunk, number, &outbound, wire).map(|leg| vec![leg])
             }
             Target::Uri(uri) => self.leg_of_uri(uri, wire).map(|leg| vec![leg]),
+        }
+    }
+
+    /// Asks the guards how the call leaves by a trunk. The number it shows is the rule's, the user's or
+    /// the trunk's, never what the phone says.
+    fn outbound(&mut self, dial: &Dial, target: &Target) -> Result<Outbound, Refused> {
+        let Target::Trunk { trunk, .. } = target else {
+            return Err(Refused::ours(By::Us, 404, "No Such Trunk"));
+        };
+        let from = self.identity.phone.as_ref().map_or("", |user| &*user.name);
+        match self.config.outbound(from, dial, target) {
+            Some(Ok(outbound)) => Ok(outbound),
+            Some(Err(refusal)) => {
+                self.draft.guarded(trunk, &refusal);
+                Err(Refused::guarded(refusal))
+            }
+            None => Err(Refused::ours(By::Us, 404, "No Such Trunk")),
         }
     }
 
@@ -62,21 +79,23 @@ impl Call {
         &mut self,
         name: &str,
         number: &str,
-        caller_id: Option<E164>,
+        outbound: &Outbound,
         wire: &mut Wire<'_>,
     ) -> Result<Leg, Refused> {
         let Some(trunk) = self.config.trunks.get(name).cloned() else {
             return Err(Refused::ours(By::Us, 404, "No Such Trunk"));
         };
-        let caller_id =
-            caller_id.ok_or_else(|| Refused::ours(By::Us, 403, "No Caller ID For This Trunk"))?;
+        let Some(caller_id) = outbound.caller_ids.first() else {
+            return Err(Refused::guarded(guard::Refusal::NoCallerId));
+        };
         let Some(state) = wire.trunks.state_mut(name) else {
             return Err(Refused::ours(By::Us, 503, "Trunk Removed"));
         };
-        if state.health() == health::State::Down {
+        if state.health() == health::State::Down && !outbound.is_emergency {
             return Err(Refused::ours(By::Us, 503, "Trunk Down"));
         }
-        if trunk.max_calls.is_some_and(|max| state.calls >= max) {
+        let is_full = trunk.max_calls.is_some_and(|max| state.calls >= max);
+        if is_full && !outbound.is_emergency {
             return Err(Refused::ours(By::Us, 503, "Trunk Full"));
         }
         let flow = state.flow();
@@ -86,7 +105,9 @@ impl Call {
             Transport::Tcp => ";transport=tcp",
             Transport::Tls => ";transport=tls",
         };
-        let spec = headers::to_trunk(&trunk, number, &caller_id, &self.identity, param)
+        let is_private =
+            (self.identity.is_private || outbound.is_anonymous) && !outbound.is_emergency;
+        let spec = headers::to_trunk(&trunk, number, (caller_id, is_private), param)
             .ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;
         self.draft.trunk(name, caller_id.expose(), number);
         let leg = self.new_leg(trunk.name.clone(), Profile::trunk(&trunk), spec, flow, wire);

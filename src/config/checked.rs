@@ -5,7 +5,8 @@
 
 use super::{secret::Secret, timezone::Timezone};
 use crate::{
-    dialplan::{Country, Dial, Dialplan, E164, Target},
+    dialplan::{Country, Dialplan, E164},
+    guard::{Emergency, TrunkGuard, UserGuard},
     ids::Transport,
     network::Network,
     sdp::Codec,
@@ -40,6 +41,8 @@ pub struct Config {
     pub trunks: BTreeMap<Box<str>, Arc<Trunk>>,
     /// `[user.NAME]`
     pub users: BTreeMap<Box<str>, Arc<User>>,
+    /// `[emergency]`
+    pub emergency: Emergency,
     /// The files of `dialplan`.
     pub dialplan: Arc<Dialplan>,
 }
@@ -231,6 +234,8 @@ pub struct Trunk {
     pub context: Box<str>,
     /// Whether it wants E.164 numbers with `+`, short ones aside.
     pub e164: bool,
+    /// What stands between it and a call.
+    pub guard: TrunkGuard,
 }
 
 /// A host of a trunk.
@@ -261,6 +266,8 @@ pub struct User {
     pub max_contacts: usize,
     /// Whence media may come.
     pub latch: LatchPolicy,
+    /// What stands between the user and a call by a trunk.
+    pub guard: UserGuard,
 }
 
 /// What a phone proves to know.
@@ -292,24 +299,5 @@ impl Config {
         let user = self.users.get(from).map(|user| &*user.context);
         let trunk = || self.trunks.values().next().map(|trunk| &*trunk.context);
         user.or_else(trunk).unwrap_or("inbound")
-    }
-
-    /// Returns the number under which `from` calls `target`: the target's, the rule's, the user's,
-    /// the trunk's, whichever is first. `None` towards anything but trunks that have none.
-    pub fn caller_id<'a>(
-        &'a self,
-        from: &str,
-        dial: &'a Dial,
-        target: &'a Target,
-    ) -> Option<&'a E164> {
-        let rule = dial.caller_id.as_ref();
-        match target {
-            Target::Trunk { trunk, caller_id, .. } => caller_id
-                .as_ref()
-                .or(rule)
-                .or_else(|| self.users.get(from)?.caller_id.as_ref())
-                .or_else(|| self.trunks.get(trunk)?.caller_id.as_ref()),
-            Target::User(_) | Target::Uri(_) => rule,
-        }
     }
 }

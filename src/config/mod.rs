@@ -4,9 +4,11 @@
 //! Never: opens a file (a [`Source`] does); no foreign type leaves the module.
 
 mod checked;
+mod guards;
 mod load;
 mod near;
 mod node;
+mod outbound;
 mod problem;
 mod raw;
 mod report;
@@ -24,6 +26,7 @@ pub use checked::{
     Config, Control, Http, LatchPolicy, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp, Sip,
     Store, Trunk, TrunkUri, User, UserSecret,
 };
+pub use outbound::Outbound;
 pub use problem::{ConfigError, Problem};
 pub use raw::Span;
 pub use report::{Diagnostic, Report, Severity, SourceFile};
@@ -39,8 +42,19 @@ use section::{Keys, Reading};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// The sections of a configuration file. `include` and `dialplan` stand beside them.
-const SECTIONS: [&str; 10] =
-    ["node", "sip", "rtp", "http", "store", "log", "control", "trunk", "user", "hours"];
+const SECTIONS: [&str; 11] = [
+    "node",
+    "sip",
+    "rtp",
+    "http",
+    "store",
+    "log",
+    "control",
+    "trunk",
+    "user",
+    "emergency",
+    "hours",
+];
 
 /// What came of reading the files.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,13 +81,18 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
 
     let home = trunks::home(root).unwrap_or(Country::US);
     let node = node::node(root, home, &mut reading);
-    let trunks = trunks::trunks(root, node.country, &mut reading);
+    let mut trunks = trunks::trunks(root, node.country, &mut reading);
     let users = users::users(root, node.country, &mut reading);
     if root.get("trunk").is_none() && root.get("user").is_none() {
         reading.problem(&Span::default(), ConfigError::Nothing);
     }
-    let plan = rules::read(&loaded, node.country, (&trunks, &users), &mut reading);
+    guards::own_dids(&mut trunks, &users);
+    guards::check_users(root, node.country, (&trunks, &users), &mut reading);
+    let emergency = guards::emergency(root, node.country, &trunks, &mut reading);
+    let mut plan = rules::read(&loaded, node.country, (&trunks, &users), &mut reading);
     rules::check_contexts(&plan.dialplan, root, (&trunks, &users), &mut reading);
+    guards::let_emergencies_out(&mut plan.dialplan, &emergency, &users);
+    guards::check_emergencies(&plan.dialplan, root, &emergency, (&trunks, &users), &mut reading);
 
     let config = Config {
         node,
@@ -85,6 +104,7 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
         control: node::control(root, &mut reading),
         trunks,
         users,
+        emergency,
         dialplan: Arc::new(plan.dialplan),
     };
     let Reading { mut report, asked, found, .. } = reading;

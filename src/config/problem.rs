@@ -158,6 +158,14 @@ pub enum ConfigError {
     HeaderText(Box<str>),
     #[error("neither a trunk nor a user is configured")]
     Nothing,
+    #[error("{number} is neither owned nor verified on trunk `{trunk}`")]
+    NotOwned { number: crate::dialplan::E164, trunk: Box<str> },
+    #[error("{number} is one of the {what}: calls from it are refused or not called back")]
+    WeakCallerId { number: crate::dialplan::E164, what: &'static str },
+    #[error("`{0}` is not an emergency number")]
+    EmergencyNumber(Box<str>),
+    #[error("callers in the context `{context}` cannot reach {numbers}")]
+    NoEmergency { context: Box<str>, numbers: Box<str> },
     #[error("there is no context `{context}` in the dialplan")]
     NoContext { context: Box<str>, near: Option<Box<str>> },
 }
@@ -211,6 +219,10 @@ impl ConfigError {
             Self::SecretFileReadable(_) => "C043",
             Self::NotTermination(_) => "C044",
             Self::HeaderText(_) => "C045",
+            Self::NotOwned { .. } => "C060",
+            Self::WeakCallerId { .. } => "C061",
+            Self::EmergencyNumber(_) => "C062",
+            Self::NoEmergency { .. } => "C063",
             Self::NameServer(_) => "C060",
         }
     }
@@ -226,6 +238,8 @@ impl ConfigError {
                 | Self::NoCallerId
                 | Self::Nothing
                 | Self::NoContext { .. }
+                | Self::WeakCallerId { .. }
+                | Self::NoEmergency { .. }
         );
         if is_warning { Severity::Warning } else { Severity::Error }
     }
@@ -302,6 +316,15 @@ impl ConfigError {
             Self::Nothing => "add a `[user.1001]` and a `[trunk.NAME]`".into(),
             Self::DidTwice(_) => {
                 "keep it with one of them, and let a rule ring both: dial = [\"user:1001\", ...]"
+                    .into()
+            }
+            Self::NotOwned { .. } => {
+                "add it to `owned` or `verified`, or the carrier refuses every call from it".into()
+            }
+            Self::WeakCallerId { .. } => "write another number of yours".into(),
+            Self::EmergencyNumber(_) => "write its digits, such as \"112\"".into(),
+            Self::NoEmergency { .. } => {
+                "add a rule above the others that dials a trunk, or `[emergency] trunk = \"NAME\"`"
                     .into()
             }
             Self::Syntax(_)

@@ -41,7 +41,7 @@ fn sound(pbx: &str) -> Config {
     checked.config.unwrap()
 }
 
-const DIALPLAN_INTERNAL: &str = "[[internal.rule]]\nmatch = \"_X.\"\nreject = 404\n";
+const DIALPLAN_INTERNAL: &str = "[[internal.rule]]\nmatch = \"_1XXX\"\nreject = 404\n";
 
 #[test]
 fn the_shipped_files_are_enough() {
@@ -66,8 +66,8 @@ fn the_shipped_files_are_enough() {
     let Decision::Matched { rule, steps, .. } = config.dialplan.route(&query) else { panic!() };
     assert_eq!(&*rule, "internal[2]");
     let [Step::Dial(dial)] = steps.as_slice() else { panic!("{steps:?}") };
-    let caller_id = config.caller_id("1001", dial, &dial.groups[0][0]);
-    assert_eq!(caller_id.map(|id| id.expose()), Some("+17756187988"));
+    let outbound = config.outbound("1001", dial, &dial.groups[0][0]).unwrap().unwrap();
+    assert_eq!(outbound.caller_ids[0].expose(), "+17756187988");
 }
 
 #[test]
@@ -401,6 +401,53 @@ fn each_mistake_has_its_sentence() {
             "[trunk.a]\npreset = 'twilio'\nuri = 'a.pstn.twilio.com'\ncontext = 'internal'",
             "1 C040 the trunk has no `caller_id`, and Twilio refuses calls from numbers it does not \
              know | write `caller_id = \"+1...\"`: a number bought or verified in the account",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nowned = '+14155550100'\n[user.a]\npassword = 'x'\ncaller_id = \
+             '+12125550100'",
+            "6 C060 +1212****100 is neither owned nor verified on trunk `a` | add it to `owned` or \
+             `verified`, or the carrier refuses every call from it",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nverified = '_+1415.'\n[emergency]\ncaller_id = '+12125550100'",
+            "5 C060 +1212****100 is neither owned nor verified on trunk `a` | add it to `owned` or \
+             `verified`, or the carrier refuses every call from it",
+        ),
+        (
+            "[node]\ncountry = 'NL'\n[trunk.a]\nuri = 'a.b'\ncaller_id = '+3197012345678'",
+            "5 C061 +3197****678 is one of the numbers of machines: calls from it are refused or not \
+             called back | write another number of yours",
+        ),
+        (
+            "[user.a]\npassword = 'x'\ncaller_ids = {\nGB = '+449098790000' }",
+            "4 C061 +4490****000 is one of the premium rate numbers: calls from it are refused or not \
+             called back | write another number of yours",
+        ),
+        (
+            "[user.a]\npassword = 'x'\ncaller_ids = {\nXX = '+31207654321' }",
+            "4 C034 `XX` is not a country | write two letters, such as \"US\" or \"NL\"",
+        ),
+        (
+            "[user.a]\npassword = 'x'\nallow = { countries = ['NL', 'EU'] }",
+            "3 C034 `EU` is not a country | write two letters, such as \"US\" or \"NL\"",
+        ),
+        (
+            "[user.a]\npassword = 'x'\nallow = { deny_types = 'premum' }",
+            "3 C011 `premum` is not one of `fixed`, `mobile`, `toll_free`, `premium`, `shared_cost`, \
+             `voip`, `personal`, `pager`, `uan`, `satellite`, `unknown` | did you mean `premium`?",
+        ),
+        (
+            "[emergency]\nnumbers = 'one'",
+            "2 C062 `one` is not an emergency number | write its digits, such as \"112\"",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\n[emergency]\ntrunk = 'b'",
+            "4 D010 there is no trunk `b` | did you mean `a`?",
+        ),
+        (
+            "[emergency]\ntrunk = false\n[trunk.a]\nuri = 'a.b'",
+            "5 C063 callers in the context `internal` cannot reach 911, 933 | add a rule above the \
+             others that dials a trunk, or `[emergency] trunk = \"NAME\"`",
         ),
         (
             "[user.a]\npassword = 'x'\ncontext = 'interal'",

@@ -5,6 +5,7 @@
 
 use super::{
     checked::{Trunk, TrunkUri},
+    guards,
     load::named_tables,
     node::codecs,
     problem::ConfigError,
@@ -57,6 +58,7 @@ struct Defaults {
     prack: bool,
     update: bool,
     e164: bool,
+    anonymous_from: bool,
 }
 
 impl Preset {
@@ -71,6 +73,7 @@ impl Preset {
                 prack: true,
                 update: true,
                 e164: false,
+                anonymous_from: true,
             },
             // No session timers, PRACK or UPDATE: Twilio answers 422 or does not list them in Allow.
             Self::Twilio => Defaults {
@@ -82,6 +85,8 @@ impl Preset {
                 prack: false,
                 update: false,
                 e164: true,
+                // Twilio reads the From's user part, and wants a number there.
+                anonymous_from: false,
             },
         }
     }
@@ -133,6 +138,7 @@ fn trunk(
         let span = section.span.clone();
         section.reading.problem(&span, ConfigError::NoCallerId);
     }
+    let guard = guards::trunk(&mut section, caller_id.as_ref(), defaults.anonymous_from, country);
     let at_hand = at_hand(address, uris.as_deref().unwrap_or_default());
 
     let trunk = Trunk {
@@ -164,6 +170,7 @@ fn trunk(
         update: section.or("update", defaults.update, flag),
         context: section.or("context", "inbound".into(), string),
         e164: section.or("e164", defaults.e164, flag),
+        guard,
     };
     section.finish();
     (!trunk.uris.is_empty()).then_some(trunk)

@@ -5,6 +5,7 @@
 
 use super::{
     checked::{LatchPolicy, User, UserSecret},
+    guards,
     load::named_tables,
     problem::ConfigError,
     raw::{Entry, Span, Table},
@@ -58,6 +59,7 @@ fn user(
     let policies = [("learn", LatchPolicy::Learn), ("strict", LatchPolicy::Strict)];
     let context = section.or("context", "internal".into(), string);
     let max_contacts = section.or("max_contacts", 5, count(1, 1000));
+    let guard = guards::user(&mut section, country);
     let latch = section.or("latch", LatchPolicy::Learn, one_of(&policies));
     section.finish();
     Some(User {
@@ -69,6 +71,7 @@ fn user(
         context,
         max_contacts,
         latch,
+        guard,
     })
 }
 

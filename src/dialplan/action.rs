@@ -6,7 +6,7 @@
 use super::{
     number::{Country, E164},
     pattern::Pattern,
-    step::{Dial, On, Step, Target},
+    step::{Dial, Limits, On, Step, Target},
 };
 use std::{fmt, time::Duration};
 
@@ -47,6 +47,8 @@ pub struct Ring {
     pub ring: Duration,
     /// See [`Dial::caller_id`].
     pub caller_id: Option<E164>,
+    /// See [`Dial::limits`].
+    pub limits: Limits,
     /// See [`On::busy`].
     pub busy: Vec<Action>,
     /// See [`On::no_answer`].
@@ -290,6 +292,7 @@ impl Default for Ring {
             groups: vec![],
             ring: Duration::from_secs(60),
             caller_id: None,
+            limits: Limits::default(),
             busy: vec![],
             no_answer: vec![],
             failed: vec![],
@@ -304,6 +307,7 @@ impl Ring {
             groups: self.groups.iter().map(group).collect(),
             ring: self.ring,
             caller_id: self.caller_id.clone(),
+            limits: self.limits.clone(),
             on: On {
                 busy: fill(&self.busy, call),
                 no_answer: fill(&self.no_answer, call),

@@ -5,6 +5,7 @@
 //! carries anything out.
 
 mod action;
+mod destination;
 mod explain;
 mod hours;
 mod lint;
@@ -13,12 +14,13 @@ mod pattern;
 mod step;
 
 pub use action::{Action, Callee, Ring, Template, TemplateError};
+pub use destination::{Allow, Countries, Kind};
 pub use explain::{Check, Considered, Explanation};
 pub use hours::{Date, Holiday, Hours, LocalTime, Span, Weekday};
 pub use lint::{Circle, Unreachable, circles, unreachable};
 pub use number::{Country, E164, warm};
 pub use pattern::{Pattern, PatternError};
-pub use step::{Dial, On, Step, Target};
+pub use step::{Dial, Limits, On, Step, Target};
 
 use action::{Filling, fill};
 use std::{cell::OnceCell, collections::BTreeMap, fmt};
@@ -68,7 +70,10 @@ pub struct Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str("by itself"),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 

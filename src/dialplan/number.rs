@@ -3,9 +3,10 @@
 //! Owns: the E.164 form, a country's dialling rules (by Google's metadata), masking on `Display`.
 //! Never: decides where a number goes.
 
+use super::destination::Kind;
 use crate::observe::mask;
-use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat, Region};
-use std::fmt;
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat, PhoneNumberType, Region};
+use std::{cmp::Ordering, fmt};
 
 /// Fewer digits than this after the country code is a short or emergency number (`112`, `116117`),
 /// which means something only where it was dialled.
@@ -69,6 +70,11 @@ impl Country {
             .and_then(|region| Self::parse(region.as_region_str().as_str()))
     }
 
+    /// Returns whether its numbers begin with +1, as those of some twenty-five countries do.
+    pub fn is_north_american(self) -> bool {
+        PHONE_NUMBER_UTIL.get_country_code_for_region(self.0) == Some(1)
+    }
+
     /// Returns the E.164 form of what somebody in this country dialled: `(415) 555-0199`,
     /// `020 765 43 21`, `0031 20 ...`, `+31...`; `None` where it has none.
     ///
@@ -97,6 +103,37 @@ impl fmt::Display for Country {
 impl fmt::Debug for Country {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl Ord for Country {
+    /// By the letters.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let letters = |country: &Self| country.0.as_region_str();
+        letters(self).as_str().cmp(letters(other).as_str())
+    }
+}
+
+impl PartialOrd for Country {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Returns what Google's metadata says that a number is for.
+pub(super) fn kind_of(number: &E164) -> Kind {
+    let Ok(parsed) = PHONE_NUMBER_UTIL.parse(number.expose(), None) else { return Kind::Unknown };
+    match parsed.get_type() {
+        PhoneNumberType::FixedLine | PhoneNumberType::FixedLineOrMobile => Kind::Fixed,
+        PhoneNumberType::Mobile => Kind::Mobile,
+        PhoneNumberType::TollFree => Kind::TollFree,
+        PhoneNumberType::PremiumRate => Kind::Premium,
+        PhoneNumberType::SharedCost => Kind::SharedCost,
+        PhoneNumberType::VoIP => Kind::Voip,
+        PhoneNumberType::PersonalNumber => Kind::Personal,
+        PhoneNumberType::Pager => Kind::Pager,
+        PhoneNumberType::UAN => Kind::Uan,
+        PhoneNumberType::VoiceMail | PhoneNumberType::Unknown => Kind::Unknown,
     }
 }
 

@@ -159,6 +159,8 @@ impl PartialEq for Pattern {
     }
 }
 
+impl Eq for Pattern {}
+
 impl Digits {
     fn parse(source: &str, pattern: &str) -> Result<Self, PatternError> {
         let mut classes = vec![];

@@ -3,7 +3,7 @@
 //! Owns: the steps' shapes and how they print.
 //! Never: matches, fills in, or carries out.
 
-use super::number::E164;
+use super::{destination::Allow, number::E164};
 use std::{fmt, time::Duration};
 
 /// One thing to do with a call.
@@ -41,8 +41,19 @@ pub struct Dial {
     pub ring: Duration,
     /// The rule's caller ID; a target's own comes before it.
     pub caller_id: Option<E164>,
+    /// What the rule says of calls that leave by a trunk.
+    pub limits: Limits,
     /// What to do if no target answers.
     pub on: On,
+}
+
+/// What a rule says of its calls by trunks, beside whom to ring.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    /// Where they may go; nothing said: where the user and the trunk allow.
+    pub allow: Option<Allow>,
+    /// Whether the callee is not to be shown who calls (RFC 3323).
+    pub anonymous: bool,
 }
 
 /// What follows a dial that nobody answered. Empty: the call ends with the best refusal.
@@ -74,6 +85,22 @@ pub enum Target {
     Uri(Box<str>),
 }
 
+impl Step {
+    /// Returns whom it rings, if it rings anybody.
+    pub fn as_dial(&self) -> Option<&Dial> {
+        match self {
+            Self::Dial(dial) => Some(dial),
+            Self::Reject(_)
+            | Self::Answer
+            | Self::Play(_)
+            | Self::Echo
+            | Self::Wait(_)
+            | Self::Hangup
+            | Self::Goto { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,6 +128,9 @@ impl fmt::Display for Dial {
         }
         if let Some(number) = &self.caller_id {
             write!(f, ", caller ID {}", number.expose())?;
+        }
+        if self.limits.anonymous {
+            f.write_str(", anonymous")?;
         }
         let outcomes = [
             ("busy", &self.on.busy),

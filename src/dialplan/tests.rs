@@ -47,6 +47,7 @@ fn ring(callee: Callee) -> Action {
         groups: vec![vec![callee]],
         ring: Duration::from_secs(60),
         caller_id: None,
+        limits: Limits::default(),
         busy: vec![],
         no_answer: vec![Action::Next],
         failed: vec![],

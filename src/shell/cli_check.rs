@@ -6,7 +6,7 @@
 use super::config_files::Disk;
 use crate::{
     config::{self, Checked, Config, Source, WithoutSecrets},
-    dialplan::{LocalTime, Query},
+    dialplan::{Decision, LocalTime, Query, Rule, Step},
 };
 use std::time::SystemTime;
 
@@ -49,7 +49,8 @@ fn check_in(path: &str, source: &dyn Source, coloured: bool) -> Outcome {
     }
     match &checked.config {
         Some(config) => {
-            let rules: usize = config.dialplan.contexts.values().map(Vec::len).sum();
+            let written = |rule: &&Rule| rule.origin.line > 0;
+            let rules = config.dialplan.contexts.values().flatten().filter(written).count();
             let counts = [
                 count(config.trunks.len(), "trunk"),
                 count(config.users.len(), "user"),
@@ -92,8 +93,34 @@ fn try_in(
     };
     let context = config.context_of(from);
     let explanation = config.dialplan.explain(&Query { context, from, dialled, at });
-    let text = format!("context {context} of {path}\n{explanation}");
-    Outcome { text, code: if explanation.is_match() { OK } else { WRONG } }
+    let (guards, is_refused) = guards(&config, from, &explanation.decision);
+    let text = format!("context {context} of {path}\n{explanation}{guards}");
+    let is_well = explanation.is_match() && !is_refused;
+    Outcome { text, code: if is_well { OK } else { WRONG } }
+}
+
+/// Tells what the guards say against each target that leaves by a trunk, and whether that leaves
+/// nobody to be called by a dial.
+fn guards(config: &Config, from: &str, decision: &Decision) -> (String, bool) {
+    let steps = match decision {
+        Decision::Matched { steps, .. } => steps.as_slice(),
+        Decision::NoRule | Decision::NoContext => &[],
+    };
+    let mut text = String::new();
+    let mut is_refused = false;
+    for dial in steps.iter().filter_map(Step::as_dial) {
+        let objections = config.objections(from, dial);
+        is_refused |= objections.len() == dial.groups.iter().map(Vec::len).sum::<usize>();
+        for (target, refusal) in objections {
+            let (status, phrase) = refusal.answer();
+            let (code, help) = (refusal.code(), refusal.help());
+            text.push_str(&format!(
+                "     guard: {target} is refused with {status} {phrase}: {code} {refusal} \
+                 (help: {help})\n"
+            ));
+        }
+    }
+    (text, is_refused)
 }
 
 fn test_in(path: &str, source: &dyn Source) -> Outcome {
@@ -159,7 +186,7 @@ mod tests {
             .with_env("PHONE_1001_PASSWORD", "a")
             .with_env("PHONE_1002_PASSWORD", "b");
         let outcome = check_in("conf/pbx.toml", &files, false);
-        assert_eq!(outcome.text, "conf/pbx.toml: 1 trunk, 2 users, 3 rules, 8 tests\n");
+        assert_eq!(outcome.text, "conf/pbx.toml: 1 trunk, 2 users, 3 rules, 9 tests\n");
         assert_eq!(outcome.code, OK);
     }
 
@@ -203,20 +230,20 @@ mod tests {
     #[test]
     fn the_shipped_cases_pass() {
         let outcome = test_in("conf/pbx.toml", &shipped());
-        assert!(outcome.text.ends_with("\n8 tests, 0 wrong\n"), "{}", outcome.text);
+        assert!(outcome.text.ends_with("\n9 tests, 0 wrong\n"), "{}", outcome.text);
         assert_eq!(outcome.code, OK);
     }
 
     #[test]
     fn a_wrong_case_shows_what_was_wanted_and_why_it_is_not_so() {
-        let case = "[[test]]\nfrom = '1001'\ndial = '911'\n\
-                    want = { to = '911', via = 'twilio', rule = 'emergency' }\n";
+        let case = "[[test]]\nfrom = '1001'\ndial = '411'\n\
+                    want = { to = '411', via = 'twilio', rule = 'services' }\n";
         let outcome = test_in("conf/pbx.toml", &shipped().with("dialplan/cases.toml", case));
-        let want = r#"WRONG dialplan/cases.toml:1: 1001 dials "911"
-      the rule: wanted `emergency`, got `nothing`
-      the call goes to: wanted `911`, got `nothing`
+        let want = r#"WRONG dialplan/cases.toml:1: 1001 dials "411"
+      the rule: wanted `services`, got `nothing`
+      the call goes to: wanted `411`, got `nothing`
       it goes via: wanted `twilio`, got `nothing`
-      | 1001 dials "911", which is not a telephone number in US, at wed 2026-01-07 12:00
+      | 1001 dials "411", which is not a telephone number in US, at wed 2026-01-07 12:00
 "#;
         assert!(outcome.text.starts_with(want), "{}", outcome.text);
         assert!(outcome.text.ends_with("\n1 test, 1 wrong\n"), "{}", outcome.text);

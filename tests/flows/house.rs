@@ -32,7 +32,6 @@ pub(crate) const DID: &str = "+17756187988";
 
 /// The configuration of every house; flows add to it.
 const CONFIG: &str = r#"
-dialplan = "dialplan.toml"
 [node]
 public_ip = "203.0.113.1"
 [sip]
@@ -104,6 +103,12 @@ impl House {
     /// Adds lines to `[sip]`.
     pub(crate) fn sip_keys(&mut self, lines: &str) -> &mut Self {
         self.config = self.config.replace("[sip]\n", &format!("[sip]\n{lines}\n"));
+        self
+    }
+
+    /// Adds further sections to the configuration.
+    pub(crate) fn sections(&mut self, lines: &str) -> &mut Self {
+        self.config = format!("{lines}\n{}", self.config);
         self
     }
 
@@ -197,7 +202,7 @@ impl House {
     }
 
     fn checked(&self) -> config::Config {
-        let mut text = format!("{}{}", self.config, self.trunk);
+        let mut text = format!("dialplan = \"dialplan.toml\"\n{}{}", self.config, self.trunk);
         for (name, lines) in &self.users {
             write!(text, "[user.{name}]\npassword = \"{}\"\n{lines}\n", password(name)).unwrap();
         }

@@ -7,6 +7,7 @@
 mod acks;
 mod cancel;
 mod codecs;
+mod guards;
 mod hold;
 mod house;
 mod hunt;

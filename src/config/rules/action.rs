@@ -5,6 +5,8 @@
 
 use super::{
     super::{
+        checked::Trunk,
+        guards,
         problem::Problem,
         raw::{Entry, Kind, Span, Value},
         rule_problem::RuleError,
@@ -15,15 +17,16 @@ use super::{
     Names, near,
 };
 use crate::{
-    dialplan::{Action, Callee, E164, Pattern, Ring, Template},
+    dialplan::{Action, Callee, E164, Limits, Pattern, Ring, Template},
     sip::{Scheme, Uri},
 };
+use std::sync::Arc;
 
 /// In a rule or a step, at least one of these.
 const ACTIONS: [&str; 9] =
     ["dial", "reject", "answer", "play", "echo", "wait", "hangup", "goto", "steps"];
 /// These only with `dial`.
-const OF_DIAL: [&str; 4] = ["ring", "caller_id", "on", "else"];
+const OF_DIAL: [&str; 6] = ["ring", "caller_id", "allow", "anonymous", "on", "else"];
 
 /// What an action may name.
 pub(super) struct Scope<'a> {
@@ -146,6 +149,12 @@ fn dial(value: &Value, section: &mut Section<'_, '_, '_>, scope: &Scope<'_>) -> 
     let default = Ring::default();
     let ring = section.or("ring", default.ring, duration_within("1s", "10m"));
     let caller_id = section.optional("caller_id", e164(scope.names.country));
+    if let Some(number) = &caller_id {
+        let span = section.span_of("caller_id");
+        check_caller_id(number, &groups, &span, (scope, section.reading));
+    }
+    let limits =
+        Limits { allow: guards::allow(section), anonymous: section.or("anonymous", false, flag) };
     let otherwise = section
         .entry("else")
         .map(|entry| follow(&entry.value, scope, section.reading))
@@ -160,7 +169,15 @@ fn dial(value: &Value, section: &mut Section<'_, '_, '_>, scope: &Scope<'_>) -> 
     };
     let (busy, no_answer, failed) = (outcome("busy"), outcome("no_answer"), outcome("failed"));
     on.finish();
-    (!groups.is_empty()).then_some(Ring { groups, ring, caller_id, busy, no_answer, failed })
+    (!groups.is_empty()).then_some(Ring {
+        groups,
+        ring,
+        caller_id,
+        limits,
+        busy,
+        no_answer,
+        failed,
+    })
 }
 
 /// Reads a target; a list, which rings in parallel; or a list of lists, which are tried in order.
@@ -214,6 +231,7 @@ fn callee_table(value: &Value, scope: &Scope<'_>, reading: &mut Reading<'_>) -> 
     let number = section.optional("number", text);
     let caller_id = section.optional("caller_id", e164(scope.names.country));
     let number_span = section.span_of("number");
+    let caller_id_span = section.span_of("caller_id");
 
     let callee = match named.as_slice() {
         [(key, entry)] => {
@@ -237,7 +255,30 @@ fn callee_table(value: &Value, scope: &Scope<'_>, reading: &mut Reading<'_>) -> 
         }
     };
     section.finish();
+    if let Some(Callee::Trunk { caller_id: Some(number), .. }) = &callee {
+        let group = vec![callee.iter().cloned().collect()];
+        check_caller_id(number, &group, &caller_id_span, (scope, reading));
+    }
     callee
+}
+
+/// Reports a number that none of the carriers to be called takes as ours.
+fn check_caller_id(
+    number: &E164,
+    groups: &[Vec<Callee>],
+    span: &Span,
+    (scope, reading): (&Scope<'_>, &mut Reading<'_>),
+) {
+    guards::check_weak(number, Some(scope.names.country), span, reading);
+    let trunks = groups.iter().flatten().filter_map(|callee| match callee {
+        Callee::Trunk { trunk, .. } => scope.names.trunks.get(trunk)?.as_ref(),
+        Callee::User(_) | Callee::Uri(_) => None,
+    });
+    let trunks: Vec<_> = trunks.collect();
+    let owns = |trunk: &&Arc<Trunk>| trunk.guard.callers.owns(number);
+    if let Some(first) = trunks.first().filter(|_| !trunks.iter().any(owns)) {
+        guards::check_owned(number, first, span, reading);
+    }
 }
 
 fn user(name: &str, span: &Span, scope: &Scope<'_>, reading: &mut Reading<'_>) -> Option<Callee> {
@@ -259,7 +300,10 @@ fn trunk(
     (scope, reading): (&Scope<'_>, &mut Reading<'_>),
 ) -> Option<Callee> {
     match scope.names.trunks.get(name) {
-        Some(e164) => Some(Callee::Trunk { trunk: name.into(), number, caller_id, e164: *e164 }),
+        Some(known) => {
+            let e164 = known.as_ref().is_some_and(|trunk| trunk.e164);
+            Some(Callee::Trunk { trunk: name.into(), number, caller_id, e164 })
+        }
         None => {
             let near = near(name, scope.names.trunks.keys());
             reading.problem(span, RuleError::NoTrunk { name: name.into(), near });

@@ -202,6 +202,18 @@ impl Got {
             Target::Trunk { trunk, .. } => Some(trunk.clone()),
             Target::User(_) | Target::Uri(_) => None,
         });
-        self.caller_id = targets().find_map(|target| config.caller_id(from, dial, target)).cloned();
+        let outbound: Vec<_> =
+            targets().filter_map(|target| config.outbound(from, dial, target)).collect();
+        self.caller_id = match outbound.iter().find_map(|outbound| outbound.as_ref().ok()) {
+            Some(outbound) => outbound.caller_ids.first().cloned(),
+            None => dial.caller_id.clone(),
+        };
+        // Where nobody is left to be called, the guards' refusal is the call's.
+        if outbound.len() == targets().count()
+            && let Some(Err(refusal)) = outbound.first()
+            && outbound.iter().all(Result::is_err)
+        {
+            self.rejected = Some(refusal.answer().0);
+        }
     }
 }

@@ -38,8 +38,8 @@ type Users = BTreeMap<Box<str>, Arc<User>>;
 struct Names {
     country: Country,
     users: BTreeSet<Box<str>>,
-    /// And whether it wants E.164 numbers.
-    trunks: BTreeMap<Box<str>, bool>,
+    /// `None` where its section has a mistake that leaves nothing of it.
+    trunks: BTreeMap<Box<str>, Option<Arc<Trunk>>>,
     contexts: BTreeSet<Box<str>>,
     hours: BTreeSet<Box<str>>,
 }
@@ -98,8 +98,8 @@ fn names(loaded: &Loaded, country: Country, trunks: &Trunks) -> Names {
         table.0.iter().map(|entry| entry.key.clone()).collect()
     };
     let trunk = |name: Box<str>| {
-        let e164 = trunks.get(&name).is_some_and(|trunk| trunk.e164);
-        (name, e164)
+        let trunk = trunks.get(&name).cloned();
+        (name, trunk)
     };
     Names {
         country,
@@ -281,7 +281,7 @@ pub(super) fn check_contexts(
 }
 
 /// Returns where a section's `context` stands, or its header.
-fn place_of(root: &Table, kind: &str, name: &str) -> Option<Span> {
+pub(in crate::config) fn place_of(root: &Table, kind: &str, name: &str) -> Option<Span> {
     let Kind::Table(all) = &root.get(kind)?.value.kind else { return None };
     let entry = all.get(name)?;
     let Kind::Table(section) = &entry.value.kind else { return None };

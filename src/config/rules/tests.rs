@@ -306,6 +306,35 @@ fn files_are_read_in_the_order_of_their_names() {
             ("internal[1]", "dialplan/a.toml:1".to_owned()),
             ("internal[2]", "dialplan/default.toml:5".to_owned()),
             ("internal[3]", "dialplan/z.toml:1".to_owned()),
+            ("emergency", "by itself".to_owned()),
         ]
     );
+}
+
+/// A rule's number must be one of those of a trunk that it dials.
+#[test]
+fn a_rules_caller_id_belongs_to_one_of_its_trunks() {
+    let pbx = "[trunk.a]\nuri = 'a.b'\nowned = '+14155550100'\n[trunk.b]\nuri = 'b.c'\n\
+               owned = '_+3120.'\n[user.1001]\npassword = \"x\"\n";
+    let problem = |line, number, trunk| {
+        format!(
+            "{line} C060 {number} is neither owned nor verified on trunk `{trunk}` | add it to \
+             `owned` or `verified`, or the carrier refuses every call from it"
+        )
+    };
+    for (actions, want) in [
+        ("dial = 'trunk:a'\ncaller_id = '+14155550100'", None),
+        ("dial = 'trunk:a'\ncaller_id = '+31207654321'", Some(problem(4, "+3120****321", "a"))),
+        ("dial = ['trunk:a', 'trunk:b']\ncaller_id = '+31207654321'", None),
+        (
+            "dial = [{ trunk = 'b',\nnumber = '1', caller_id = '+14155550100' }]",
+            Some(problem(4, "+1415****100", "b")),
+        ),
+        ("dial = 'user:1001'\ncaller_id = '+12125550100'", None),
+    ] {
+        let plan = format!("[[internal.rule]]\nmatch = '_+.'\n{actions}\n");
+        let want: Vec<&str> = want.as_deref().into_iter().collect();
+        let files = files(&plan).with("conf/pbx.toml", pbx);
+        assert_problems(&files, &want);
+    }
 }

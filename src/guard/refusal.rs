@@ -1,0 +1,98 @@
+//! Why a guard lets no call pass: a sentence, a stable code, and what to write where.
+//!
+//! Owns: the words for `G...` codes, and the statuses that go with them.
+//! Never: prints a number in full.
+
+use crate::dialplan::{Country, E164, Kind};
+use std::fmt;
+
+/// Why a call does not leave.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// Nobody has a number to call from.
+    NoCallerId,
+    /// The number to call from is not one of the trunk's.
+    NotOwned(E164),
+    /// The number to call from lies in a range that is not worth showing, and what that range is.
+    Weak(E164, &'static str),
+    /// The country is not allowed.
+    Country {
+        /// Which; `None`: the number belongs to no country.
+        country: Option<Country>,
+        /// What the number is for.
+        kind: Kind,
+    },
+    /// Numbers of this kind are not allowed.
+    Kind(Kind),
+    /// It is not a number, and too long for a short one.
+    NotANumber,
+}
+
+impl Refusal {
+    /// Returns a code that stays the same across releases.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoCallerId => "G001",
+            Self::NotOwned(_) => "G002",
+            Self::Weak(..) => "G003",
+            Self::Country { .. } => "G010",
+            Self::Kind(_) => "G011",
+            Self::NotANumber => "G012",
+        }
+    }
+
+    /// Returns what the caller's phone is told: status and reason phrase.
+    pub fn answer(&self) -> (u16, &'static str) {
+        match self {
+            Self::NoCallerId | Self::NotOwned(_) | Self::Weak(..) => (403, "Caller ID Not Allowed"),
+            Self::Country { .. } => (403, "Country Not Allowed"),
+            Self::Kind(_) => (403, "Number Type Not Allowed"),
+            Self::NotANumber => (403, "Not A Telephone Number"),
+        }
+    }
+
+    /// Returns what to write where.
+    pub fn help(&self) -> String {
+        match self {
+            Self::NoCallerId => "set `caller_id` of the trunk, the user or the rule".to_owned(),
+            Self::NotOwned(_) => {
+                "add it to `owned` or `verified` of the trunk, or set another `caller_id`".to_owned()
+            }
+            Self::Weak(..) => {
+                "set `caller_ids = { COUNTRY = \"+...\" }` of the trunk or the user".to_owned()
+            }
+            Self::Country { country: Some(country), .. } => format!(
+                "add \"{country}\" to `allow = {{ countries = [...] }}` of the trunk, the user or \
+                 the rule"
+            ),
+            Self::Country { country: None, .. } => {
+                "write `allow = { countries = \"any\" }`, or the number into its `numbers`".to_owned()
+            }
+            Self::Kind(_) => {
+                "leave it out of `allow = { deny_types = [...] }`, or write the number into `numbers`"
+                    .to_owned()
+            }
+            Self::NotANumber => "write it into `allow = { numbers = [...] }` if it is meant".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCallerId => f.write_str("there is no number to call from"),
+            Self::NotOwned(number) => write!(f, "{number} is neither owned nor verified there"),
+            Self::Weak(number, what) => {
+                write!(f, "{number} is not worth showing there: it is one of the {what}")
+            }
+            Self::Country { country: Some(country), .. } => {
+                write!(f, "calls to {country} are not allowed")
+            }
+            Self::Country { country: None, kind } => {
+                write!(f, "calls to {kind} numbers of no country are not allowed")
+            }
+            Self::Kind(kind) => write!(f, "calls to {kind} numbers are not allowed"),
+            Self::NotANumber => f.write_str("what was dialled is not a telephone number"),
+        }
+    }
+}
