@@ -5,9 +5,11 @@
 
 use super::wire::{Wire, advertised_ip};
 use crate::{
-    ids::{Flow, LegId},
+    ids::{Entropy, Flow, LegId, Transport},
     media,
-    sdp::{self, Agreed, Codec, Description, Direction, Local, NoCommonCodec, Policy},
+    sdp::{
+        self, Agreed, Codec, Description, Direction, Local, NoCommonCodec, Policy, SdpError, Srtp,
+    },
 };
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +30,10 @@ pub(super) enum Port {
 pub struct LegMedia {
     policy: Policy,
     session: u64,
+    /// Where its keys come from; absent where it has none.
+    entropy: Option<Entropy>,
+    /// Whether it is spoken to over TLS, where keys in SDP are safe.
+    is_private: bool,
     /// Where to bind, and what to say in SDP.
     addresses: Option<(IpAddr, IpAddr)>,
     port: Port,
@@ -49,8 +55,15 @@ impl LegMedia {
 
     /// Creates the media of a leg whose peer has yet to be resolved.
     pub fn unplaced(policy: Policy, wire: &mut Wire<'_>) -> Self {
+        let entropy = (policy.srtp != Srtp::Off).then(|| {
+            let mut seed = [0; 32];
+            wire.entropy.fill(&mut seed);
+            Entropy::new(seed)
+        });
         Self {
             policy,
+            entropy,
+            is_private: false,
             // RFC 8866 5.2: numeric; small enough for readers that use signed 63-bit numbers.
             session: wire.entropy.next_u64() >> 2,
             addresses: None,
@@ -65,6 +78,7 @@ impl LegMedia {
     /// Fixes the addresses once the peer's is known.
     pub fn place(&mut self, flow: Flow, wire: &Wire<'_>) {
         self.addresses = Some((flow.local.ip(), advertised_ip(wire.config, flow)));
+        self.is_private = flow.transport == Transport::Tls;
     }
 
     /// Returns the command that opens the port, the first time it can be given.
@@ -81,7 +95,16 @@ impl LegMedia {
     pub fn opened(&mut self, port: u16) {
         self.port = Port::Open(port);
         if let Some((_, advertised)) = self.addresses {
-            self.local = Some(Local::new(self.session, SocketAddr::new(advertised, port)));
+            let local = Local::new(self.session, SocketAddr::new(advertised, port));
+            let offers_srtp = match self.policy.srtp {
+                Srtp::Off => false,
+                Srtp::Prefer => self.is_private,
+                Srtp::Require => true,
+            };
+            self.local = Some(match &self.entropy {
+                Some(entropy) => local.with_keys(entropy.clone(), offers_srtp),
+                None => local,
+            });
         }
     }
 
@@ -174,6 +197,12 @@ impl LegMedia {
     ) -> Result<(), NoCommonCodec> {
         let offer = self.offered.as_ref().ok_or(NoCommonCodec::NoOffer)?;
         let agreed = sdp::accept_answer(offer, answer)?;
+        if self.policy.srtp == Srtp::Require && agreed.srtp.is_none() {
+            return Err(SdpError::Plain.into());
+        }
+        if let Some(local) = &mut self.local {
+            local.settle(agreed.srtp.as_ref());
+        }
         self.theirs = Some(answer.clone());
         self.agreed = Some(agreed);
         if is_final {

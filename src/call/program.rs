@@ -13,6 +13,7 @@ use crate::{
     dialplan::{Decision, Query, Step},
     media,
     sdp::NoCommonCodec,
+    sip::{HeaderName, default_reason},
 };
 use std::{collections::VecDeque, time::Instant};
 
@@ -87,7 +88,27 @@ impl Program {
 impl Call {
     /// The caller's media port is open: ask the dialplan and begin.
     pub(super) fn start_program(&mut self, wire: &mut Wire<'_>) {
-        self.route(wire);
+        let caller = self.legs.get(&self.caller);
+        let refusal = self
+            .caller_offer
+            .as_ref()
+            .zip(caller)
+            .and_then(|(offer, caller)| caller.profile.policy.admits(offer).err());
+        match refusal {
+            None => self.route(wire),
+            Some(why) => self.refuse_media(&why, wire),
+        }
+    }
+
+    /// Refuses a caller whose media can never be answered, and says why in a Warning (RFC 3261 20.43).
+    fn refuse_media(&mut self, why: &NoCommonCodec, wire: &mut Wire<'_>) {
+        self.draft.bad_offer(why);
+        let warning = format!("{} tandem \"{why}\"", why.warning());
+        self.with_leg(self.caller, wire, |leg, wire, out| {
+            let headers = [(HeaderName::Warning, warning)];
+            leg.refuse(488, default_reason(488), &headers, wire, out);
+        });
+        self.end(Ender::Us, 488, None, wire);
     }
 
     /// Asks the dialplan what to do with the number dialled, in the present context.

@@ -21,7 +21,7 @@ use crate::{
         log,
         mask::{Number, Text},
     },
-    sdp::Agreed,
+    sdp::{Agreed, NoCommonCodec},
     sip::Uri,
     trunk::refusal::{Answer, Attempt, Auth, Refusal},
 };
@@ -214,6 +214,12 @@ impl Draft {
             "the two sides have no codec in common".to_owned(),
             Some("allow PCMU or PCMA on the phone, or add the codec to `[rtp] codecs`"),
         );
+    }
+
+    /// The caller's offer cannot be answered, whoever is called.
+    pub(super) fn bad_offer(&mut self, why: &NoCommonCodec) {
+        let help = "set the phone's SRTP as the sentence says, or `srtp` of its user or trunk";
+        self.why("M004", format!("the caller's offer was refused: {why}"), Some(help));
     }
 
     pub(super) fn no_port(&mut self, refusal: OpenRefusal) {

@@ -3,7 +3,8 @@
 //! Owns: `o=` and its version, the order of the leg's streams, the meaning of its payload types.
 //! Never: decides which formats to say.
 
-use super::{Description, Direction, Format};
+use super::{Crypto, Description, Direction, Format, Secured, crypto::Keyring, negotiate::Policy};
+use crate::ids::Entropy;
 use bytes::Bytes;
 use std::{
     fmt::Write,
@@ -31,6 +32,10 @@ pub struct Local {
     pub ptime_ms: u16,
     /// The last description.
     pub last: Option<Bytes>,
+    /// Whether a first offer asks for SRTP.
+    offers_srtp: bool,
+    /// Where the keys come from; without it, we have none.
+    keys: Option<Keyring>,
     streams: Vec<Stream>,
     /// What each payload type has meant on this leg: it may never mean anything else (RFC 3264 8.3.2).
     meanings: Vec<Format>,
@@ -41,18 +46,21 @@ pub struct Local {
 enum Stream {
     Audio {
         protocol: Box<str>,
+        /// Whether keys were said with it.
+        is_secure: bool,
     },
     /// Refused: what follows `m=`, with port 0.
     Refused(Box<str>),
 }
 
 /// What to say about the one stream of ours.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Say {
     pub(super) formats: Vec<Format>,
     pub(super) direction: Direction,
     pub(super) ptime_ms: Option<u16>,
     pub(super) max_ptime_ms: Option<u16>,
+    pub(super) crypto: Vec<Crypto>,
 }
 
 impl Local {
@@ -65,16 +73,46 @@ impl Local {
             rtp,
             ptime_ms: PTIME_MS,
             last: None,
+            offers_srtp: false,
+            keys: None,
             streams: vec![],
             meanings: vec![],
         }
     }
 
-    /// Writes an offer; streams that were refused before keep their places.
-    pub(super) fn offer(&mut self, mut say: Say) -> Bytes {
-        let audio = self.streams.iter().position(|s| matches!(s, Stream::Audio { .. }));
-        if audio.is_none() {
-            self.streams.push(Stream::Audio { protocol: "RTP/AVP".into() });
+    /// Gives the leg a source of keys, and says whether its first offer asks for SRTP.
+    #[must_use]
+    pub fn with_keys(self, entropy: Entropy, offers_srtp: bool) -> Self {
+        Self { keys: Some(Keyring::new(entropy)), offers_srtp, ..self }
+    }
+
+    /// Returns our line in answer to this one of theirs.
+    pub(super) fn answer_crypto(&mut self, theirs: &Crypto) -> Option<Crypto> {
+        Some(self.keys.as_mut()?.answer(theirs))
+    }
+
+    /// Takes note of what was agreed about encryption.
+    pub fn settle(&mut self, agreed: Option<&Secured>) {
+        if let Some(keys) = &mut self.keys {
+            keys.settle(agreed);
+        }
+    }
+
+    /// Writes an offer; streams that were refused before keep their places. Our stream keeps its
+    /// profile, and stays encrypted or plain.
+    pub(super) fn offer(&mut self, mut say: Say, policy: &Policy) -> Bytes {
+        let is_secure = self.streams.iter().find_map(|stream| match stream {
+            Stream::Audio { is_secure, .. } => Some(*is_secure),
+            Stream::Refused(_) => None,
+        });
+        let is_secure = is_secure.unwrap_or_else(|| {
+            let is_secure = self.offers_srtp && self.keys.is_some();
+            let protocol = if is_secure { "RTP/SAVP" } else { "RTP/AVP" };
+            self.streams.push(Stream::Audio { protocol: protocol.into(), is_secure });
+            is_secure
+        });
+        if let Some(keys) = self.keys.as_mut().filter(|_| is_secure) {
+            say.crypto = keys.offer(&policy.suites);
         }
         say.formats = self.number(say.formats);
         self.say(&say, (0, 0))
@@ -85,7 +123,8 @@ impl Local {
         let ours = offer.audio_index();
         let streams = offer.media().iter().enumerate().map(|(index, media)| {
             if Some(index) == ours {
-                Stream::Audio { protocol: media.protocol.clone() }
+                let is_secure = !say.crypto.is_empty();
+                Stream::Audio { protocol: media.protocol.clone(), is_secure }
             } else {
                 let line = format!("{} 0 {} {}", media.kind, media.protocol, media.first_format);
                 Stream::Refused(line.into())
@@ -155,7 +194,7 @@ impl Local {
             // Writing to a string cannot fail.
             let _ = match stream {
                 Stream::Refused(line) => write!(text, "m={line}\r\n"),
-                Stream::Audio { protocol } => self.write_audio(&mut text, protocol, say),
+                Stream::Audio { protocol, .. } => self.write_audio(&mut text, protocol, say),
             };
         }
         text
@@ -167,6 +206,9 @@ impl Local {
             write!(text, " {}", format.payload_type)?;
         }
         write!(text, "\r\n")?;
+        for crypto in &say.crypto {
+            write!(text, "a=crypto:{}\r\n", crypto.value())?;
+        }
         for format in &say.formats {
             write!(text, "a=rtpmap:{} {format}\r\n", format.payload_type)?;
             if let Some(fmtp) = &format.fmtp {
@@ -188,16 +230,16 @@ mod tests {
     #[test]
     fn the_version_rises_when_something_changes() {
         let mut local = local();
-        let first = local.offer(say(vec![Format::pcmu()]));
-        let again = local.offer(say(vec![Format::pcmu()]));
+        let first = local.offer(say(vec![Format::pcmu()]), &policy());
+        let again = local.offer(say(vec![Format::pcmu()]), &policy());
         assert_eq!((&first, local.version), (&again, 1));
 
-        let other = local.offer(say(vec![Format::pcma()]));
+        let other = local.offer(say(vec![Format::pcma()]), &policy());
         assert_eq!(local.version, 2);
         assert!(other.starts_with(b"v=0\r\no=- 7 2 IN IP4 192.0.2.1\r\n"));
 
         local.rtp = "[2001:db8::1]:10000".parse().unwrap();
-        let moved = local.offer(say(vec![Format::pcma()]));
+        let moved = local.offer(say(vec![Format::pcma()]), &policy());
         assert!(moved.starts_with(b"v=0\r\no=- 7 3 IN IP6 2001:db8::1\r\n"));
         assert_eq!(local.last, Some(moved));
     }
@@ -209,7 +251,7 @@ mod tests {
         say.direction = Direction::SendOnly;
         say.max_ptime_ms = Some(40);
         assert_eq!(
-            local.offer(say),
+            local.offer(say, &policy()),
             "v=0\r\no=- 7 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
              m=audio 10000 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
              a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\n\
@@ -229,7 +271,7 @@ mod tests {
         assert_eq!(lines(&answer, b'm'), media);
         assert_eq!(lines(&answer, b't'), "t=3149328700 0");
         assert_eq!(
-            lines(&local.offer(say(vec![Format::pcma()])), b'm'),
+            lines(&local.offer(say(vec![Format::pcma()]), &policy()), b'm'),
             media.replace("10000 RTP/AVPF 0", "10000 RTP/AVPF 8")
         );
     }
@@ -248,7 +290,7 @@ mod tests {
             (vec![other(96, "iLBC"), other(96, "speex")], "97 101"),
             (vec![other(96, "new"), other(96, "opus")], "102 96"),
         ] {
-            let offer = local.offer(say(formats));
+            let offer = local.offer(say(formats), &policy());
             assert!(lines(&offer, b'm').ends_with(&format!(" {want}")), "{want}: {offer:?}");
         }
     }
@@ -260,7 +302,7 @@ mod tests {
             codec: Codec::parse(&format!("x{n}")),
             ..Format::telephone_event(96, 8000)
         });
-        let offer = local.offer(say(formats.collect()));
+        let offer = local.offer(say(formats.collect()), &policy());
         let offer = Description::parse(offer).unwrap();
         assert_eq!(offer.audio().unwrap().formats.len(), 32, "one for each dynamic number");
     }
@@ -269,8 +311,12 @@ mod tests {
         Local::new(7, "192.0.2.1:10000".parse().unwrap())
     }
 
+    fn policy() -> Policy {
+        Policy::phone(vec![])
+    }
+
     fn say(formats: Vec<Format>) -> Say {
-        Say { formats, direction: Direction::SendRecv, ptime_ms: None, max_ptime_ms: None }
+        Say { formats, direction: Direction::SendRecv, ..Say::default() }
     }
 
     fn lines(description: &Bytes, letter: u8) -> String {

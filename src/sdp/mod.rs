@@ -15,6 +15,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod crypto;
 mod direction;
 mod format;
 mod local;
@@ -22,8 +23,11 @@ mod negotiate;
 mod parse;
 mod path;
 #[cfg(test)]
+mod srtp_tests;
+#[cfg(test)]
 mod tests;
 
+pub use crypto::{Crypto, CryptoKey, CryptoSuite, Secured, Srtp};
 pub use direction::Direction;
 pub use format::{Codec, Format};
 pub use local::Local;

@@ -4,7 +4,8 @@
 //! Never: lets a leg agree on what the other leg cannot hear, directly or by G.711 conversion.
 
 use super::{
-    Audio, Codec, Description, Direction, Format, Local, SdpError, format::find_like, local::Say,
+    Audio, Codec, Crypto, CryptoSuite, Description, Direction, Format, Local, SdpError, Secured,
+    Srtp, format::find_like, local::Say,
 };
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -25,17 +26,35 @@ pub struct Policy {
     pub pass_others: bool,
     /// Offer in our order, as for a carrier that takes the first it knows; else in the other leg's.
     pub reorder: bool,
+    /// Whether its media is encrypted.
+    pub srtp: Srtp,
+    /// With which suites, the best first.
+    pub suites: Vec<CryptoSuite>,
 }
 
 impl Policy {
     /// Returns the policy for a phone: G.711 as listed, anything else passes through.
     pub fn phone(codecs: Vec<Codec>) -> Self {
-        Self { codecs, pass_others: true, reorder: false }
+        Self { codecs, pass_others: true, reorder: false, srtp: Srtp::Off, suites: vec![] }
     }
 
     /// Returns the policy for a carrier: the listed codecs, in that order.
     pub fn trunk(codecs: Vec<Codec>) -> Self {
-        Self { codecs, pass_others: false, reorder: true }
+        Self { codecs, pass_others: false, reorder: true, srtp: Srtp::Off, suites: vec![] }
+    }
+
+    /// Says whether media is encrypted, and how.
+    #[must_use]
+    pub fn with_srtp(self, srtp: Srtp, suites: &[CryptoSuite]) -> Self {
+        Self { srtp, suites: suites.to_vec(), ..self }
+    }
+
+    /// Returns whether an offer can be answered, as far as encryption decides it.
+    pub fn admits(&self, offer: &Description) -> Result<(), NoCommonCodec> {
+        match usable(offer, self) {
+            Ok(_) | Err(NoCommonCodec::NoAudio) => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 
     /// Returns whether the leg may use the format.
@@ -67,9 +86,15 @@ pub enum NoCommonCodec {
     /// The offer has no audio over RTP.
     #[error("no audio over RTP is offered")]
     NoAudio,
-    /// The offer insists on encryption.
-    #[error("SRTP is offered, which is not supported; offer RTP/AVP")]
-    Srtp,
+    /// The offer insists on encryption, which is switched off for this peer.
+    #[error("SRTP is offered but switched off here; offer RTP/AVP")]
+    SrtpOff,
+    /// The offer is plain, and this peer's media must be encrypted.
+    #[error("SRTP is required here; offer RTP/SAVP with a=crypto")]
+    SrtpRequired,
+    /// The offer insists on encryption by keys or suites that we do not have.
+    #[error("no usable a=crypto is offered; AES_CM_128_HMAC_SHA1_80 will do")]
+    SrtpKeys,
     /// Nothing of the offer is permitted, or known to the other leg.
     #[error("no codec in common; offered are {offered}")]
     Codecs {
@@ -92,7 +117,7 @@ impl NoCommonCodec {
     pub fn warning(&self) -> u16 {
         match self {
             Self::NoAudio => 304,
-            Self::Srtp => 302,
+            Self::SrtpOff | Self::SrtpRequired | Self::SrtpKeys => 302,
             Self::Codecs { .. } => 305,
             Self::Answer(_) | Self::NoOffer | Self::NoPort => 399,
         }
@@ -126,6 +151,8 @@ pub struct Agreed {
     pub accepts: Vec<Format>,
     /// How much sound it wants in a packet.
     pub ptime_ms: u16,
+    /// The keys, where the media is encrypted.
+    pub srtp: Option<Secured>,
 }
 
 impl Agreed {
@@ -180,6 +207,7 @@ impl Agreed {
             dtmf,
             accepts,
             ptime_ms: wished_ptime(theirs).unwrap_or(PTIME_MS),
+            srtp: None,
         })
     }
 }
@@ -194,15 +222,16 @@ pub fn offer_from(
     policy: &Policy,
     local: &mut Local,
 ) -> Result<Bytes, NoCommonCodec> {
-    let audio = usable(caller)?;
+    let audio = caller.audio().ok_or(NoCommonCodec::NoAudio)?;
     let formats = offerable(&audio.formats, policy)?;
     let say = Say {
         formats,
         direction: audio.direction,
         ptime_ms: wished_ptime(audio),
         max_ptime_ms: audio.max_ptime_ms,
+        crypto: vec![],
     };
-    Ok(local.offer(say))
+    Ok(local.offer(say, policy))
 }
 
 /// Makes an offer to one leg from what another has agreed on: for a leg that joins a call late, and for a
@@ -217,9 +246,9 @@ pub fn offer_matching(
         formats: offerable(&theirs, policy)?,
         direction: other.direction.reversed(),
         ptime_ms: Some(other.ptime_ms),
-        max_ptime_ms: None,
+        ..Say::default()
     };
-    Ok(local.offer(say))
+    Ok(local.offer(say, policy))
 }
 
 /// Makes an offer from nothing but the policy: what we can convert, and telephone events.
@@ -231,7 +260,7 @@ pub fn fresh_offer(policy: &Policy, direction: Direction, local: &mut Local) -> 
         formats = vec![Format::pcmu(), Format::pcma()];
     }
     formats.push(Format::telephone_event(TELEPHONE_EVENT, NARROWBAND));
-    local.offer(Say { formats, direction, ptime_ms: None, max_ptime_ms: None })
+    local.offer(Say { formats, direction, ..Say::default() }, policy)
 }
 
 /// Answers an offer such that the media of the other leg fits.
@@ -244,7 +273,7 @@ pub fn answer_from(
     policy: &Policy,
     local: &mut Local,
 ) -> Result<(Bytes, Agreed), NoCommonCodec> {
-    let audio = usable(offer)?;
+    let (audio, theirs) = usable(offer, policy)?;
     let mut chosen: Vec<Chosen> = vec![];
     for theirs in other.sendable().filter(|format| !format.is_event()) {
         let Some(found) = counterpart(audio, theirs).filter(|found| policy.permits(found)) else {
@@ -258,7 +287,8 @@ pub fn answer_from(
     let event_fmtp = other.sendable().find(|format| format.is_event()).map(events_of);
     let allowed = other.direction.reversed();
     let ptime_ms = Some(other.ptime_ms);
-    answer(offer, audio, Answer { chosen, event_fmtp, allowed, ptime_ms }, local)
+    let crypto = theirs.cloned();
+    answer(offer, audio, Answer { chosen, event_fmtp, allowed, ptime_ms, crypto }, local)
 }
 
 /// Answers an offer when we are the far end ourselves: a prompt, an echo. Only G.711 will do.
@@ -267,7 +297,7 @@ pub fn answer_alone(
     policy: &Policy,
     local: &mut Local,
 ) -> Result<(Bytes, Agreed), NoCommonCodec> {
-    let audio = usable(offer)?;
+    let (audio, theirs) = usable(offer, policy)?;
     let ours = |format: &&Format| format.codec.is_g711() && policy.permits(format);
     let chosen = audio.formats.iter().filter(ours);
     let mut chosen =
@@ -277,7 +307,8 @@ pub fn answer_alone(
     }
     let allowed = Direction::SendRecv;
     let ptime_ms = wished_ptime(audio);
-    answer(offer, audio, Answer { chosen, event_fmtp: None, allowed, ptime_ms }, local)
+    let crypto = theirs.cloned();
+    answer(offer, audio, Answer { chosen, event_fmtp: None, allowed, ptime_ms, crypto }, local)
 }
 
 /// Reads the answer to an offer of ours.
@@ -287,9 +318,7 @@ pub fn answer_alone(
 pub fn accept_answer(our_offer: &Description, answer: &Description) -> Result<Agreed, SdpError> {
     let ours = our_offer.audio().ok_or(SdpError::Refused)?;
     let theirs = answer.audio().ok_or(SdpError::Refused)?;
-    if theirs.is_srtp {
-        return Err(SdpError::Srtp);
-    }
+    let srtp = accept_crypto(ours, theirs)?;
     let unnamed = ours.formats.iter().filter(|f| theirs.unnamed.contains(&f.payload_type));
     let mut sends: Vec<Format> = vec![];
     let mut accepts: Vec<Format> = vec![];
@@ -307,7 +336,25 @@ pub fn accept_answer(our_offer: &Description, answer: &Description) -> Result<Ag
         }
     }
     let direction = ours.direction.and(theirs.direction.reversed());
-    Agreed::new(theirs, direction, sends, accepts).ok_or(SdpError::Codecs)
+    let agreed = Agreed::new(theirs, direction, sends, accepts).ok_or(SdpError::Codecs)?;
+    Ok(Agreed { srtp, ..agreed })
+}
+
+/// Returns the keys that an answer settles. Each suite is in our offer once, so that it says which line
+/// is meant also where the tag is another.
+fn accept_crypto(ours: &Audio, theirs: &Audio) -> Result<Option<Secured>, SdpError> {
+    let lines = ours.crypto.iter().flat_map(|send| {
+        let fits = move |receive: &&Crypto| receive.suite == send.suite;
+        theirs.crypto.iter().find(fits).map(|receive| (send, receive))
+    });
+    let secured =
+        lines.map(|(send, receive)| Secured { send: send.clone(), receive: receive.clone() });
+    match (ours.is_srtp, theirs.is_srtp, secured.take(1).next()) {
+        (false, true, _) => Err(SdpError::Srtp),
+        (true, false, _) => Err(SdpError::Plain),
+        (true, true, None) => Err(SdpError::Crypto),
+        (_, _, secured) => Ok(secured),
+    }
 }
 
 /// An offered format that the answer has, with the parameters that it gets there.
@@ -323,6 +370,8 @@ struct Answer {
     event_fmtp: Option<Box<str>>,
     allowed: Direction,
     ptime_ms: Option<u16>,
+    /// The line of theirs that we take.
+    crypto: Option<Crypto>,
 }
 
 fn answer(
@@ -343,14 +392,32 @@ fn answer(
     let agreed = Agreed::new(audio, direction, theirs.clone(), theirs)
         .ok_or_else(|| NoCommonCodec::codecs(&audio.formats))?;
     let formats = chosen.into_iter().map(|c| Format { fmtp: c.fmtp, ..c.offered }).collect();
-    let say = Say { formats, direction, ptime_ms: answer.ptime_ms, max_ptime_ms: None };
-    Ok((local.answer(offer, &say), agreed))
+    let receive = answer.crypto;
+    let send = receive.as_ref().map(|theirs| local.answer_crypto(theirs));
+    let send = send.map(|ours| ours.ok_or(NoCommonCodec::SrtpOff)).transpose()?;
+    let crypto = send.iter().cloned().collect();
+    let srtp = send.zip(receive).map(|(send, receive)| Secured { send, receive });
+    local.settle(srtp.as_ref());
+    let ptime_ms = answer.ptime_ms;
+    let say = Say { formats, direction, ptime_ms, max_ptime_ms: None, crypto };
+    Ok((local.answer(offer, &say), Agreed { srtp, ..agreed }))
 }
 
-/// Returns the audio stream of an offer, if it is one for us.
-fn usable(offer: &Description) -> Result<&Audio, NoCommonCodec> {
+/// Returns the audio stream of an offer, if it is one for us, and the key that we take. Plain RTP with
+/// keys is how phones offer both at once; answered with a key, it is SRTP.
+fn usable<'a>(
+    offer: &'a Description,
+    policy: &Policy,
+) -> Result<(&'a Audio, Option<&'a Crypto>), NoCommonCodec> {
     let audio = offer.audio().ok_or(NoCommonCodec::NoAudio)?;
-    if audio.is_srtp { Err(NoCommonCodec::Srtp) } else { Ok(audio) }
+    let crypto = audio.crypto.iter().find(|crypto| policy.suites.contains(&crypto.suite));
+    match (policy.srtp, audio.is_srtp, crypto) {
+        (Srtp::Off, true, _) => Err(NoCommonCodec::SrtpOff),
+        (Srtp::Off, false, _) | (Srtp::Prefer, false, None) => Ok((audio, None)),
+        (Srtp::Prefer | Srtp::Require, true, None) => Err(NoCommonCodec::SrtpKeys),
+        (Srtp::Require, false, None) => Err(NoCommonCodec::SrtpRequired),
+        (Srtp::Prefer | Srtp::Require, _, Some(crypto)) => Ok((audio, Some(crypto))),
+    }
 }
 
 /// Returns what to offer to a leg if the other leg has these.

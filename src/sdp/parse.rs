@@ -7,9 +7,10 @@
 //! `s=` and `t=`. Refused: anything else that RFC 8866 9 does not allow in `v= o= c= m=`, and sizes beyond
 //! the limits below.
 
-use super::{Direction, Format};
+use super::{Crypto, Direction, Format};
 use bytes::Bytes;
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     ops::Range,
     str,
@@ -22,6 +23,8 @@ const MEDIA_MAX: usize = 32;
 /// Of one stream; what lies beyond is not considered.
 const FORMATS_MAX: usize = 48;
 const FMTP_LEN_MAX: usize = 512;
+/// Keys of one stream.
+const CRYPTO_MAX: usize = 16;
 /// RFC 3551 4.2 wants to be able to receive 0-200 ms.
 const PTIME_MS: std::ops::RangeInclusive<u16> = 1..=200;
 
@@ -59,6 +62,12 @@ pub enum SdpError {
     /// An answer insists on encryption that was not offered.
     #[error("SRTP in the answer to an RTP offer")]
     Srtp,
+    /// An answer leaves out the encryption that was offered, and that the leg needs.
+    #[error("RTP in the answer to an SRTP offer")]
+    Plain,
+    /// An answer has no key of a suite that was offered.
+    #[error("no usable a=crypto line in the answer")]
+    Crypto,
 }
 
 /// The audio stream that we use of a description.
@@ -79,12 +88,15 @@ pub struct Audio {
     pub max_ptime_ms: Option<u16>,
     /// The profile demands SRTP.
     pub is_srtp: bool,
+    /// The keys for it, best first, as far as we can use them. With a profile of plain RTP they are an
+    /// invitation, as many phones write it.
+    pub crypto: Vec<Crypto>,
     /// Dynamic payload types without an `rtpmap`, as careless answers have them.
     pub(super) unnamed: Vec<u8>,
 }
 
-/// One description: the lines as they came, and what we need of them.
-#[derive(Clone, Debug)]
+/// One description: the lines as they came, and what we need of them. It does not print: keys are in it.
+#[derive(Clone)]
 pub struct Description {
     bytes: Bytes,
     lines: Vec<Line>,
@@ -115,7 +127,10 @@ pub(super) struct Media {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Profile {
     Rtp,
+    /// With keys in the description.
     Srtp,
+    /// With keys from a handshake, which we do not do.
+    Dtls,
     Unusable,
 }
 
@@ -166,13 +181,13 @@ impl Description {
         self.lines().filter(told).eq(other.lines().filter(told))
     }
 
-    /// Returns whether both ask for the same audio: formats, direction and packet time. Where it goes may
-    /// differ.
+    /// Returns whether both ask for the same audio: formats, direction and packet time. Where it goes and
+    /// under which key may differ.
     pub fn same_media(&self, other: &Self) -> bool {
         let asks = |description: &Self| {
             let audio = description.audio()?;
             let ptime = (audio.ptime_ms, audio.max_ptime_ms);
-            Some((audio.formats.clone(), audio.direction, ptime, audio.is_srtp))
+            Some((audio.formats.clone(), audio.direction, ptime))
         };
         asks(self) == asks(other)
     }
@@ -247,6 +262,7 @@ impl Description {
         };
         let index = self.media.iter().position(live(Profile::Rtp));
         let index = index.or_else(|| self.media.iter().position(live(Profile::Srtp)));
+        let index = index.or_else(|| self.media.iter().position(live(Profile::Dtls)));
         let Some((index, media)) = index.and_then(|index| Some((index, self.media.get(index)?)))
         else {
             return Ok(None);
@@ -277,6 +293,12 @@ impl Description {
     }
 }
 
+impl fmt::Debug for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Description({} lines, {:?})", self.lines.len(), self.audio())
+    }
+}
+
 impl Media {
     /// Reads `audio 49170/2 RTP/AVP 0 8`.
     fn parse(text: &str, line: usize) -> Option<Self> {
@@ -292,7 +314,8 @@ impl Media {
     fn profile(&self) -> Profile {
         match &*self.protocol {
             "RTP/AVP" | "RTP/AVPF" => Profile::Rtp,
-            "RTP/SAVP" | "RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Profile::Srtp,
+            "RTP/SAVP" | "RTP/SAVPF" => Profile::Srtp,
+            "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Profile::Dtls,
             _ => Profile::Unusable,
         }
     }
@@ -305,6 +328,11 @@ impl Section<'_> {
 
     fn direction(&self) -> Option<Direction> {
         self.attributes.iter().find_map(|(name, _)| Direction::parse(name))
+    }
+
+    fn crypto(&self) -> Vec<Crypto> {
+        let lines = self.attributes.iter().filter(|(name, _)| *name == "crypto");
+        lines.filter_map(|(_, value)| Crypto::parse(value)).take(CRYPTO_MAX).collect()
     }
 
     fn milliseconds(&self, name: &str) -> Option<u16> {
@@ -366,7 +394,8 @@ fn read_audio(
         formats,
         ptime_ms: section.milliseconds("ptime").or_else(|| session.milliseconds("ptime")),
         max_ptime_ms: section.milliseconds("maxptime").or_else(|| session.milliseconds("maxptime")),
-        is_srtp: media.profile() == Profile::Srtp,
+        is_srtp: matches!(media.profile(), Profile::Srtp | Profile::Dtls),
+        crypto: if media.profile() == Profile::Dtls { vec![] } else { section.crypto() },
         unnamed,
     })
 }

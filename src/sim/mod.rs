@@ -9,6 +9,7 @@ mod keys;
 mod network;
 pub mod pbx;
 pub mod phone;
+pub mod sdes;
 mod sound;
 mod talk;
 pub mod twilio;

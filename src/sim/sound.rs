@@ -3,7 +3,11 @@
 //! Owns: one peer's side of one call's SDP.
 //! Never: shares the product's way of writing or negotiating it.
 
-use crate::sdp::{Audio, Codec, Description, Direction, Format};
+use super::sdes::{KeyRing, Sdes, keys};
+use crate::{
+    media::srtp::Keys,
+    sdp::{Audio, Codec, Crypto, Description, Direction, Format},
+};
 use bytes::Bytes;
 use std::{fmt::Write, net::SocketAddr};
 
@@ -29,8 +33,12 @@ pub(super) struct Sound {
     pub(super) wants: Direction,
     /// What was agreed last.
     pub(super) agreed: Option<Agreement>,
+    /// How it speaks SRTP, if it can.
+    ring: Option<KeyRing>,
     version: u32,
     said: Option<String>,
+    /// Whether what it said last is RTP/SAVP, and the keys in it.
+    profile: (bool, Vec<Crypto>),
 }
 
 /// What one offer and one answer led to.
@@ -48,13 +56,31 @@ pub struct Agreement {
     pub direction: Direction,
     /// The number of telephone-event, where both know it.
     pub events: Option<u8>,
+    /// The keys of SRTP, where it is that.
+    pub keys: Option<Keys>,
 }
 
 impl Sound {
     pub(super) fn new(rtp: SocketAddr, codecs: &[&'static str]) -> Self {
         let codecs = codecs.to_vec();
         let wants = Direction::SendRecv;
-        Self { rtp, origin: None, codecs, wants, agreed: None, version: 0, said: None }
+        Self {
+            rtp,
+            origin: None,
+            codecs,
+            wants,
+            agreed: None,
+            ring: None,
+            version: 0,
+            said: None,
+            profile: (false, vec![]),
+        }
+    }
+
+    /// Lets it speak SRTP.
+    pub(super) fn with_sdes(mut self, sdes: Option<&Sdes>) -> Self {
+        self.ring = sdes.map(|sdes| KeyRing::new(sdes.clone(), self.rtp.port().into()));
+        self
     }
 
     /// Writes an offer.
@@ -68,6 +94,8 @@ impl Sound {
         let mut formats = formats;
         formats.sort_by_key(|(.., name)| place(*name));
         let formats: Vec<_> = formats.into_iter().map(|(pt, map, _)| (pt, map)).collect();
+        let crypto = self.ring.as_mut().map(KeyRing::offer).unwrap_or_default();
+        self.profile = (self.ring.as_ref().is_some_and(|ring| ring.sdes.insists), crypto);
         self.write(&formats, self.wants)
     }
 
@@ -82,7 +110,14 @@ impl Sound {
             .map(|format| (format.payload_type, format.to_string()))
             .collect();
         let direction = self.wants.and(offer.direction.reversed());
-        self.agree(&offer, direction)?;
+        let lines = self.ring.as_mut().and_then(|ring| ring.answer(&offer));
+        let insists = offer.is_srtp || self.ring.as_ref().is_some_and(|ring| ring.sdes.insists);
+        if lines.is_none() && insists {
+            return None;
+        }
+        let both = lines.as_ref().and_then(|(theirs, ours)| keys(ours, theirs));
+        self.profile = (offer.is_srtp, lines.into_iter().map(|(_, ours)| ours).collect());
+        self.agree(&offer, direction, both)?;
         Some(self.write(&common, direction))
     }
 
@@ -90,7 +125,12 @@ impl Sound {
     pub(super) fn accept(&mut self, answer: &[u8]) -> bool {
         let Some(answer) = read(answer) else { return false };
         let direction = self.wants.and(answer.direction.reversed());
-        self.agree(&answer, direction).is_some()
+        let (is_srtp, offered) = &self.profile;
+        let both = self.ring.as_ref().and_then(|ring| ring.settle(offered, &answer));
+        if answer.is_srtp != *is_srtp || (*is_srtp && both.is_none()) {
+            return false;
+        }
+        self.agree(&answer, direction, both).is_some()
     }
 
     /// Returns the direction agreed on, as SDP spells it.
@@ -98,7 +138,7 @@ impl Sound {
         self.agreed.as_ref().map_or("none", |agreed| agreed.direction.attribute())
     }
 
-    fn agree(&mut self, theirs: &Audio, direction: Direction) -> Option<()> {
+    fn agree(&mut self, theirs: &Audio, direction: Direction, keys: Option<Keys>) -> Option<()> {
         let is_ours = |name: &str| self.codecs.iter().any(|codec| codec.eq_ignore_ascii_case(name));
         let format =
             theirs.formats.iter().find(|f| f.codec.is_speech() && is_ours(f.codec.name()))?;
@@ -111,6 +151,7 @@ impl Sound {
             remote: theirs.rtp,
             direction,
             events,
+            keys,
         });
         Some(())
     }
@@ -132,15 +173,20 @@ impl Sound {
         let kind = if ip.is_ipv4() { "IP4" } else { "IP6" };
         let origin = self.origin.unwrap_or(ip);
         let version = self.version;
+        let (is_srtp, crypto) = &self.profile;
+        let profile = if *is_srtp { "RTP/SAVP" } else { "RTP/AVP" };
         let mut text = format!(
             "v=0\r\no=- 1 {version} IN {kind} {origin}\r\ns=call\r\nc=IN {kind} {ip}\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP"
+             m=audio {port} {profile}"
         );
         // Writing to a string cannot fail.
         for (payload_type, _) in formats {
             let _ = write!(text, " {payload_type}");
         }
         text.push_str("\r\n");
+        for line in crypto {
+            let _ = write!(text, "a=crypto:{}\r\n", line.value());
+        }
         for (payload_type, map) in formats {
             let _ = write!(text, "a=rtpmap:{payload_type} {map}\r\n");
             if map.starts_with("telephone-event") {
@@ -159,6 +205,7 @@ fn read(sdp: &[u8]) -> Option<Audio> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sdp::CryptoSuite;
 
     #[test]
     fn offers_and_answers_meet() {
@@ -177,5 +224,38 @@ mod tests {
 
         let mut c = Sound::new(rtp(6000), &["OPUS"]);
         assert_eq!(c.answer(offer.as_bytes()), None);
+    }
+
+    /// Who offers what, and whether they agree: not at all, without keys, with keys.
+    #[test]
+    fn keys_are_agreed_on_where_both_have_them() {
+        let gcm = Sdes::optional().with_suites(&[CryptoSuite::AeadAes128Gcm]);
+        let (must, may) = (Some(Sdes::mandatory()), Some(Sdes::optional()));
+        for (offerer, answerer, want) in [
+            (None, None, Some(false)),
+            (None, may.clone(), Some(false)),
+            (None, must.clone(), None),
+            (may.clone(), None, Some(false)),
+            (may.clone(), may.clone(), Some(true)),
+            (may.clone(), must.clone(), Some(true)),
+            (may.clone(), Some(gcm.clone()), Some(false)),
+            (must.clone(), None, None),
+            (must.clone(), Some(gcm), None),
+            (must.clone(), may, Some(true)),
+            (must, Some(Sdes::twilio()), Some(true)),
+        ] {
+            let rtp = |port| SocketAddr::from(([192, 0, 2, 1], port));
+            let mut a = Sound::new(rtp(4000), &["PCMU"]).with_sdes(offerer.as_ref());
+            let mut b = Sound::new(rtp(5000), &["PCMU"]).with_sdes(answerer.as_ref());
+            let offer = a.offer();
+            let answer = b.answer(offer.as_bytes());
+            assert_eq!(answer.is_some(), want.is_some(), "{offerer:?} {answerer:?}");
+            let Some(answer) = answer else { continue };
+            assert!(a.accept(answer.as_bytes()), "{offer}{answer}");
+            let [ours, theirs] = [a, b].map(|side| side.agreed.unwrap().keys);
+            assert_eq!(ours.is_some(), want.unwrap());
+            let crossed = theirs.map(|keys| Keys { send: keys.receive, receive: keys.send });
+            assert_eq!(ours, crossed);
+        }
     }
 }

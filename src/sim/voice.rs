@@ -11,6 +11,7 @@ use crate::{
     ids::Entropy,
     media::{
         Law, decode, encode,
+        srtp::{Keys, Receiver, Sender, TRAILER_MAX},
         tone::{Ear, chord},
     },
 };
@@ -61,6 +62,8 @@ pub struct Report {
     pub heard: Duration,
     /// The keys that were heard.
     pub digits: Box<str>,
+    /// SRTP packets that could not be opened.
+    pub shut: u64,
 }
 
 /// Where its peer is, and how it is spoken to.
@@ -75,8 +78,34 @@ struct Peer {
     events: Option<u8>,
 }
 
+/// One direction's keys, and what they make.
+#[derive(Debug, Default)]
+struct Secrecy {
+    keys: Option<Keys>,
+    sender: Option<Sender>,
+    receiver: Option<Receiver>,
+}
+
+impl Secrecy {
+    /// Goes on with these keys; what has not changed goes on as it was.
+    fn aim(&mut self, keys: Option<&Keys>) {
+        let before = self.keys.take();
+        if before.as_ref().map(|keys| &keys.send) != keys.map(|keys| &keys.send) {
+            self.sender = keys.and_then(|keys| Sender::new(&keys.send));
+        }
+        if before.as_ref().map(|keys| &keys.receive) != keys.map(|keys| &keys.receive) {
+            self.receiver = match (self.receiver.take(), keys) {
+                (Some(receiver), Some(keys)) => receiver.rekeyed(&keys.receive),
+                (None, Some(keys)) => Receiver::new(&keys.receive),
+                (_, None) => None,
+            };
+        }
+        self.keys = keys.cloned();
+    }
+}
+
 /// One end of a call's media.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Voice {
     says: Says,
     /// A second of the tone, if that is what it says.
@@ -84,6 +113,7 @@ pub struct Voice {
     said: usize,
     ear: Ear,
     peer: Option<Peer>,
+    secrecy: Secrecy,
     next_at: Option<Instant>,
     sequence: u16,
     timestamp: u32,
@@ -112,8 +142,10 @@ impl Voice {
             said: 0,
             ear: Ear::new(listens_for_hz),
             peer: None,
+            secrecy: Secrecy::default(),
             next_at: None,
-            sequence: random as u16,
+            // RFC 3711 3.3.1: the first packets must not be beyond a rollover.
+            sequence: random as u16 >> 1,
             timestamp: (random >> 16) as u32,
             ssrc: (random >> 32) as u32,
             last_heard: None,
@@ -135,6 +167,7 @@ impl Voice {
             listens: agreed.direction.sends(),
             events: agreed.events,
         });
+        self.secrecy.aim(agreed.keys.as_ref());
         self.next_at.get_or_insert(now);
     }
 
@@ -157,6 +190,17 @@ impl Voice {
     /// Takes a packet.
     pub fn receive(&mut self, packet: &[u8]) {
         let Some(peer) = self.peer else { return };
+        let mut plain = packet.to_vec();
+        if let Some(receiver) = &mut self.secrecy.receiver {
+            match receiver.unprotect_rtp(&mut plain) {
+                Ok(len) => plain.truncate(len),
+                Err(_) => {
+                    self.report.shut += 1;
+                    return;
+                }
+            }
+        }
+        let packet = plain.as_slice();
         let (Some(header), Some(payload)) = (packet.get(..HEADER_LEN), packet.get(HEADER_LEN..))
         else {
             return;
@@ -223,6 +267,12 @@ impl Voice {
         packet.extend(time.to_be_bytes());
         packet.extend(self.ssrc.to_be_bytes());
         packet.extend(payload);
+        if let Some(sender) = &mut self.secrecy.sender {
+            let len = packet.len();
+            packet.resize(len + TRAILER_MAX, 0);
+            let Ok(len) = sender.protect_rtp(&mut packet, len) else { return };
+            packet.truncate(len);
+        }
         self.sequence = self.sequence.wrapping_add(1);
         self.report.sent += 1;
         self.outbox.push_back((to, packet));
@@ -255,7 +305,10 @@ impl Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sdp::Direction;
+    use crate::{
+        media::srtp::{MasterKey, Suite},
+        sdp::Direction,
+    };
 
     fn run(a: &mut Voice, b: &mut Voice, start: Instant, time: Duration) {
         let mut now = start;
@@ -282,6 +335,29 @@ mod tests {
             remote: at(2),
             direction,
             events: Some(101),
+            keys: None,
+        }
+    }
+
+    #[test]
+    fn secret_voices_hear_those_who_have_the_key() {
+        let start = crate::sim::epoch();
+        let mut entropy = Entropy::from_u64(3);
+        let mut key = || MasterKey::draw(Suite::AesCm128HmacSha1_80, &mut entropy);
+        let (ours, theirs) = (key(), key());
+        let crossed = Keys { send: theirs.clone(), receive: ours.clone() };
+        let with = |keys| Agreement { keys, ..agreed("PCMU", 0, Direction::SendRecv) };
+        for (keys, is_heard) in [(Some(crossed), true), (None, false)] {
+            let mut entropy = Entropy::from_u64(4);
+            let mut caller = Voice::new(Says::Tone(440.0), 1000.0, &mut entropy);
+            let mut callee = Voice::new(Says::Tone(1000.0), 440.0, &mut entropy);
+            let own = Keys { send: ours.clone(), receive: theirs.clone() };
+            caller.aim(&with(Some(own)), start);
+            callee.aim(&with(keys), start);
+            run(&mut caller, &mut callee, start, Duration::from_secs(1));
+            let report = caller.report();
+            assert_eq!(report.heard > Duration::from_millis(800), is_heard, "{report:?}");
+            assert_eq!((report.received, report.shut), if is_heard { (50, 0) } else { (0, 50) });
         }
     }
 

@@ -115,7 +115,7 @@ impl Phone {
             serial,
             talk,
             stage,
-            sound: Sound::new(rtp, &self.setup.codecs),
+            sound: Sound::new(rtp, &self.setup.codecs).with_sdes(self.setup.srtp.as_ref()),
             is_ours: invite.is_none(),
             invite,
             pending: BTreeMap::new(),

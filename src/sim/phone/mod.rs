@@ -15,6 +15,7 @@ pub use script::{Act, Habit, Heard, On};
 
 use super::{
     agent::{Agent, Happened},
+    sdes::Sdes,
     sound::Agreement,
     world::Node,
 };
@@ -58,6 +59,8 @@ pub struct Setup {
     pub session_s: Option<u32>,
     /// Where it wants RTP; `None`: at an address that only the simulated world has.
     pub rtp: Option<SocketAddr>,
+    /// How it speaks SRTP; `None`: it does not.
+    pub srtp: Option<Sdes>,
     /// What is special about it.
     pub habits: BTreeSet<Habit>,
 }
@@ -78,6 +81,7 @@ impl Setup {
             expires_s: 3600,
             session_s: None,
             rtp: None,
+            srtp: None,
             habits: BTreeSet::new(),
         }
     }
