@@ -124,6 +124,13 @@ impl Call {
         let Some(found) = self.legs.get_mut(&leg).filter(|l| l.stage() == Stage::Opening) else {
             return;
         };
+        let has_room = found
+            .profile
+            .as_trunk()
+            .is_none_or(|trunk| wire.trunks.claim(&trunk.name, leg, found.profile.calls_max));
+        if !has_room {
+            return self.drop_opening(leg, Refused::trunk_full(), wire);
+        }
         let offer = match &from {
             Some(theirs) => found.media.offer_from(theirs),
             None => found.media.fresh_offer(crate::sdp::Direction::SendRecv),
@@ -243,7 +250,8 @@ impl Call {
     }
 
     fn target_refused(&mut self, leg: Option<LegId>, refused: Refused, wire: &mut Wire<'_>) {
-        if let Some(leg) = leg.and_then(|leg| self.legs.get(&leg)) {
+        let called = leg.and_then(|leg| self.legs.get(&leg)).filter(|_| !refused.is_trunk_full());
+        if let Some(leg) = called {
             self.draft.refused(leg, &refused);
             let trunk = leg.profile.as_trunk().and_then(|t| wire.trunks.state_mut(&t.name));
             if let Some(trunk) = trunk {

@@ -22,6 +22,8 @@ use bytes::Bytes;
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 use tracing::Span;
 
+const TRUNK_FULL: &str = "Trunk Full";
+
 /// Where a leg stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
@@ -168,6 +170,16 @@ pub enum By {
 }
 
 impl Refused {
+    /// Makes the refusal of a trunk that carries as many calls as it may.
+    pub(super) fn trunk_full() -> Self {
+        Self::ours(By::Us, 503, TRUNK_FULL)
+    }
+
+    /// Returns whether it is that one.
+    pub(super) fn is_trunk_full(&self) -> bool {
+        self.by == By::Us && &*self.reason == TRUNK_FULL
+    }
+
     /// Makes a refusal that no peer has sent.
     pub fn ours(by: By, status: u16, reason: &str) -> Self {
         Self {

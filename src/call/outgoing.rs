@@ -272,7 +272,7 @@ impl Leg {
             None => Dialog::from_response(invite, response, flow, reach),
         };
         let known = self.dialog.as_ref().is_some_and(|d| *d.remote_tag == *tag);
-        if known {
+        if known || !wire.acks.has_room(tx) {
             return;
         }
         if !twilio_nat(response) {

@@ -41,6 +41,8 @@ pub struct Profile {
     pub update: bool,
     /// Whether it listens on TCP as well, for requests too large for a datagram.
     pub tcp_too: bool,
+    /// How many calls a carrier may have when one more goes out, if that is limited.
+    pub calls_max: Option<u32>,
     /// Which codecs it may be offered.
     pub policy: Policy,
     /// Which media source is believed.
@@ -61,6 +63,7 @@ impl Profile {
             reliable: true,
             update: true,
             tcp_too: false,
+            calls_max: None,
             policy: Policy::phone(config.rtp.codecs.clone()),
             latch: match user.latch {
                 LatchPolicy::Learn => Latch::Learn,
@@ -86,6 +89,7 @@ impl Profile {
             reliable: trunk.prack,
             update: trunk.update,
             tcp_too: trunk.tcp_too,
+            calls_max: trunk.max_calls,
             policy: Policy::trunk(trunk.codecs.clone()),
             latch: Latch::Strict { ranges: trunk.media_sources.as_slice().into() },
             contact_user: trunk.name.clone(),
@@ -102,6 +106,7 @@ impl Profile {
             reliable: true,
             update: true,
             tcp_too: false,
+            calls_max: None,
             policy: Policy::phone(config.rtp.codecs.clone()),
             latch: Latch::Learn,
             contact_user: "tandem".into(),

@@ -18,7 +18,7 @@ use crate::{
 use std::{collections::VecDeque, time::Instant};
 
 /// How many `goto`s one call may follow. `check` finds loops; this holds those it cannot see.
-const GOTO_MAX: u8 = 16;
+pub(super) const GOTO_MAX: u8 = 16;
 
 /// What the program is doing.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use super::{
     leg::{By, Origin, Refused},
     outgoing::InviteSpec,
     profile::Profile,
+    program::GOTO_MAX,
     wire::{Ask, Owner, ResolveFor, Wire},
 };
 use crate::{
@@ -94,12 +95,12 @@ impl Call {
         if state.health() == health::State::Down && !outbound.is_emergency {
             return Err(Refused::ours(By::Us, 503, "Trunk Down"));
         }
-        let is_full = trunk.max_calls.is_some_and(|max| state.calls >= max);
-        if is_full && !outbound.is_emergency {
-            return Err(Refused::ours(By::Us, 503, "Trunk Full"));
-        }
         let flow = state.flow();
-        state.calls = state.calls.saturating_add(1);
+        let mut profile = Profile::trunk(&trunk);
+        profile.calls_max = profile.calls_max.filter(|_| !outbound.is_emergency);
+        if wire.trunks.is_full(name, profile.calls_max) {
+            return Err(Refused::trunk_full());
+        }
         let param = match trunk.transport {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
@@ -110,7 +111,7 @@ impl Call {
         let spec = headers::to_trunk(&trunk, number, (caller_id, is_private), param)
             .ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;
         self.draft.trunk(name, caller_id.expose(), number);
-        let leg = self.new_leg(trunk.name.clone(), Profile::trunk(&trunk), spec, flow, wire);
+        let leg = self.new_leg(trunk.name.clone(), profile, spec, flow, wire);
         if flow.is_none() {
             wire.ask(trunk_address(ResolveFor::Leg(leg.owner), &trunk));
         }
@@ -151,18 +152,38 @@ impl Call {
         let Some(number) = own_number(&uri, is_ours) else {
             return self.leg_of_uri(contact, wire).into_iter().collect();
         };
-        let at = self.config.node.timezone.local(wire.wall);
-        let query = Query { context, from: &self.identity.user, dialled: number, at };
-        let Decision::Matched { steps, .. } = self.config.dialplan.route(&query) else {
-            return vec![];
-        };
-        let Some(Step::Dial(dial)) = steps.into_iter().next() else { return vec![] };
+        let Some(dial) = self.dial_for(context, number, wire) else { return vec![] };
         let group = dial.groups.first().map_or(&[][..], Vec::as_slice);
         group
             .iter()
             .filter_map(|target| self.legs_for(target, &dial, wire).ok())
             .flatten()
             .collect()
+    }
+
+    /// Returns whom a number's rule calls first, behind however many `goto`s. A rule that begins with
+    /// anything else is for the one who dials, not for the one who is sent there.
+    fn dial_for(&self, context: &str, number: &str, wire: &Wire<'_>) -> Option<Box<Dial>> {
+        let at = self.config.node.timezone.local(wire.wall);
+        let (mut context, mut number): (Box<str>, Box<str>) = (context.into(), number.into());
+        for _ in 0..GOTO_MAX {
+            let from = &self.identity.user;
+            let query = Query { context: &context, from, dialled: &number, at };
+            let Decision::Matched { steps, .. } = self.config.dialplan.route(&query) else {
+                return None;
+            };
+            match steps.into_iter().next()? {
+                Step::Dial(dial) => return Some(Box::new(dial)),
+                Step::Goto { context: to, number: dialled } => (context, number) = (to, dialled),
+                Step::Reject(_)
+                | Step::Answer
+                | Step::Play(_)
+                | Step::Echo
+                | Step::Wait(_)
+                | Step::Hangup => return None,
+            }
+        }
+        None
     }
 
     /// Returns whether a URI's host means this PBX.
@@ -195,10 +216,8 @@ impl Call {
 
     /// A trunk's leg has ended: there is room for another.
     pub(super) fn release_trunk(&self, leg: &Leg, wire: &mut Wire<'_>) {
-        if let (Some(trunk), Origin::Outgoing(_)) = (leg.profile.as_trunk(), &leg.origin)
-            && let Some(state) = wire.trunks.state_mut(&trunk.name)
-        {
-            state.calls = state.calls.saturating_sub(1);
+        if let Some(trunk) = leg.profile.as_trunk() {
+            wire.trunks.release(&trunk.name, leg.id());
         }
     }
 }

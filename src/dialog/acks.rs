@@ -13,6 +13,9 @@ use std::{
 /// RFC 6026's timer M: no 2xx of a transaction arrives later.
 const KEEP: Duration = Duration::from_secs(32);
 
+/// How many answers one INVITE may have.
+const FORKS_MAX: usize = 16;
+
 /// The ACKs of one shard.
 #[derive(Debug, Default)]
 pub struct Acks {
@@ -30,6 +33,13 @@ impl Acks {
         {
             self.ends.push_back((end, tx, to_tag));
         }
+    }
+
+    /// Returns whether another answer to this INVITE may be acknowledged. Forks behind the peer are
+    /// few; more are made up.
+    pub fn has_room(&self, tx: ClientId) -> bool {
+        self.sent.range((tx, Box::from(""))..).take_while(|((of, _), _)| *of == tx).count()
+            < FORKS_MAX
     }
 
     /// Returns the ACK of a 2xx that was acknowledged before.

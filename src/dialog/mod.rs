@@ -23,7 +23,7 @@ pub use success::{Success, SuccessDue};
 
 use crate::{
     ids::{Flow, Transport},
-    sip::{Builder, HeaderName, Message, Method, NameAddr, Uri},
+    sip::{Builder, HeaderName, Message, Method, NameAddr, Scheme, Uri},
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -206,11 +206,12 @@ impl Dialog {
         }
     }
 
-    /// Reads an address from the first route or the target, unless it is one that only the peer's
-    /// own network can reach, or the connection we already have leads there.
+    /// Reads an address from the first route or the target, unless it is a name (whoever spoke to us is
+    /// there), one that only the peer's own network can reach, or the connection that we already have
+    /// leads there. `sips:` would need TLS at every hop, which nobody can promise: the flow stays.
     fn next_hop(&self) -> Option<Flow> {
         let first = self.route_set.first().unwrap_or(&self.remote_target);
-        let uri = Uri::parse(first)?;
+        let uri = Uri::parse(first).filter(|uri| uri.scheme == Scheme::Sip)?;
         let ip = uri.ip()?;
         let transport = uri.transport().unwrap_or(Transport::Udp);
         if ip == self.flow.remote.ip()
@@ -222,7 +223,7 @@ impl Dialog {
         if ip != self.flow.remote.ip() && !is_global(ip) {
             return None;
         }
-        let remote = SocketAddr::new(ip, uri.port.unwrap_or(5060));
+        let remote = SocketAddr::new(ip, uri.port.unwrap_or_else(|| transport.default_port()));
         // The listener of another transport has another address: only the shell's routing knows.
         (transport == self.flow.transport).then_some(Flow { remote, ..self.flow })
     }
@@ -352,6 +353,35 @@ mod tests {
         ] {
             let dialog = Dialog::from_response(&invite(), &ringing(route), flow(EDGE), reach);
             assert_eq!(dialog.flow().remote, want.parse().unwrap(), "{route} {reach:?}");
+        }
+    }
+
+    /// The carrier's edge at 54.172.60.0, over TLS and TCP: connections are kept, other addresses and
+    /// the default ports are those of the transport.
+    #[test]
+    fn where_requests_go_over_streams() {
+        for (transport, route, want) in [
+            (Transport::Tls, "sip:54.172.60.0:5061;transport=tls;lr", "54.172.60.0:40061"),
+            (Transport::Tls, "sip:54.172.60.1;transport=tls;lr", "54.172.60.1:5061"),
+            (Transport::Tls, "sip:54.172.60.1:5071;transport=tls;lr", "54.172.60.1:5071"),
+            (Transport::Tls, "sips:54.172.60.1;lr", "54.172.60.0:40061"),
+            (Transport::Tls, "sips:54.172.60.1;transport=tls;lr", "54.172.60.0:40061"),
+            (Transport::Tls, "sip:edge.example.com;transport=tls;lr", "54.172.60.0:40061"),
+            (Transport::Tls, "sip:54.172.60.1;lr", "54.172.60.0:40061"),
+            (Transport::Tcp, "sip:54.172.60.1;transport=tcp;lr", "54.172.60.1:5060"),
+            (Transport::Tcp, "sip:54.172.60.0;transport=tcp;lr", "54.172.60.0:40061"),
+            (Transport::Tcp, "sip:54.172.60.1;transport=tls;lr", "54.172.60.0:40061"),
+        ] {
+            let flow = Flow { transport, ..flow("54.172.60.0:40061") };
+            let route_line = format!("Record-Route: <{route}>\r\n");
+            let response = ringing(&route_line);
+            let dialog = Dialog::from_response(&invite(), &response, flow, Reach::Target);
+            let went = dialog.flow();
+            assert_eq!(
+                (went.transport, went.remote),
+                (transport, want.parse().unwrap()),
+                "{route}"
+            );
         }
     }
 

@@ -21,7 +21,7 @@ const REGISTER_EXTENSIONS: &[&str] = &["path", "outbound"];
 /// RFC 3261 21.5.7: a message we will not look into. A datagram cannot be larger.
 const REQUEST_MAX: usize = 65_535;
 /// How long a refused caller should stay away, in seconds.
-pub(super) const RETRY_AFTER_S: u32 = 5;
+const RETRY_AFTER_S: u32 = 5;
 
 /// A refusal: status, reason phrase where the default says too little, headers.
 pub(super) struct Refusal {
@@ -37,6 +37,11 @@ impl Refusal {
 
     pub(super) fn because(status: u16, reason: &'static str) -> Self {
         Self { status, reason: Some(reason.into()), headers: vec![] }
+    }
+
+    /// Says that there is no room now, but may be soon.
+    pub(super) fn overloaded() -> Self {
+        Self::plain(503).with(HeaderName::RetryAfter, RETRY_AFTER_S.to_string())
     }
 
     fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {

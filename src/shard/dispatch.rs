@@ -1,13 +1,14 @@
 //! Whose an event of the transaction layer is: a call's, a probe's, or nobody's.
 //!
-//! Owns: finding the owner by our tag, or by the transaction.
-//! Never: acts on a message; the owner does.
+//! Owns: finding the owner by our tag, or by the transaction; the end of answers that come too late.
+//! Never: acts on any other message; the owner does.
 
-use super::Shard;
+use super::{Core, Shard};
 use crate::{
     call::By,
+    dialog::{Dialog, Reach, contact_uri},
     ids::Flow,
-    sip::{Message, Method},
+    sip::{HeaderName, Message, Method},
     transaction::{self, ClientId, ServerId},
     trunk::health::Input,
 };
@@ -85,6 +86,7 @@ impl Shard {
                     call.on_response(owner.leg, (tx, response, flow), wire);
                 });
             }
+            None if is_success && self.core.hang_up_fork(tx, response, flow, now) => {}
             None => self.counters.discards.count("stray_response"),
         }
     }
@@ -100,5 +102,27 @@ impl Shard {
             self.observe_call(owner, Input::CallUnanswered, now);
             self.step(owner.call, now, |call, wire| call.on_failure(owner.leg, tx, by, wire));
         }
+    }
+}
+
+impl Core {
+    /// Acknowledges and ends an answer to an INVITE of ours whose leg is gone: another fork behind the
+    /// peer picked up late (RFC 3261 13.2.2.4). All that is needed is in the response; it goes back
+    /// the way it came. Returns false where it cannot be answered, or there are too many.
+    fn hang_up_fork(&mut self, tx: ClientId, response: &Message, flow: Flow, now: Instant) -> bool {
+        if contact_uri(response).is_none() || !self.acks.has_room(tx) {
+            return false;
+        }
+        let mut dialog = Dialog::from_response(response, response, flow, Reach::Flow);
+        let mut wire = self.wire(now);
+        let (via, _) = wire.via(flow);
+        let ack = dialog.ack(response.cseq().number, &via).finish();
+        wire.acks.keep(tx, &dialog.remote_tag, flow, ack.clone(), now);
+        wire.send(flow, ack);
+        let (via, branch) = wire.via(flow);
+        let mut bye = dialog.request(Method::Bye, &via);
+        bye.header(HeaderName::Reason, "SIP;cause=487;text=\"Call is over\"");
+        wire.tx.request(bye.finish(), &branch, Method::Bye, flow, now, wire.sent);
+        true
     }
 }

@@ -3,10 +3,7 @@
 //! Owns: the way from an INVITE to a [`Call`].
 //! Never: decides where the call goes; its program asks the dialplan.
 
-use super::{
-    Shard,
-    admission::{RETRY_AFTER_S, Refusal},
-};
+use super::{Shard, admission::Refusal};
 use crate::{
     call::{Call, Direction, Identity, Leg, Opening, Profile},
     config::{Trunk, User},
@@ -36,11 +33,13 @@ impl Shard {
         now: Instant,
     ) {
         if self.is_draining || self.is_full() {
-            let mut refusal = Refusal::plain(503);
-            refusal.headers.push((HeaderName::RetryAfter, RETRY_AFTER_S.to_string()));
-            return self.refuse(tx, &message, flow, &refusal, now);
+            return self.refuse(tx, &message, flow, &Refusal::overloaded(), now);
         }
         let caller = match self.trunk_at(flow) {
+            Some(trunk) if self.core.trunks.is_full(&trunk.name, trunk.max_calls) => {
+                // The carrier tries its next origination URI.
+                return self.refuse(tx, &message, flow, &Refusal::overloaded(), now);
+            }
             Some(trunk) => Caller::Trunk(trunk),
             None => {
                 let Some(name) = self.authenticate(tx, &message, flow, now) else { return };
@@ -149,6 +148,10 @@ impl Shard {
             self.core.ladders.take(owner.call);
             return self.refuse(tx, &message, flow, &Refusal::because(400, "Bad Contact"), now);
         };
+        if let Some(trunk) = leg.profile.as_trunk() {
+            let counted = wire.trunks.claim(&trunk.name, leg.id(), None);
+            debug_assert!(counted, "no limit was given");
+        }
         self.counters.calls.count_start(opening.direction);
         let call = Call::new(owner.call, leg, identity, opening, &mut wire);
         self.invites.insert(tx, owner);

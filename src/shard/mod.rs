@@ -247,6 +247,7 @@ impl Shard {
             && self.media_legs.is_empty()
             && self.probes.is_empty()
             && self.pings.is_quiet()
+            && self.core.trunks.is_quiet()
     }
 
     /// Accepts one message, or what was meant to be one.
@@ -381,7 +382,11 @@ impl Shard {
             .or_else(|_| catch_unwind(AssertUnwindSafe(|| call.abandon(&mut wire))));
         if ended.is_err() {
             tracing::error!("call lost without record");
-            self.calls.remove(&id);
+            for leg in self.calls.remove(&id).iter().flat_map(Call::legs) {
+                if let Some(trunk) = leg.profile.as_trunk() {
+                    self.core.trunks.release(&trunk.name, leg.id());
+                }
+            }
         }
     }
 

@@ -77,7 +77,7 @@ impl Shard {
                 None => format!("{} (no address)", host.unwrap_or_default()),
             },
             rtt_ms: machine.rtt().map(|rtt| rtt.as_secs_f64() * 1000.0),
-            calls: state.calls.into(),
+            calls: self.core.trunks.calls(name).into(),
             calls_max: trunk.and_then(|trunk| trunk.max_calls).map(u64::from),
             last_refusal: state.last_refusal.clone(),
         }

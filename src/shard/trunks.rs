@@ -6,10 +6,14 @@
 use super::{Core, Shard};
 use crate::{
     call::{Owner, advertised_ip},
+    config::Trunk,
     ids::Flow,
     sip::{Builder, HeaderName, Message, Method},
     transaction::ClientId,
-    trunk::health::{Effect, Input},
+    trunk::{
+        Configured,
+        health::{Effect, Input},
+    },
 };
 use bytes::Bytes;
 use std::{net::SocketAddr, time::Instant};
@@ -25,8 +29,15 @@ impl Shard {
     /// Takes the configuration's trunks; new ones are asked for at once.
     pub(super) fn configure_trunks(&mut self, now: Instant) {
         let config = self.core.shared.config.clone();
-        let trunks = config.trunks.iter().map(|(name, trunk)| (&**name, trunk.qualify));
-        self.core.trunks.configure(trunks, now);
+        let targets: Vec<String> = config.trunks.values().map(|trunk| target(trunk)).collect();
+        let trunks = config.trunks.iter().zip(&targets).map(|((name, trunk), target)| Configured {
+            name,
+            pace: trunk.qualify,
+            target,
+        });
+        for (name, effects) in self.core.trunks.configure(trunks, now) {
+            self.carry_out(&name, &effects, now);
+        }
     }
 
     /// Resolves and probes whatever is due.
@@ -106,6 +117,12 @@ impl Shard {
         self.core.trunks.observe(trunk, input, now, &mut out);
         self.carry_out(trunk, &out, now);
     }
+}
+
+/// Writes down what decides about a trunk's addresses.
+fn target(trunk: &Trunk) -> String {
+    let Trunk { uris, address, transport, .. } = trunk;
+    format!("{transport:?} {address:?} {uris:?}")
 }
 
 impl Core {

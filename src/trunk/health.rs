@@ -151,14 +151,31 @@ impl Health {
         }
     }
 
-    /// Changes the pace (a reload); what is known of the trunk stays.
-    pub fn set_pace(&mut self, pace: Option<Pace>, now: Instant) {
+    /// Changes the pace (a reload); what is known of the trunk stays. Where nobody asks any more, a
+    /// trunk that is down, or was, counts as not heard yet: nothing else would raise it.
+    pub fn set_pace(&mut self, pace: Option<Pace>, now: Instant, out: &mut Vec<Effect>) {
         if self.pace == pace {
             return;
         }
         self.pace = pace;
-        self.waiting = None;
+        self.give_up(out);
         self.probe_at = pace.map(|pace| now + pace.every);
+        if pace.is_none() && matches!(self.standing, Standing::Down | Standing::Recovering(_)) {
+            self.enter(Standing::Failing(0), now, out);
+        }
+    }
+
+    /// Forgets everything that is known: the trunk is to be found elsewhere now.
+    pub fn begin_again(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.give_up(out);
+        self.probe_at = self.pace.map(|_| now);
+        self.rtt = None;
+        self.heard_at = None;
+        self.enter(Standing::Failing(0), now, out);
+    }
+
+    fn give_up(&mut self, out: &mut Vec<Effect>) {
+        out.extend(self.waiting.take().map(|probe| Effect::GiveUp(probe.number)));
     }
 
     /// Returns when [`Self::handle_timeout`] wants to be called next.
@@ -312,6 +329,25 @@ mod tests {
         }
     }
 
+    /// Nobody asks any more: what is down, or was until lately, is as good as not heard yet.
+    #[test]
+    fn without_a_pace_no_trunk_stays_down() {
+        use State::{Down, Suspect, Up};
+        for (evidence, want, told) in
+            [("xxx", Suspect, Some(Down)), ("xxx.", Suspect, None), (".", Up, None)]
+        {
+            let mut bench = Bench::new().play(evidence);
+            let mut out = vec![];
+            bench.health.set_pace(None, bench.now, &mut out);
+            assert_eq!(bench.health.state(), want, "{evidence}");
+            let changed = told.map(|from| Effect::Changed { from, to: Suspect });
+            assert_eq!(out, Vec::from_iter(changed), "{evidence}");
+            // One answered call raises it.
+            bench.health.handle(Input::CallAnswered, bench.now, &mut out);
+            assert_eq!(bench.health.state(), Up, "{evidence}");
+        }
+    }
+
     #[test]
     fn every_change_is_told_once() {
         use State::{Down, Suspect, Up};
@@ -379,10 +415,10 @@ mod tests {
         let mut bench = Bench::new().play("..");
         let now = bench.now;
         let faster = Pace { every: Duration::from_secs(10), ..PACE };
-        bench.health.set_pace(Some(faster), now);
+        bench.health.set_pace(Some(faster), now, &mut vec![]);
         assert_eq!(bench.health.state(), State::Up);
         assert_eq!(bench.health.poll_timeout(), Some(now + faster.every));
-        bench.health.set_pace(None, now);
+        bench.health.set_pace(None, now, &mut vec![]);
         assert_eq!(bench.health.poll_timeout(), None);
     }
 

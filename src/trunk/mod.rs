@@ -11,4 +11,4 @@ pub mod source;
 mod table;
 
 pub use credentials::TrunkCredentials;
-pub use table::{TrunkState, Trunks};
+pub use table::{Configured, TrunkState, Trunks};

@@ -10,6 +10,7 @@ use tandem::{
         Network, World,
         phone::{Act, Habit, On},
     },
+    sip::Method,
 };
 
 fn play(seed: u64, network: Network, caller: Option<Habit>, callee: Option<Habit>) -> World {
@@ -96,4 +97,36 @@ fn two_answers() {
         faults.retain(|fault| !fault.contains(two));
         assert!(faults.is_empty(), "seed {seed}: {faults:#?}\n{}", world.ladder());
     }
+}
+
+/// Another fork behind the callee picks up when the call is over: it is told so, each once, and a
+/// flood of made-up forks is not answered for ever.
+#[test]
+fn a_fork_answers_after_the_end() {
+    let mut world = House::new(1).phone("1001").phone("1002").open_registered();
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, Act::Answer);
+    });
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Up, 1000, Act::HangUp);
+    });
+    act(&mut world, "1001", Act::Call("1002".into()));
+    world.at(5000, |world| act(world, "1002", Act::AnswerAgain));
+    world.at(6000, |world| (0..40).for_each(|_| act(world, "1002", Act::AnswerAgain)));
+    let mut faults = faults(&mut world);
+    faults.retain(|fault| !fault.ends_with("1002: INVITE answered 200, then 200"));
+    assert_eq!(faults, [""; 0]);
+    let ladder = world.ladder();
+    let end: Vec<_> = ladder.lines().skip(12).take(4).map(str::trim).collect();
+    let want = [
+        "5000 ms  1002 -> tandem  200 OK (INVITE, sdp)",
+        "5020 ms  tandem -> 1002  ACK",
+        "5020 ms  tandem -> 1002  BYE",
+        "5040 ms  1002 -> tandem  481 Call/Transaction Does Not Exist (BYE)",
+    ];
+    assert_eq!(end, want);
+    let byes = world.sent().iter().filter(|sent| {
+        sent.message.method() == Method::Bye && sent.message.is_request() && &*sent.to == "1002"
+    });
+    assert_eq!(byes.count(), 16);
 }

@@ -201,7 +201,8 @@ impl House {
         world
     }
 
-    fn checked(&self) -> config::Config {
+    /// Returns the PBX's configuration, for a reload.
+    pub(crate) fn checked(&self) -> config::Config {
         let mut text = format!("dialplan = \"dialplan.toml\"\n{}{}", self.config, self.trunk);
         for (name, lines) in &self.users {
             write!(text, "[user.{name}]\npassword = \"{}\"\n{lines}\n", password(name)).unwrap();

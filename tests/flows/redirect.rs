@@ -2,7 +2,7 @@
 
 use crate::{
     house::{House, act, cdr, with_phone},
-    storm::{assert_ladder, storm},
+    storm::{assert_ladder, faults, storm},
 };
 use tandem::sim::{
     Network, World,
@@ -106,4 +106,39 @@ fn in_circles() {
 fn on_bad_networks() {
     let to = ["sip:1003@10.0.0.1", "sip:+14155550199@tandem", "sip:1002@10.0.0.1"];
     storm(300, |seed, network| play(seed, network, to[seed as usize % 3]), |_| true);
+}
+
+/// `91003` leads to 1003 by a `goto`; `80` leads to nobody.
+const GOTO: &str = r#"
+[[internal.rule]]
+match = "_1XXX"
+dial  = "user:{number}"
+[[internal.rule]]
+match = "_9XXXX"
+goto  = { context = "internal", number = "{number:1}" }
+[[internal.rule]]
+match = "80"
+reject = 486
+"#;
+
+#[test]
+fn to_a_number_whose_rule_goes_on() {
+    for (to, called) in
+        [("91003", Heard::Up), ("80", Heard::Refused(480, "Temporarily Unavailable".into()))]
+    {
+        let mut house = House::new(1);
+        house.dialplan(GOTO).phone("1001").phone("1002").phone("1003");
+        let mut world = house.open_registered();
+        with_phone(&mut world, "1002", |phone, _| {
+            phone.when(On::Called, 100, Act::Redirect(format!("sip:{to}@10.0.0.1").into()));
+        });
+        with_phone(&mut world, "1003", |phone, _| {
+            phone.when(On::Called, 100, Act::Answer).when(On::Up, 2000, Act::HangUp);
+        });
+        act(&mut world, "1001", Act::Call("1002".into()));
+        assert_eq!(faults(&mut world), [""; 0]);
+        with_phone(&mut world, "1001", |phone, _| {
+            assert!(phone.has_heard(&called), "{:?}", phone.heard());
+        });
+    }
 }

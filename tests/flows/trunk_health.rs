@@ -1,6 +1,7 @@
 //! OPTIONS to the trunk: its pace, and what a trunk that is down means to calls.
 
 use crate::house::{House, TANDEM, TWILIO, act, with_pbx, with_phone, with_twilio};
+use std::sync::Arc;
 use tandem::{
     observe::status::TrunkState,
     sim::{
@@ -47,4 +48,28 @@ fn up_suspect_down_and_up_again() {
         .map(|sent| sent.message.uri().to_owned())
         .collect();
     assert!(asked.iter().all(|uri| uri == "sip:asterisk-pbx1.pstn.twilio.com"), "{asked:?}");
+}
+
+/// The trunk is down for as long as it is asked at a place where nobody is. A reload that asks no
+/// more, or that names the right place, has it carry the next call.
+#[test]
+fn a_reload_raises_a_trunk() {
+    let wrong = "address = \"54.172.60.99:5060\"";
+    for (right, want) in [("qualify = false", TrunkState::Unmonitored), ("", TrunkState::Up)] {
+        let mut house = House::new(1);
+        let mut world = house.trunk_keys(wrong).twilio().phone("1001").open();
+        act(&mut world, "1001", Act::Register);
+        world.run_until(100_000);
+        assert_eq!(state(&mut world), TrunkState::Down);
+        let config = Arc::new(house.trunk_keys(right).checked());
+        with_pbx(&mut world, |pbx, now| {
+            pbx.with_shard(now, |shard, now| shard.configure(config, now));
+        });
+        act(&mut world, "1001", Act::Call("+14155550199".into()));
+        world.run_until(110_000);
+        with_phone(&mut world, "1001", |phone, _| {
+            assert!(phone.has_heard(&Heard::Up), "{right}: {:?}", phone.heard());
+        });
+        assert_eq!(state(&mut world), want, "{right}");
+    }
 }

@@ -1,10 +1,18 @@
 //! A trunk carries so many calls at a time, and each under one of its own numbers.
 
 use crate::{
-    house::{House, act, with_pbx, with_phone},
+    house::{DID, House, act, with_pbx, with_phone, with_twilio},
+    inbound::call_in,
     storm::faults,
 };
-use tandem::sim::phone::{Act, Heard};
+use std::collections::BTreeSet;
+use tandem::{
+    sim::{
+        World,
+        phone::{Act, Heard, On},
+    },
+    sip::{HeaderName, Method},
+};
 
 #[test]
 fn one_call_at_a_time() {
@@ -50,4 +58,66 @@ fn a_users_own_caller_id() {
         assert_eq!(broken, if owned { vec![] } else { vec![rule.to_owned()] });
         with_phone(&mut world, "1001", |phone, _| assert!(phone.has_heard(&want)));
     }
+}
+
+/// Calls from the trunk count as well; above the limit it is told 503 and takes its next URI. What is
+/// refused before it goes out counts for nothing, and what has ended neither.
+#[test]
+fn calls_of_both_directions_count_once() {
+    let mut house = House::new(1);
+    house.trunk_keys("qualify = false\nmax_calls = 2").twilio().phone("1001").phone("1002");
+    let mut world = house.open_registered();
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Called, 100, Act::Answer).when(On::Called, 20_000, Act::HangUp);
+    });
+    let calls = |world: &mut World| with_pbx(world, |pbx, now| pbx.shard().trunks(now)[0].calls);
+    let call_in = |world: &mut World| {
+        with_twilio(world, |twilio, now| twilio.call_in(&call_in(DID), now));
+    };
+    world.at(0, call_in);
+    world.at(2000, move |world| {
+        assert_eq!(calls(world), 1);
+        act(world, "1002", Act::Call("+14155550199".into()));
+    });
+    world.at(3000, move |world| {
+        assert_eq!(calls(world), 2);
+        call_in(world);
+    });
+    world.at(4000, move |world| {
+        assert_eq!(calls(world), 2);
+        act(world, "1002", Act::HangUp);
+    });
+    world.at(30_000, move |world| {
+        assert_eq!(calls(world), 0);
+        with_pbx(world, |pbx, _| pbx.exhaust_ports());
+        act(world, "1002", Act::Call("+14155550199".into()));
+    });
+    world.at(31_000, move |world| assert_eq!(calls(world), 0));
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    let refused =
+        world.sent().iter().filter(|sent| &*sent.to == "twilio" && sent.message.status() == 503);
+    let retry: Vec<_> = refused.map(|sent| sent.message.number(HeaderName::RetryAfter)).collect();
+    assert_eq!(retry, [Some(5)]);
+}
+
+/// Both rule targets are the same trunk, which has room for one call: the second leg never goes out.
+#[test]
+fn legs_of_one_group_are_counted_when_they_go_out() {
+    let mut house = House::new(1);
+    house.dialplan(
+        "[[internal.rule]]\nmatch = \"_+.\"\ndial = [\"trunk:twilio\", \"trunk:twilio\"]\n",
+    );
+    house.trunk_keys("qualify = false\nmax_calls = 1").twilio().phone("1001");
+    let mut world = house.open_registered();
+    act(&mut world, "1001", Act::Call("+14155550199".into()));
+    world.at(9000, |world| act(world, "1001", Act::HangUp));
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    with_phone(&mut world, "1001", |phone, _| assert!(phone.has_heard(&Heard::Up)));
+    let call_ids: BTreeSet<_> = world
+        .sent()
+        .iter()
+        .filter(|sent| &*sent.to == "twilio" && sent.message.method() == Method::Invite)
+        .map(|sent| sent.message.call_id())
+        .collect();
+    assert_eq!(call_ids.len(), 1, "{}", world.ladder());
 }

@@ -203,6 +203,7 @@ impl Phone {
             (Act::EndFork, Stage::Called) => self.progress(index, 199, now),
             (Act::Progress, Stage::Called) => self.progress(index, 183, now),
             (Act::Answer, Stage::Called) => self.answer(index, now),
+            (Act::AnswerAgain, _) => self.answer_again(index, now),
             (Act::Reject(status), Stage::Called) => self.reject(index, status, None, now),
             (Act::Redirect(uri), Stage::Called) => self.reject(index, 302, Some(&uri), now),
             (Act::Cancel, Stage::Calling) => self.take_back(index, now),
@@ -269,10 +270,17 @@ impl Phone {
         let key = (invite.tx, &*talk.call_id);
         self.agent.respond_until(key, Hears::Ack(cseq), answer, now);
         if self.has(Habit::AnswersTwice) {
-            let fork = talk.with_local_tag(self.agent.token());
-            let bytes = self.success(&invite, &fork, &sdp);
-            self.agent.respond(invite.tx, 200, bytes, now);
+            self.answer_again(index, now);
         }
+    }
+
+    fn answer_again(&mut self, index: usize, now: Instant) {
+        let call = &mut self.calls[index];
+        let Some(invite) = call.invite.clone() else { return };
+        let sdp = invite.message.sdp().and_then(|offer| call.sound.answer(&offer));
+        let fork = call.talk.with_local_tag(self.agent.token());
+        let bytes = self.success(&invite, &fork, &sdp.unwrap_or_default());
+        self.agent.respond(invite.tx, 200, bytes, now);
     }
 
     fn success(&mut self, invite: &Asked, talk: &Talk, sdp: &str) -> bytes::Bytes {

@@ -47,6 +47,7 @@ impl Phone {
             | Act::EndFork
             | Act::Progress
             | Act::Answer
+            | Act::AnswerAgain
             | Act::Reject(_)
             | Act::Redirect(_)
             | Act::Cancel

@@ -213,6 +213,7 @@ impl Phone {
             | Act::EndFork
             | Act::Progress
             | Act::Answer
+            | Act::AnswerAgain
             | Act::Reject(_)
             | Act::Redirect(_)
             | Act::Cancel

@@ -22,6 +22,8 @@ pub enum Act {
     Progress,
     /// Sends 200.
     Answer,
+    /// Sends 200 once more with another tag, as if another fork had picked up; also when all is over.
+    AnswerAgain,
     /// Refuses the call.
     Reject(u16),
     /// Sends 302 with this URI.
