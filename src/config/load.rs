@@ -88,7 +88,7 @@ fn paths(entry: Option<&Entry>, reading: &mut Reading<'_>) -> Vec<(String, Optio
 }
 
 /// Reads one file. Where it cannot be read, the problem points to who names it.
-fn read(path: &str, named: Option<Span>, reading: &mut Reading<'_>) -> Option<Table> {
+pub(super) fn read(path: &str, named: Option<Span>, reading: &mut Reading<'_>) -> Option<Table> {
     let file = reading.report.files.len();
     match reading.source.read(path) {
         Ok(text) => {

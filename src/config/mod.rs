@@ -14,6 +14,7 @@ mod raw;
 mod report;
 mod rule_problem;
 mod rules;
+pub mod scenario;
 mod secret;
 mod section;
 mod source;
@@ -41,8 +42,8 @@ use raw::Table;
 use section::{Keys, Reading};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// The sections of a configuration file. `include` and `dialplan` stand beside them.
-const SECTIONS: [&str; 11] = [
+/// The sections of a configuration file, and what stands beside them.
+const SECTIONS: [&str; 13] = [
     "node",
     "sip",
     "rtp",
@@ -50,10 +51,12 @@ const SECTIONS: [&str; 11] = [
     "store",
     "log",
     "control",
+    "emergency",
     "trunk",
     "user",
-    "emergency",
     "hours",
+    "include",
+    "dialplan",
 ];
 
 /// What came of reading the files.
@@ -77,7 +80,7 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
     let mut reading = Reading::new(source);
     let loaded = load::load(path, &mut reading);
     let root = &loaded.root;
-    check_sections(root, &mut reading);
+    check_names(root, &SECTIONS, "the configuration", &mut reading);
 
     let home = trunks::home(root).unwrap_or(Country::US);
     let node = node::node(root, home, &mut reading);
@@ -113,11 +116,16 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
     (Checked { config, report, cases: plan.cases }, [asked, found])
 }
 
-fn check_sections(root: &Table, reading: &mut Reading<'_>) {
-    for entry in root.0.iter().filter(|entry| !SECTIONS.contains(&&*entry.key)) {
-        let known = SECTIONS.into_iter().chain(["include", "dialplan"]);
-        let near = near::nearest(&entry.key, known).map(Into::into);
-        let (key, place) = (entry.key.clone(), "the configuration".into());
+/// Reports every section of a file that nobody knows.
+fn check_names(
+    root: &Table,
+    sections: &[&'static str],
+    file: &'static str,
+    reading: &mut Reading<'_>,
+) {
+    for entry in root.0.iter().filter(|entry| !sections.contains(&&*entry.key)) {
+        let near = near::nearest(&entry.key, sections.iter().copied()).map(Into::into);
+        let (key, place) = (entry.key.clone(), file.into());
         reading.problem(&entry.key_span, ConfigError::UnknownKey { key, place, near });
     }
 }

@@ -92,6 +92,12 @@ pub enum ConfigError {
     OneOf { value: Box<str>, allowed: Box<str>, near: Option<Box<str>> },
     #[error("`{0}` is not an address and a port")]
     Address(Box<str>),
+    #[error("`{text}` is not {want}")]
+    Ip { text: Box<str>, want: &'static str },
+    #[error("`{0}` are not keys of a telephone")]
+    Keys(Box<str>),
+    #[error("`{key}` and `{other}` exclude each other")]
+    Instead { key: &'static str, other: &'static str },
     #[error("`{0}` is not the address of a name server")]
     NameServer(Box<str>),
     #[error("`{0}` is not a listener")]
@@ -223,7 +229,10 @@ impl ConfigError {
             Self::WeakCallerId { .. } => "C061",
             Self::EmergencyNumber(_) => "C062",
             Self::NoEmergency { .. } => "C063",
-            Self::NameServer(_) => "C060",
+            Self::NameServer(_) => "C090",
+            Self::Ip { .. } => "C091",
+            Self::Keys(_) => "C092",
+            Self::Instead { .. } => "C093",
         }
     }
 
@@ -260,6 +269,9 @@ impl ConfigError {
                 "write \"20s\", \"5m\", \"1h30m\" or \"250ms\", or a whole number of seconds".into()
             }
             Self::Address(_) => "write \"127.0.0.1:5070\" or \"[::1]:5070\"".into(),
+            Self::Ip { .. } => "write it without a port: \"127.54.0.0\"".into(),
+            Self::Keys(_) => "write digits, `*`, `#` and A to D: \"123#\"".into(),
+            Self::Instead { other, .. } => format!("leave `{other}` out, or this").into(),
             Self::NameServer(_) => {
                 "write its address, with a port if that is not 53: \"127.0.0.1:5353\"".into()
             }

@@ -246,7 +246,7 @@ fn each_mistake_has_its_sentence() {
         ),
         (
             "[node]\nresolver = ['192.0.2.53', 'dns.example.com']",
-            "2 C060 `dns.example.com` is not the address of a name server | write its address, with a \
+            "2 C090 `dns.example.com` is not the address of a name server | write its address, with a \
              port if that is not 53: \"127.0.0.1:5353\"",
         ),
         (

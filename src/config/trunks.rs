@@ -14,7 +14,7 @@ use super::{
     section::{Reading, Section},
     users::{check_name, secret},
     values::{
-        address, count, duration_within, e164, flag, header_text, is_host, is_twilio_termination,
+        address, count, duration_within, e164, flag, header_text, host, is_twilio_termination,
         network, one_of, string, text, transport, trunk_uri,
     },
 };
@@ -149,10 +149,7 @@ fn trunk(
         tcp_too: section.or("tcp_too", false, flag),
         username,
         password,
-        from_domain: section.optional("from_domain", |value| {
-            let host = string(value)?;
-            if is_host(&host) { Ok(host) } else { Err(ConfigError::Host(host)) }
-        }),
+        from_domain: section.optional("from_domain", host),
         caller_id,
         caller_name: section.optional("caller_name", header_text),
         qualify: qualify(&mut section, preset, defaults.qualify),
@@ -191,7 +188,7 @@ fn uris(section: &mut Section<'_, '_, '_>, preset: Preset) -> Option<Vec<TrunkUr
     Some(read.into_iter().map(|(uri, _)| uri).collect())
 }
 
-fn credentials(section: &mut Section<'_, '_, '_>) -> (Option<Box<str>>, Option<Secret>) {
+pub(super) fn credentials(section: &mut Section<'_, '_, '_>) -> (Option<Box<str>>, Option<Secret>) {
     let username = section.optional("username", string);
     let password = secret(section, "password").map(|(secret, _)| secret);
     let alone = match (section.has("username"), section.has("password")) {

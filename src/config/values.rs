@@ -16,7 +16,7 @@ use crate::{
     sdp::Codec,
 };
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -175,6 +175,30 @@ pub(super) fn name_server(value: &Value) -> Read<SocketAddr> {
     let text = text(value)?;
     let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT));
     alone.or_else(|_| text.parse()).map_err(|_| ConfigError::NameServer(text.into()))
+}
+
+/// Reads an address alone.
+pub(super) fn ip(value: &Value) -> Read<IpAddr> {
+    let text = text(value)?;
+    text.parse().map_err(|_| ConfigError::Ip { text: text.into(), want: "an address" })
+}
+
+pub(super) fn ipv4(value: &Value) -> Read<Ipv4Addr> {
+    let text = text(value)?;
+    text.parse().map_err(|_| ConfigError::Ip { text: text.into(), want: "an IPv4 address" })
+}
+
+/// Reads keys of a telephone, or none.
+pub(super) fn digits(value: &Value) -> Read<Box<str>> {
+    let text = text(value)?;
+    let is_key = |c: char| c.is_ascii_digit() || "*#ABCD".contains(c);
+    if text.chars().all(is_key) { Ok(text.into()) } else { Err(ConfigError::Keys(text.into())) }
+}
+
+/// Reads the name or the address of a host.
+pub(super) fn host(value: &Value) -> Read<Box<str>> {
+    let host = text(value)?;
+    if is_host(host) { Ok(host.into()) } else { Err(ConfigError::Host(host.into())) }
 }
 
 /// Reads `udp:0.0.0.0:5060`.

@@ -8,11 +8,11 @@ use super::{
     now,
     routes::Listener,
     softphone::{Softphone, Sounds},
-    twilio_sim::{Ended, FAR_TONE_HZ, FarEnds, FarVoice, NEAR_TONE_HZ, Trunk},
+    twilio_sim::{Ended, FAR_TONE_HZ, FarEnds, NEAR_TONE_HZ, Trunk},
     views,
 };
 use crate::{
-    config::{self, Config, Files, Listen},
+    config::{self, Config, Files, Listen, scenario::Speech},
     dialplan::Query,
     ids::{Entropy, Transport},
     observe::{
@@ -103,7 +103,7 @@ pub async fn run(args: DemoArgs) -> Result<bool, DemoError> {
         }
     };
     if !args.once {
-        scene.trunk.set_far_ends(far_ends(FarVoice::Echo));
+        scene.trunk.set_far_ends(far_ends(Speech::Echo));
         scene.invite_guests()?;
         tokio::signal::ctrl_c().await?;
     }
@@ -302,7 +302,7 @@ fn embedded(passwords: &[String; 2], trunk_password: &str) -> Result<Config, Dem
     checked.config.ok_or_else(|| DemoError::Config(checked.report.render(false)))
 }
 
-fn far_ends(voice: FarVoice) -> FarEnds {
+fn far_ends(voice: Speech) -> FarEnds {
     FarEnds { voice, press: "".into() }
 }
 
@@ -317,7 +317,7 @@ async fn start_trunk(config: &Config, password: &str) -> Result<Trunk, DemoError
     setup.account.numbers = number.into_iter().collect();
     let post_dial = Duration::from_millis(200);
     setup.timing = twilio::Timing { post_dial, ring: Duration::from_secs(1) };
-    Ok(Trunk::start(setup, far_ends(FarVoice::Tone), &BTreeMap::new(), 1).await?)
+    Ok(Trunk::start(setup, far_ends(Speech::Tone), &BTreeMap::new(), 1).await?)
 }
 
 /// The shipped configuration, but on this machine alone and beside whatever else runs here.

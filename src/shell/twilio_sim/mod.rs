@@ -1,21 +1,22 @@
 //! `tandem twilio-sim`: the simulated trunk on real sockets.
 //!
-//! Owns: the arguments, and what is told in the end.
+//! Owns: the run: the trunk, its name server, the calls of the scenario, and what is told.
 //! Never: judges the PBX; the simulated trunk keeps the list.
 
+mod args;
 mod names;
 mod tell;
 mod trunk;
 
-pub use trunk::FarVoice;
+pub use args::{CallArgs, FarVoice, PlaceArgs, SimArgs};
 pub(super) use trunk::{Ended, FAR_TONE_HZ, FarEnds, NEAR_TONE_HZ, Trunk};
 
 use super::now;
 use crate::{
-    ids::Transport,
+    config::scenario::{At, Call, Place, Scenario},
     sim::{
         Reach,
-        twilio::{CallIn, Edge, Proxy, Setup},
+        twilio::{CallIn, Edge, Proxy, Setup, Timing},
     },
 };
 use names::Names;
@@ -23,101 +24,45 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tell::{Form, Told, tell};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
 use trunk::Origination;
 
-/// The arguments of `tandem twilio-sim`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct SimArgs {
-    /// Where and how the trunk is reached.
-    #[command(flatten)]
-    pub place: PlaceArgs,
-    /// The termination URI's host
-    #[arg(long, value_name = "HOST", default_value = "simulated.pstn.twilio.com")]
-    pub termination: String,
-    /// User name and password of the credential list
-    #[arg(long, value_name = "USER:PASSWORD")]
-    pub credentials: Option<String>,
-    /// A number of the account, in E.164; may be given several times
-    #[arg(long, value_name = "NUMBER", default_value = "+17756187988")]
-    pub number: Vec<String>,
-    /// What the far ends of calls say
-    #[arg(long, value_enum, default_value = "echo")]
-    pub voice: FarVoice,
-    /// Keys that the far ends of calls press
-    #[arg(long, value_name = "DIGITS", default_value = "")]
-    pub press: String,
-    /// A call to the PBX.
-    #[command(flatten)]
-    pub call: CallArgs,
-    /// End after this many calls
-    #[arg(long, value_name = "CALLS")]
-    pub calls: Option<u64>,
-    /// Exit with 1 if the PBX broke a rule
-    #[arg(long)]
-    pub strict: bool,
-    /// Print JSON, one object a line
-    #[arg(long)]
-    pub json: bool,
-    /// The seed of tags, nonces and the order of addresses
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-}
+/// Between two looks at whether calls are still there.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long calls that are up at the end may take to be over.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
-/// Where the trunk is.
-#[derive(Clone, Debug, clap::Args)]
-pub struct PlaceArgs {
-    /// Where the trunk listens, if it has one address only (UDP and TCP); port 0: any free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", conflicts_with = "edges")]
-    pub listen: SocketAddr,
-    /// Be at all eight edges: 127.54.0.0 means 127.54.1.1 to .4 for ashburn, 127.54.2.1 to .4 for
-    /// umatilla, then dublin, frankfurt, singapore, tokyo, sao-paulo and sydney
-    #[arg(long, value_name = "IP")]
-    pub edges: Option<Ipv4Addr>,
-    /// The port of the edges; 0: one that is free at all of them
-    #[arg(long, value_name = "PORT", default_value_t = 5060, requires = "edges")]
-    pub port: u16,
-    /// Where the trunk's names are served (DNS over UDP and TCP); port 0: any free one
-    #[arg(long, value_name = "ADDRESS")]
-    pub dns: Option<SocketAddr>,
-    /// An address from which nothing comes back; may be given several times
-    #[arg(long, value_name = "IP")]
-    pub blackhole: Vec<IpAddr>,
-    /// An address at which nobody listens; may be given several times
-    #[arg(long, value_name = "IP")]
-    pub refuse: Vec<IpAddr>,
-}
-
-/// A call from the PSTN.
-#[derive(Clone, Debug, clap::Args)]
-pub struct CallArgs {
-    /// Call the PBX at this address from the PSTN, once it is up
-    #[arg(long = "call", value_name = "ADDRESS", requires = "did")]
-    pub to: Option<SocketAddr>,
-    /// The number that such a call is for
-    #[arg(long, value_name = "NUMBER")]
-    pub did: Option<String>,
-    /// Who calls
-    #[arg(long, value_name = "NUMBER", default_value = "+14155550100")]
-    pub from: String,
-    /// For how long the caller talks, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub talk: u64,
+/// Why the trunk did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    /// A socket.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The scenario has mistakes: all of them.
+    #[error("the scenario has mistakes:\n{0}")]
+    Scenario(String),
 }
 
 /// Runs the trunk until interrupted, or until it has had its calls. Returns whether all is well: with
 /// `--strict`, whether the PBX kept every rule.
-pub async fn run(args: SimArgs) -> io::Result<bool> {
+pub async fn run(args: SimArgs) -> Result<bool, SimError> {
+    let scenario = args.scenario().map_err(SimError::Scenario)?;
     let form = if args.json { Form::Json } else { Form::Text };
-    let far_ends = FarEnds { voice: args.voice, press: args.press.as_str().into() };
-    let trunk = Trunk::start(setup(&args), far_ends, &reach(&args.place), args.seed).await?;
+    let far_ends = FarEnds { voice: scenario.far_end.voice, press: scenario.far_end.press.clone() };
+    let reach = reach(&scenario.place);
+    let trunk = Trunk::start(setup(&scenario), far_ends, &reach, args.seed).await?;
     let listening = |transport, address| tell(form, &Told::Listening { transport, address });
     listening("udp", trunk.address)?;
     listening("tcp", trunk.address)?;
-    let _names = match (args.place.dns, trunk.zone(args.seed).await) {
+    let _names = match (scenario.place.dns, trunk.zone(args.seed).await) {
         (Some(wanted), Some(zone)) => {
             let names = Names::start(zone, wanted).await?;
             listening("dns", names.address)?;
@@ -125,18 +70,10 @@ pub async fn run(args: SimArgs) -> io::Result<bool> {
         }
         (_, _) => None,
     };
-    if let (Some(to), Some(did)) = (args.call.to, &args.call.did) {
-        let call = CallIn {
-            did: did.as_str().into(),
-            from: args.call.from.as_str().into(),
-            name: Some("Simulated Caller".into()),
-            to,
-            transport: Transport::Udp,
-            through: None,
-            talks_for: Some(Duration::from_secs(args.call.talk)),
-            waits: None,
-        };
-        trunk.call_in(Origination { call, press: args.press.as_str().into(), hold: None }).await;
+    let trunk = Arc::new(trunk);
+    let mut callers = JoinSet::new();
+    for call in scenario.calls {
+        callers.spawn(originate(trunk.clone(), call));
     }
     let mut ended = trunk.ended();
     let wanted = args.calls.unwrap_or(u64::MAX);
@@ -144,12 +81,41 @@ pub async fn run(args: SimArgs) -> io::Result<bool> {
         _ = ended.wait_for(|ended| ended.len() as u64 >= wanted) => {}
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
+    callers.shutdown().await;
     let is_clean = conclude(&trunk, form).await?;
     Ok(is_clean || !args.strict)
 }
 
+/// Makes the calls of one `[[call]]`.
+async fn originate(trunk: Arc<Trunk>, call: Call) {
+    let origination = Origination {
+        call: CallIn {
+            did: call.did.expose().into(),
+            from: call.from.expose().into(),
+            name: call.name,
+            to: call.to.address,
+            transport: call.to.transport,
+            through: call.through.and_then(|ip| trunk.proxy(ip, call.to.transport)),
+            talks_for: call.talks,
+            waits: Some(call.waits),
+        },
+        press: call.press,
+        hold: call.hold,
+    };
+    let mut at = now() + call.pace.at;
+    for _ in 0..call.pace.count {
+        sleep_until(at.into()).await;
+        trunk.call_in(origination.clone()).await;
+        at += call.pace.every;
+    }
+}
+
 /// Tells what there was. Returns whether the PBX kept every rule.
 async fn conclude(trunk: &Trunk, form: Form) -> io::Result<bool> {
+    let by = within(LEAVE_MAX);
+    while trunk.calls().await > 0 && now() < by {
+        sleep(LOOK_EVERY).await;
+    }
     let deviations = trunk.deviations().await;
     for deviation in &deviations {
         tell(form, &Told::deviation(deviation))?;
@@ -163,14 +129,22 @@ async fn conclude(trunk: &Trunk, form: Form) -> io::Result<bool> {
     Ok(deviations.is_empty())
 }
 
-fn setup(args: &SimArgs) -> Setup {
-    let mut setup = Setup::new(args.place.listen, &args.termination);
-    if let Some(base) = args.place.edges {
-        setup.edges = edges_at(base, args.place.port);
-    }
-    let credentials = args.credentials.as_deref().and_then(|both| both.split_once(':'));
-    setup.account.credentials = credentials.map(|(user, password)| (user.into(), password.into()));
-    setup.account.numbers = args.number.iter().map(|number| number.as_str().into()).collect();
+fn setup(scenario: &Scenario) -> Setup {
+    let account = &scenario.account;
+    let edges = match scenario.place.at {
+        At::Address(address) => Setup::new(address, "").edges,
+        At::Edges { base, port } => edges_at(base, port),
+    };
+    let mut setup = Setup { edges, ..Setup::new(([0, 0, 0, 0], 0).into(), &account.termination) };
+    let credentials = account.credentials.as_ref();
+    setup.account.credentials =
+        credentials.map(|(user, password)| (user.clone(), password.expose().into()));
+    setup.account.allowed = account.allow.clone();
+    setup.account.numbers = account.numbers.iter().map(|number| number.expose().into()).collect();
+    setup.limits.calls_per_s = scenario.limits.calls_per_second;
+    setup.limits.calls_max = scenario.limits.calls;
+    let far_end = &scenario.far_end;
+    setup.timing = Timing { post_dial: far_end.post_dial, ring: far_end.ring };
     setup
 }
 
@@ -180,13 +154,13 @@ fn edges_at(base: Ipv4Addr, port: u16) -> Vec<Edge> {
     let mut edges = Edge::all();
     for (number, edge) in (1..).zip(&mut edges) {
         for (last, proxy) in (1..).zip(&mut edge.proxies) {
-            *proxy = Proxy::new((Ipv4Addr::new(a, b, number, last), port).into());
+            *proxy = Proxy::new(SocketAddr::from((Ipv4Addr::new(a, b, number, last), port)));
         }
     }
     edges
 }
 
-fn reach(place: &PlaceArgs) -> BTreeMap<IpAddr, Reach> {
+fn reach(place: &Place) -> BTreeMap<IpAddr, Reach> {
     let blackholed = place.blackhole.iter().map(|ip| (*ip, Reach::Blackholed));
     let refusing = place.refuse.iter().map(|ip| (*ip, Reach::Refusing));
     blackholed.chain(refusing).collect()

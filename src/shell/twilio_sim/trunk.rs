@@ -4,7 +4,8 @@
 //! Never: judges the PBX; the simulated trunk keeps the list.
 
 use crate::{
-    ids::Entropy,
+    config::scenario::Speech,
+    ids::{Entropy, Transport},
     shell::{
         host::Host,
         voices::{Order, Speaker},
@@ -35,20 +36,11 @@ const EVENTS_MAX: usize = 4096;
 pub(in crate::shell) const FAR_TONE_HZ: f64 = 1000.0;
 pub(in crate::shell) const NEAR_TONE_HZ: f64 = 440.0;
 
-/// What the far ends of calls say.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub enum FarVoice {
-    /// Three tones, then an echo
-    Echo,
-    /// 1000 Hz for as long as the call lasts
-    Tone,
-}
-
 /// What the far ends of calls do once they talk.
 #[derive(Clone, Debug)]
 pub(in crate::shell) struct FarEnds {
     /// What they say.
-    pub(in crate::shell) voice: FarVoice,
+    pub(in crate::shell) voice: Speech,
     /// The keys that they press.
     pub(in crate::shell) press: Box<str>,
 }
@@ -75,6 +67,7 @@ pub(in crate::shell) struct Ended {
 pub(in crate::shell) struct Trunk {
     /// Where it listens first.
     pub(in crate::shell) address: SocketAddr,
+    proxies: Vec<Proxy>,
     host: Arc<Host<Twilio>>,
     voices: JoinHandle<()>,
     originations: mpsc::Sender<Origination>,
@@ -103,6 +96,7 @@ impl Trunk {
             *proxy = Proxy::new(SocketAddr::new(proxy.plain.ip(), port));
         }
         let address = SocketAddr::new(first.ip(), port);
+        let proxies = setup.edges.iter().flat_map(|edge| edge.proxies.clone()).collect();
 
         let (events, queue) = mpsc::channel(EVENTS_MAX);
         let mut twilio = Twilio::new(setup, seed);
@@ -130,13 +124,19 @@ impl Trunk {
             publish,
         };
         let voices = tokio::spawn(voices.run(queue, calls));
-        Ok(Self { address, host, voices, originations, ended, far_ends })
+        Ok(Self { address, proxies, host, voices, originations, ended, far_ends })
     }
 
     /// Calls the PBX.
     pub(in crate::shell) async fn call_in(&self, origination: Origination) {
         // The voices end with the trunk.
         let _ = self.originations.send(origination).await;
+    }
+
+    /// Returns where the proxy of this address listens.
+    pub(in crate::shell) fn proxy(&self, ip: IpAddr, transport: Transport) -> Option<SocketAddr> {
+        let proxy = self.proxies.iter().find(|proxy| proxy.plain.ip() == ip)?;
+        Some(proxy.at(transport))
     }
 
     /// Sets what the far ends of later calls do.
@@ -262,8 +262,8 @@ impl Voices {
 
     async fn open(&mut self, call: CallNumber) {
         let says = match self.far_ends.borrow().voice {
-            FarVoice::Echo => Says::announcement(),
-            FarVoice::Tone => Says::Tone(FAR_TONE_HZ),
+            Speech::Echo => Says::announcement(),
+            Speech::Tone => Says::Tone(FAR_TONE_HZ),
         };
         let voice = Voice::new(says, NEAR_TONE_HZ, &mut self.entropy);
         match Speaker::start(voice, self.ip).await {
