@@ -74,9 +74,9 @@ pub enum Command {
     Dtmf {
         /// Who gets it.
         leg: LegId,
-        /// `0` to `9`, `*`, `#`, `A` to `D`.
+        /// `0` to `9`, `*`, `#`, `A` to `D` in either case.
         digit: char,
-        /// How long the key is pressed: 40 ms at least, and what 16 bits of duration can say at most.
+        /// How long the key is pressed: 40 ms at least.
         duration_ms: u16,
     },
     /// Suspends or restarts the watch for silence.

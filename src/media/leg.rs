@@ -7,7 +7,7 @@ use super::{
     codec::encode,
     command::{Law, Prompt, Remote, Stream, TelephoneEvents, Voice},
     discard::{Discard, Discards},
-    dtmf::{Keypad, Listener, Released},
+    dtmf::{EventPacket, Keypad, Listener, Released},
     inlet::{Inlet, Run},
     latch::Source,
     outlet::{Feed, Outlet, Pace},
@@ -92,7 +92,7 @@ impl Leg {
             player: Player::Off,
             keypad: Keypad::default(),
             listener: Listener::default(),
-            reports: Reports::new(now),
+            reports: Reports::new(entropy, now),
             discards: Discards::default(),
             is_held: false,
             is_unheard: true,
@@ -159,8 +159,9 @@ impl Leg {
             return None;
         }
         let payload = packet.get(arrival.payload.clone())?;
-        let began = (arrival.run, arrival.header.timestamp);
-        self.listener.hear(payload, began, events.clock_rate, now)
+        let at = (arrival.run, arrival.header.timestamp);
+        let packet = EventPacket { payload, marker: arrival.header.marker, at };
+        self.listener.hear(packet, events.clock_rate, now)
     }
 
     /// Queues a digit for the peer, if it wants any.

@@ -5,6 +5,7 @@
 
 use super::{
     discard::Discard,
+    dtmf::Onset,
     inlet::Run,
     rtp::{Header, SequenceNumber, Ssrc, Timestamp, units},
 };
@@ -113,7 +114,10 @@ impl Outlet {
         }
         if sequence.since(self.next) >= 0 {
             self.next = sequence.next();
-            self.anchor = (timestamp, Some(now));
+            // All packets of an event have the timestamp of its beginning.
+            if timestamp != self.anchor.0 || self.anchor.1.is_none() {
+                self.anchor = (timestamp, Some(now));
+            }
             self.note(feed, header.sequence, now);
             let floor = sequence.plus(FLOOR_DISTANCE.wrapping_neg());
             if floor.since(splice.floor) > 0 {
@@ -127,22 +131,29 @@ impl Outlet {
     }
 
     /// Interrupts whoever feeds us with an event packet of our own. All packets of an event have the
-    /// timestamp of the first (RFC 4733 2.2.1).
+    /// timestamp of the first (RFC 4733 2.2.1), or of the first of their segment.
     pub(super) fn interrupt(
         &mut self,
         payload_type: u8,
-        is_first: bool,
+        onset: Onset,
         pace: Pace,
         now: Instant,
     ) -> Header {
         self.cut();
-        if is_first {
-            self.anchor = (self.following(pace, now), Some(now));
+        match onset {
+            Onset::Event => self.anchor = (self.following(pace, now), Some(now)),
+            Onset::Segment(units) => {
+                let passed = time_of(units, pace.clock_rate_hz);
+                let at = self.anchor.1.and_then(|at| at.checked_add(passed)).unwrap_or(now);
+                self.anchor = (self.anchor.0.plus(units.into()), Some(at.min(now)));
+            }
+            Onset::Nothing => {}
         }
         let sequence = self.next;
         self.next = sequence.next();
         let (timestamp, _) = self.anchor;
-        Header { marker: is_first, payload_type, sequence, timestamp, ssrc: self.ssrc }
+        let marker = onset == Onset::Event;
+        Header { marker, payload_type, sequence, timestamp, ssrc: self.ssrc }
     }
 
     /// Notes that a packet of a feed is withheld.
@@ -208,6 +219,12 @@ impl Outlet {
     }
 }
 
+/// Returns how long a clock takes for that many units.
+fn time_of(units: u16, clock_rate_hz: u32) -> Duration {
+    let micros = u64::from(units).saturating_mul(1_000_000).checked_div(clock_rate_hz.into());
+    Duration::from_micros(micros.unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,7 +275,8 @@ mod tests {
     fn an_interruption_freezes_time_and_continues_the_numbers() {
         let mut outlet = outlet();
         let before = carry(&mut outlet, A, 10, 0, 0).unwrap();
-        let events = [0, 1, 2].map(|n| outlet.interrupt(101, n == 0, PACE, at(20 + n * 20)));
+        let onsets = [(Onset::Event, 20), (Onset::Nothing, 40), (Onset::Nothing, 60)];
+        let events = onsets.map(|(onset, ms)| outlet.interrupt(101, onset, PACE, at(ms)));
         let after = carry(&mut outlet, A, 14, 640, 80).unwrap();
         assert!(events.iter().all(|e| e.timestamp == before.timestamp.plus(160)));
         assert_eq!(events.map(|e| e.marker), [true, false, false]);
@@ -266,6 +284,26 @@ mod tests {
         assert_eq!(after.sequence, events[2].sequence.next());
         assert_eq!(after.timestamp, before.timestamp.plus(640), "the feed kept its own time");
         assert_eq!(carry(&mut outlet, A, 13, 480, 80), Err(Discard::Late));
+    }
+
+    /// Of ours and relayed ones: what comes after a long event is not older than its end.
+    #[test]
+    fn time_goes_on_during_an_event() {
+        let mut ours = outlet();
+        let begin = ours.interrupt(101, Onset::Event, PACE, at(0));
+        let segment = ours.interrupt(101, Onset::Segment(u16::MAX), PACE, at(8200));
+        assert_eq!(segment.timestamp, begin.timestamp.plus(65_535));
+        assert!(!segment.marker);
+        let voice = carry(&mut ours, A, 5, 0, 8300).unwrap();
+        assert_eq!(voice.timestamp, begin.timestamp.plus(8300 * 8));
+
+        let mut relayed = outlet();
+        let begin = carry(&mut relayed, A, 1, 1000, 0).unwrap();
+        for n in 1..100 {
+            carry(&mut relayed, A, 1 + n, 1000, u64::from(n) * 20).unwrap();
+        }
+        let voice = carry(&mut relayed, B, 5, 0, 2000).unwrap();
+        assert_eq!(voice.timestamp, begin.timestamp.plus(16_000));
     }
 
     #[test]

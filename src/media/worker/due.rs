@@ -60,7 +60,7 @@ impl Worker {
         };
         let (frame, pace) = (leg.frame(), leg.pace_of_events(events));
         let Some(tick) = leg.keypad.tick(frame, events.clock_rate, now) else { return };
-        let header = leg.outlet.interrupt(events.send, tick.is_first, pace, now);
+        let header = leg.outlet.interrupt(events.send, tick.onset, pace, now);
         leg.outlet.count(tick.payload.len());
         let mut buffer = [0; 64];
         let len = rtp::build(&header, &tick.payload, &mut buffer);
@@ -98,6 +98,7 @@ impl Worker {
     }
 
     fn report(&mut self, slot: usize, now: Instant, send: &mut Send<'_>) {
+        let random = self.entropy.next_u64();
         let Some(leg) = self.leg_mut(slot) else { return };
         let to = leg.remote.as_ref().and_then(|remote| leg.source.rtcp_destination(remote));
         let clock_rate = leg.stream.map_or(8000, |stream| stream.clock_rate);
@@ -106,7 +107,7 @@ impl Worker {
         let sent = rtcp::Sent { ssrc: leg.outlet.ssrc(), timestamp, packets, octets };
         let received = leg.inlet.report();
         let mut buffer = [0; 256];
-        let len = leg.reports.write(sent, received, &mut buffer, now);
+        let len = leg.reports.write(sent, received, &mut buffer, (random, now));
         if let (Some(to), Some(packet @ [_, ..])) = (to, buffer.get(..len)) {
             send(Datagram { slot, channel: Channel::Rtcp, to, packet });
             self.counters.reports = self.counters.reports.saturating_add(1);

@@ -77,8 +77,13 @@ impl Worker {
         now: Instant,
     ) -> Result<SocketAddr, Discard> {
         let leg = self.leg_mut(slot).ok_or(Discard::TooEarly)?;
-        let to =
-            leg.place(leg.keypad.is_pressing(), feed, (arrival, arrival.header), packet, now)?;
+        // The peer may want digits under another number than that under which it sends them.
+        let payload_type = match leg.telephone_events() {
+            Some(events) if events.receive == arrival.header.payload_type => events.send,
+            Some(_) | None => arrival.header.payload_type,
+        };
+        let header = Header { payload_type, ..arrival.header };
+        let to = leg.place(leg.keypad.is_pressing(), feed, (arrival, header), packet, now)?;
         self.counters.generated = self.counters.generated.saturating_add(1);
         Ok(to)
     }

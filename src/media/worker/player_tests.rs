@@ -4,7 +4,7 @@ use super::rig::{A, B, FRAME_MS, Peer, Rig, Sent, assert_continuous, prompt, str
 use crate::media::{
     Discard,
     codec::{decode, encode},
-    command::{Command, Event, Law, Prompt, Remote, Stream, Voice},
+    command::{Command, Event, Law, Prompt, Remote, Stream, TelephoneEvents, Voice},
     rtp,
 };
 use std::time::Duration;
@@ -157,6 +157,51 @@ fn an_echo_is_what_was_said_as_a_source_of_ours() {
     assert_eq!(rig.say(&mut a).map(|sent| sent.slot), Some(rig.slot(B)), "and so does Stop");
 }
 
+/// A peer may send digits under one number and want them under another.
+#[test]
+fn an_echo_of_a_digit_has_the_number_the_peer_wants() {
+    let mut rig = Rig::new();
+    let mut a = rig.peer(A);
+    let events = TelephoneEvents { receive: 101, send: 96, clock_rate: 8000 };
+    rig.aim(&a, a.remote(), Stream { telephone_events: Some(events), ..stream(Law::Mu, 101) });
+    rig.give(Command::Echo { leg: A });
+    for (sent, echoed) in [(101, 96), (0, 0), (96, 96)] {
+        a.header.payload_type = sent;
+        assert_eq!(rig.say(&mut a).map(|sent| sent.header().payload_type), Some(echoed), "{sent}");
+    }
+}
+
+/// A press longer than 16 bits of 8 kHz, as we make it and as the other leg hears it pass.
+#[test]
+fn a_long_press_reaches_the_other_side_as_one() {
+    let (mut rig, ..) = Rig::joined();
+    rig.drain();
+    rig.give(Command::Dtmf { leg: A, digit: '*', duration_ms: 20_000 });
+    let pressed = rig.pass_rtp(21_000);
+    let (mut other, mut a, _) = Rig::joined();
+    let mut passed = vec![];
+    for packet in &pressed {
+        other.pass(packet.at_ms - other.elapsed_ms());
+        a.header = packet.header();
+        passed.extend(other.packet(A, a.address, &packet.bytes));
+    }
+    assert_eq!(passed.len(), pressed.len());
+    let told = other.drain().into_iter().filter(|event| matches!(event, Event::Dtmf { .. }));
+    let want = Event::Dtmf { leg: A, digit: '*', duration_ms: 20_000 };
+    assert_eq!(told.collect::<Vec<_>>(), [want]);
+    for heard in [&pressed, &passed] {
+        let segments = heard.chunk_by(|a, b| a.header().timestamp == b.header().timestamp);
+        let lengths = segments.map(|segment| duration(segment.last().unwrap()));
+        assert_eq!(lengths.collect::<Vec<_>>(), [u16::MAX, u16::MAX, 28_930]);
+        let steps = heard.windows(2).map(|pair| {
+            let [before, after] = [&pair[0], &pair[1]].map(Sent::header);
+            assert_eq!(after.sequence.since(before.sequence), 1);
+            after.timestamp.since(before.timestamp)
+        });
+        assert_eq!(steps.filter(|step| *step != 0).collect::<Vec<_>>(), [65_535; 2]);
+    }
+}
+
 fn is_event(sent: &Sent) -> bool {
     sent.header().payload_type == 96
 }
@@ -221,7 +266,7 @@ fn digits_nobody_takes_are_forgotten() {
                 rig.aim(&b, b.remote(), quiet);
                 rig.give(dtmf('1'));
             }
-            "no digit" => ['x', 'a', ' ', '٣'].into_iter().for_each(|digit| rig.give(dtmf(digit))),
+            "no digit" => ['x', 'e', ' ', '٣'].into_iter().for_each(|digit| rig.give(dtmf(digit))),
             "agreed no more" => {
                 ['1', '2'].into_iter().for_each(|digit| rig.give(dtmf(digit)));
                 assert_eq!(rig.pass_rtp(30).len(), 2);
@@ -233,7 +278,8 @@ fn digits_nobody_takes_are_forgotten() {
                 rig.aim(&b, Remote { sends: false, ..b.remote() }, stream(Law::Mu, 96));
             }
         }
-        assert_eq!(rig.pass_rtp(500), [], "{name}");
+        // A frame later already they are wanted again.
+        assert_eq!(rig.pass_rtp(FRAME_MS), [], "{name}");
         rig.aim(&b, b.remote(), stream(Law::Mu, 96));
         assert_eq!(rig.pass_rtp(1000), [], "{name}: not later either");
     }

@@ -96,8 +96,14 @@ fn a_peer_hears_one_source_through_all_changes() {
     let mut c = rig.peer(C);
     c.header = a.header;
     assert_eq!(rig.slot(C), rig.slot(A), "the numbers alone do not tell them apart");
+    assert_eq!(rig.say(&mut c), None, "not joined yet");
+    // As A did: the same run of the same slot, and numbers that A had a moment ago.
+    c.change_source();
+    c.header.sequence = a.header.sequence.plus(50_u16.wrapping_neg());
     rig.join(C, B);
-    heard.extend(rig.talk(&mut c, 3));
+    let of_c = rig.talk(&mut c, 3);
+    assert_eq!(of_c.iter().filter(|sent| is_voice(sent)).count(), 3, "none is a straggler of A's");
+    heard.extend(of_c);
 
     // Something that B does not take in between.
     c.header.payload_type = 13;
@@ -160,6 +166,41 @@ fn a_trunks_media_comes_from_its_address_or_ranges() {
         assert_eq!(rig.say(&mut b).map(|sent| sent.to), Some(a.address), "never learned");
     }
     assert_eq!(rig.discarded(Discard::StrangeSource), 3);
+}
+
+/// A carrier answers from another machine than the one that rang: another SSRC, port and address,
+/// within its ranges. The phone hears one source, and the carrier is sent to where its SDP says.
+#[test]
+fn a_trunks_source_changes_when_it_answers() {
+    let (mut rig, mut phone, mut carrier) = Rig::joined();
+    let ranges: std::sync::Arc<[Network]> = [Network::v4([168, 86, 128, 0], 18)].into();
+    let mut signalled = carrier.clone();
+    signalled.address = ([168, 86, 130, 1], 10_500).into();
+    carrier.address = signalled.address;
+    let remote = Remote { latch: Latch::Strict { ranges }, ..signalled.remote() };
+    rig.aim(&carrier, remote.clone(), stream(Law::Mu, 96));
+    let mut heard = rig.talk(&mut carrier, 5);
+
+    let early = carrier.clone();
+    carrier.change_source();
+    carrier.address = ([168, 86, 140, 77], 31_002).into();
+    heard.extend(rig.talk(&mut carrier, 5));
+    // The 200 OK comes after the media of whom it speaks, and says the same as the 183.
+    rig.aim(&carrier, remote, stream(Law::Mu, 96));
+    heard.extend(rig.talk(&mut carrier, 5));
+    assert_continuous(
+        &heard.iter().filter(|s| s.channel == Channel::Rtp).cloned().collect::<Vec<_>>(),
+    );
+    assert_eq!(rig.say(&mut phone).map(|sent| sent.to), Some(signalled.address));
+
+    let mut straggler = early;
+    assert_eq!(rig.say(&mut straggler), None, "what was on the way is late");
+    assert_eq!(rig.discarded(Discard::Late), 1);
+    carrier.address = ([203, 0, 113, 9], 31_002).into();
+    assert_eq!(rig.say(&mut carrier), None, "not one of the carrier's addresses");
+    assert_eq!(rig.discarded(Discard::StrangeSource), 1);
+    let received = rig.close(B).received;
+    assert_eq!((received.packets, received.lost), (15, 0), "no loss by the change");
 }
 
 #[test]

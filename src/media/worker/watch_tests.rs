@@ -97,8 +97,9 @@ fn reports_begin_with_the_agreement_and_follow_the_peer() {
     let mut peer = Peer::of(A);
     rig.aim(&peer, peer.remote(), stream(Law::Mu, 101));
     let reports = rig.pass(20_000);
-    let gaps = reports.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms);
-    assert!(gaps.eq([5000, 5000, 5000, 5000]), "RFC 3550 6.2");
+    let mut gaps = reports.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms);
+    assert!(gaps.all(|gap| (2500..=7500).contains(&gap)), "RFC 3550 6.3.1");
+    assert!((3..=8).contains(&reports.len()), "{}", reports.len());
     assert!(reports.iter().all(|sent| sent.channel == Channel::Rtcp && sent.bytes[1] == 201));
     assert!(reports.iter().all(|sent| sent.to == peer.remote().rtcp), "a receiver's");
 
