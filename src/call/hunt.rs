@@ -5,11 +5,13 @@
 
 use super::{
     Call, Ender, Phase,
+    leaving::{Place, Queued},
     leg::{By, Refused, Stage},
     wire::Wire,
 };
 use crate::{
     dialplan::Dial,
+    guard,
     ids::LegId,
     media,
     sdp::Description,
@@ -33,12 +35,29 @@ pub(super) struct Hunt {
     ring_until: Option<Instant>,
     best: Option<Refused>,
     redirects: u8,
+    /// Targets that wait for their turn at a trunk.
+    pub(super) queued: Vec<Queued>,
 }
 
 impl Hunt {
     pub(super) fn new(dial: Dial) -> Self {
         let (ringing, best) = (BTreeSet::new(), None);
-        Self { dial, next_group: 0, ringing, ring_until: None, best, redirects: 0 }
+        let queued = vec![];
+        Self { dial, next_group: 0, ringing, ring_until: None, best, redirects: 0, queued }
+    }
+
+    /// Returns whether there is nobody to ring after the group that rings now.
+    pub(super) fn is_at_last_group(&self) -> bool {
+        self.next_group >= self.dial.groups.len()
+    }
+
+    /// The group's time begins, or begins anew with whoever joins it.
+    pub(super) fn ring_from(&mut self, now: Instant) {
+        self.ring_until = (!self.ringing.is_empty()).then(|| now + self.dial.ring);
+    }
+
+    fn has_nobody(&self) -> bool {
+        self.ringing.is_empty() && self.queued.is_empty()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -90,22 +109,26 @@ impl Call {
                 return self.hunt_failed(wire);
             };
             hunt.next_group = hunt.next_group.saturating_add(1);
-            hunt.ring_until = Some(wire.now + hunt.dial.ring);
             let dial = hunt.dial.clone();
             for target in &group {
-                match self.legs_for(target, &dial, wire) {
+                match self.legs_for(target, &dial, Place::New, wire) {
                     Ok(legs) => legs.into_iter().for_each(|leg| self.ring(leg, wire)),
                     Err(refused) => self.target_refused(None, refused, wire),
                 }
             }
-            if self.program.hunt().is_some_and(|hunt| !hunt.ringing.is_empty()) {
+            let Some(hunt) = self.program.hunt() else { return };
+            hunt.ring_from(wire.now);
+            if !hunt.has_nobody() {
+                if hunt.ringing.is_empty() {
+                    self.tell_queued(wire);
+                }
                 return;
             }
         }
     }
 
     /// Adds a leg to those that ring.
-    fn ring(&mut self, leg: super::Leg, wire: &mut Wire<'_>) {
+    pub(super) fn ring(&mut self, leg: super::Leg, wire: &mut Wire<'_>) {
         let id = leg.id();
         self.draft.tried(&leg);
         self.legs.insert(id, leg);
@@ -179,7 +202,7 @@ impl Call {
     }
 
     /// A caller that was answered before hears ringing from us, unless the callee rings itself.
-    fn ring_back(&self, has_early_media: bool, wire: &mut Wire<'_>) {
+    pub(super) fn ring_back(&self, has_early_media: bool, wire: &mut Wire<'_>) {
         if !has_early_media && self.peer.is_none() {
             let prompt = media::tone::ringback();
             let leg = self.caller;
@@ -209,6 +232,7 @@ impl Call {
             self.with_leg(loser, wire, |leg, wire, out| leg.end(480, Some(ELSEWHERE), wire, out));
         }
         self.program.stop();
+        wire.watch.leave(self.id);
         self.answer_caller(leg, wire);
     }
 
@@ -243,13 +267,23 @@ impl Call {
     /// A callee said no.
     pub(super) fn refused(&mut self, leg: LegId, refused: Refused, wire: &mut Wire<'_>) {
         self.target_refused(Some(leg), refused, wire);
-        let nobody = self.program.hunt().is_some_and(|hunt| hunt.ringing.is_empty());
+        self.go_on_if_nobody(wire);
+    }
+
+    /// Rings the next group where nobody of this one is left.
+    pub(super) fn go_on_if_nobody(&mut self, wire: &mut Wire<'_>) {
+        let nobody = self.program.hunt().is_some_and(|hunt| hunt.has_nobody());
         if self.phase == Phase::Running && nobody {
             self.next_group(wire);
         }
     }
 
-    fn target_refused(&mut self, leg: Option<LegId>, refused: Refused, wire: &mut Wire<'_>) {
+    pub(super) fn target_refused(
+        &mut self,
+        leg: Option<LegId>,
+        refused: Refused,
+        wire: &mut Wire<'_>,
+    ) {
         let called = leg.and_then(|leg| self.legs.get(&leg)).filter(|_| !refused.is_trunk_full());
         if let Some(leg) = called {
             self.draft.refused(leg, &refused);
@@ -304,6 +338,8 @@ impl Call {
     pub(super) fn ring_timeout(&mut self, wire: &mut Wire<'_>) {
         let Some(hunt) = self.program.hunt() else { return };
         hunt.ring_until = None;
+        hunt.queued.clear();
+        wire.watch.leave(self.id);
         hunt.note(Refused::ours(By::Silence, 408, "No Answer"));
         for leg in std::mem::take(&mut hunt.ringing) {
             if self.peer == Some(leg) {
@@ -341,8 +377,10 @@ impl Call {
             By::Peer | By::Silence | By::Transport | By::Us => default_reason(status).into(),
         };
         let ender = if refused.by == By::Peer { Ender::Callee } else { Ender::Us };
-        let headers: Vec<_> =
-            reason.iter().map(|reason| (HeaderName::Reason, reason.to_string())).collect();
+        let retry = refused.guard.as_ref().and_then(guard::Refusal::retry_after_s);
+        let reasons = reason.iter().map(|reason| (HeaderName::Reason, reason.to_string()));
+        let retries = retry.iter().map(|retry_s| (HeaderName::RetryAfter, retry_s.to_string()));
+        let headers: Vec<_> = reasons.chain(retries).collect();
         if !self.caller_is_up() {
             self.draft.ended(ender, status, reason.as_deref(), wire);
             self.with_leg(self.caller, wire, |leg, wire, out| {

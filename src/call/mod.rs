@@ -9,6 +9,7 @@ mod headers;
 mod hunt;
 mod incoming;
 mod indialog;
+mod leaving;
 mod leg;
 mod negotiation;
 mod outgoing;
@@ -288,6 +289,7 @@ impl Call {
         self.reoffer = None;
         self.relayed = None;
         self.program.stop();
+        wire.watch.leave(self.id);
         for leg in self.legs.keys().copied().collect::<Vec<_>>() {
             self.with_leg(leg, wire, |leg, wire, out| leg.end(status, reason, wire, out));
         }
@@ -459,6 +461,7 @@ impl Call {
                 wire.media(self.id, command);
             }
         }
+        wire.watch.leave(self.id);
         self.phase = Phase::Over;
     }
 }

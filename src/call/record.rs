@@ -269,7 +269,6 @@ impl Draft {
             "Trunk Down" => {
                 Some("`tandem trunks` shows since when; the carrier answers no OPTIONS")
             }
-            "Trunk Full" => Some("raise `max_calls` of the trunk, if the carrier allows more"),
             _ => None,
         };
         let reason = refused.reason.to_ascii_lowercase();

@@ -7,6 +7,7 @@ use super::{
     Call, Leg,
     headers::{self, Identity},
     hunt::own_number,
+    leaving::Place,
     leg::{By, Origin, Refused},
     outgoing::InviteSpec,
     profile::Profile,
@@ -29,32 +30,19 @@ impl Call {
         &mut self,
         target: &Target,
         dial: &Dial,
+        place: Place,
         wire: &mut Wire<'_>,
     ) -> Result<Vec<Leg>, Refused> {
         match target {
             Target::User(name) => self.legs_of_user(name, wire),
             Target::Trunk { trunk, number, .. } => {
                 let outbound = self.outbound(dial, target)?;
+                if !self.pass_gate((target, dial), &outbound, place, wire)? {
+                    return Ok(vec![]);
+                }
                 self.leg_of_trunk(trunk, number, &outbound, wire).map(|leg| vec![leg])
             }
             Target::Uri(uri) => self.leg_of_uri(uri, wire).map(|leg| vec![leg]),
-        }
-    }
-
-    /// Asks the guards how the call leaves by a trunk. The number it shows is the rule's, the user's or
-    /// the trunk's, never what the phone says.
-    fn outbound(&mut self, dial: &Dial, target: &Target) -> Result<Outbound, Refused> {
-        let Target::Trunk { trunk, .. } = target else {
-            return Err(Refused::ours(By::Us, 404, "No Such Trunk"));
-        };
-        let from = self.identity.phone.as_ref().map_or("", |user| &*user.name);
-        match self.config.outbound(from, dial, target) {
-            Some(Ok(outbound)) => Ok(outbound),
-            Some(Err(refusal)) => {
-                self.draft.guarded(trunk, &refusal);
-                Err(Refused::guarded(refusal))
-            }
-            None => Err(Refused::ours(By::Us, 404, "No Such Trunk")),
         }
     }
 
@@ -111,7 +99,11 @@ impl Call {
         let spec = headers::to_trunk(&trunk, number, (caller_id, is_private), param)
             .ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;
         self.draft.trunk(name, caller_id.expose(), number);
+        let calls_max = profile.calls_max;
         let leg = self.new_leg(trunk.name.clone(), profile, spec, flow, wire);
+        // Whoever asks next must know of it, though it has not gone out yet.
+        let is_claimed = wire.trunks.claim(name, leg.id(), calls_max);
+        debug_assert!(is_claimed, "there was room");
         if flow.is_none() {
             wire.ask(trunk_address(ResolveFor::Leg(leg.owner), &trunk));
         }
@@ -156,7 +148,7 @@ impl Call {
         let group = dial.groups.first().map_or(&[][..], Vec::as_slice);
         group
             .iter()
-            .filter_map(|target| self.legs_for(target, &dial, wire).ok())
+            .filter_map(|target| self.legs_for(target, &dial, Place::New, wire).ok())
             .flatten()
             .collect()
     }

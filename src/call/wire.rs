@@ -6,6 +6,7 @@
 use crate::{
     config::{Config, PublicIp},
     dialog::{Acks, is_global},
+    guard::Watch,
     ids::{CallId, Entropy, Flow, LegId, Mint, Transport},
     media,
     observe::cdr::Cdr,
@@ -119,6 +120,8 @@ pub struct Wire<'s> {
     pub location: &'s Location,
     /// The carriers.
     pub trunks: &'s mut Trunks,
+    /// What the guards remember.
+    pub watch: &'s mut Watch,
     /// What the transaction layer wants done.
     pub sent: &'s mut Vec<Output>,
     /// What else is wanted.

@@ -6,7 +6,7 @@
 use super::{secret::Secret, timezone::Timezone};
 use crate::{
     dialplan::{Country, Dialplan, E164},
-    guard::{Emergency, TrunkGuard, UserGuard},
+    guard::{Emergency, Pacing, TrunkGuard, UserGuard},
     ids::Transport,
     network::Network,
     sdp::Codec,
@@ -291,6 +291,14 @@ pub enum LatchPolicy {
     Strict,
     /// From wherever its first packet comes.
     Learn,
+}
+
+impl Trunk {
+    /// Returns how fast and how many calls leave by it.
+    pub fn pacing(&self) -> Pacing {
+        let TrunkGuard { rate, queue_for, queue_max, .. } = self.guard;
+        Pacing { rate, calls_max: self.max_calls, queue_for, queue_max }
+    }
 }
 
 impl Config {

@@ -10,19 +10,24 @@ use super::{
     raw::{Entry, Kind as Raw, Span, Table, Value},
     rule_problem::RuleError,
     section::{Reading, Section, items, table},
-    values::{e164, flag, one_of, text},
+    values::{count, duration_within, e164, flag, one_of, text},
 };
 use crate::{
     dialplan::{
         Action, Allow, Callee, Countries, Country, Decision, Dialplan, E164, Kind, LocalTime,
         Origin, Pattern, Query, Ring, Rule, Step, Target, Template,
     },
-    guard::{Callers, Emergency, TrunkGuard, UserGuard, by_country, weakness},
+    guard::{Callers, Emergency, Rate, TrunkGuard, UserGuard, by_country, weakness},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
+
+/// How long a call waits for its turn, and how many do, unless the trunk says otherwise.
+const QUEUE_FOR: Duration = Duration::from_secs(30);
+const QUEUE_MAX: u16 = 20;
 
 type Trunks = BTreeMap<Box<str>, Arc<Trunk>>;
 type Users = BTreeMap<Box<str>, Arc<User>>;
@@ -31,9 +36,10 @@ type Users = BTreeMap<Box<str>, Arc<User>>;
 pub(super) fn trunk(
     section: &mut Section<'_, '_, '_>,
     caller_id: Option<&E164>,
-    anonymous_from: bool,
+    defaults: (bool, Option<Rate>),
     country: Country,
 ) -> TrunkGuard {
+    let (anonymous_from, rate) = defaults;
     let owned = numbers("owned", section, country);
     let verified = numbers("verified", section, country);
     let by_country = caller_ids(section, country);
@@ -46,7 +52,16 @@ pub(super) fn trunk(
     };
     let anonymous_from = section.or("anonymous_from", anonymous_from, flag);
     let callers = Callers { owned, by_country, anonymous_from };
-    TrunkGuard { callers, allow: allow(section) }
+    TrunkGuard {
+        callers,
+        allow: allow(section),
+        rate: section.or_off("max_rate", rate, |value| {
+            let text = text(value)?;
+            Rate::parse(text).ok_or_else(|| ConfigError::Rate(text.into()))
+        }),
+        queue_for: section.or_off("queue_for", Some(QUEUE_FOR), duration_within("1s", "10m")),
+        queue_max: section.or("queue_max", QUEUE_MAX, count(1, 1000)),
+    }
 }
 
 /// Reads the guards of a user.

@@ -168,6 +168,8 @@ pub enum ConfigError {
     NotOwned { number: crate::dialplan::E164, trunk: Box<str> },
     #[error("{number} is one of the {what}: calls from it are refused or not called back")]
     WeakCallerId { number: crate::dialplan::E164, what: &'static str },
+    #[error("`{0}` is not a rate")]
+    Rate(Box<str>),
     #[error("`{0}` is not an emergency number")]
     EmergencyNumber(Box<str>),
     #[error("callers in the context `{context}` cannot reach {numbers}")]
@@ -229,6 +231,7 @@ impl ConfigError {
             Self::WeakCallerId { .. } => "C061",
             Self::EmergencyNumber(_) => "C062",
             Self::NoEmergency { .. } => "C063",
+            Self::Rate(_) => "C064",
             Self::NameServer(_) => "C090",
             Self::Ip { .. } => "C091",
             Self::Keys(_) => "C092",
@@ -333,6 +336,7 @@ impl ConfigError {
             Self::NotOwned { .. } => {
                 "add it to `owned` or `verified`, or the carrier refuses every call from it".into()
             }
+            Self::Rate(_) => "write \"1/s\" or \"30/m\", up to 1000".into(),
             Self::WeakCallerId { .. } => "write another number of yours".into(),
             Self::EmergencyNumber(_) => "write its digits, such as \"112\"".into(),
             Self::NoEmergency { .. } => {

@@ -437,6 +437,11 @@ fn each_mistake_has_its_sentence() {
              `voip`, `personal`, `pager`, `uan`, `satellite`, `unknown` | did you mean `premium`?",
         ),
         (
+            "[trunk.a]\nuri = 'a.b'\nmax_rate = '1 a second'",
+            "3 C064 `1 a second` is not a rate | write \"1/s\" or \"30/m\", up to 1000",
+        ),
+        ("[trunk.a]\nuri = 'a.b'\nqueue_for = '1h'", "3 C010 `1h` is out of range: 1s to 10m"),
+        (
             "[emergency]\nnumbers = 'one'",
             "2 C062 `one` is not an emergency number | write its digits, such as \"112\"",
         ),

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     dialplan::{Country, E164},
+    guard::Rate,
     ids::Transport,
     network::Network,
     sdp::Codec,
@@ -59,6 +60,7 @@ struct Defaults {
     update: bool,
     e164: bool,
     anonymous_from: bool,
+    max_rate: Option<Rate>,
 }
 
 impl Preset {
@@ -74,6 +76,7 @@ impl Preset {
                 update: true,
                 e164: false,
                 anonymous_from: true,
+                max_rate: None,
             },
             // No session timers, PRACK or UPDATE: Twilio answers 422 or does not list them in Allow.
             Self::Twilio => Defaults {
@@ -87,6 +90,8 @@ impl Preset {
                 e164: true,
                 // Twilio reads the From's user part, and wants a number there.
                 anonymous_from: false,
+                // What an account begins with; more is bought.
+                max_rate: Some(Rate { calls: 1, per: Duration::from_secs(1) }),
             },
         }
     }
@@ -138,7 +143,12 @@ fn trunk(
         let span = section.span.clone();
         section.reading.problem(&span, ConfigError::NoCallerId);
     }
-    let guard = guards::trunk(&mut section, caller_id.as_ref(), defaults.anonymous_from, country);
+    let guard = guards::trunk(
+        &mut section,
+        caller_id.as_ref(),
+        (defaults.anonymous_from, defaults.max_rate),
+        country,
+    );
     let at_hand = at_hand(address, uris.as_deref().unwrap_or_default());
 
     let trunk = Trunk {

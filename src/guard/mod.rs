@@ -6,15 +6,19 @@
 mod caller;
 mod destination;
 mod emergency;
+mod gate;
 mod refusal;
+mod watch;
 
 pub use caller::{Callers, Weak, weakness};
 pub use destination::Destination;
 pub use emergency::{ALWAYS, Emergency, by_country};
+pub use gate::{Asking, Entry, Gate, Pacing, Rate, Turn};
 pub use refusal::Refusal;
+pub use watch::Watch;
 
 use crate::dialplan::{Allow, Country, E164};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// What guards a trunk.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +27,12 @@ pub struct TrunkGuard {
     pub callers: Callers,
     /// Where its calls may go.
     pub allow: Option<Allow>,
+    /// How fast they may leave.
+    pub rate: Option<Rate>,
+    /// How long a call waits for its turn; `None`: it does not.
+    pub queue_for: Option<Duration>,
+    /// How many wait at a time.
+    pub queue_max: u16,
 }
 
 /// What guards a user's calls by trunks.

@@ -4,7 +4,7 @@
 //! Never: prints a number in full.
 
 use crate::dialplan::{Country, E164, Kind};
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// Why a call does not leave.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,7 +26,18 @@ pub enum Refusal {
     Kind(Kind),
     /// It is not a number, and too long for a short one.
     NotANumber,
+    /// Calls come faster than `max_rate`, and this one could not wait.
+    Rate,
+    /// There are as many calls as `max_calls`, and this one could not wait.
+    TrunkFull(u32),
+    /// So many wait already.
+    QueueFull(usize),
+    /// Its turn did not come in this time.
+    WaitedTooLong(Duration),
 }
+
+/// How soon a caller may try again, in seconds, where waiting helps (RFC 3261 20.33).
+const RETRY_AFTER_S: u32 = 10;
 
 impl Refusal {
     /// Returns a code that stays the same across releases.
@@ -38,6 +49,10 @@ impl Refusal {
             Self::Country { .. } => "G010",
             Self::Kind(_) => "G011",
             Self::NotANumber => "G012",
+            Self::Rate => "G020",
+            Self::TrunkFull(_) => "G021",
+            Self::QueueFull(_) => "G022",
+            Self::WaitedTooLong(_) => "G023",
         }
     }
 
@@ -48,7 +63,16 @@ impl Refusal {
             Self::Country { .. } => (403, "Country Not Allowed"),
             Self::Kind(_) => (403, "Number Type Not Allowed"),
             Self::NotANumber => (403, "Not A Telephone Number"),
+            Self::Rate => (503, "Too Many Calls A Second"),
+            Self::TrunkFull(_) => (503, "Trunk Full"),
+            Self::QueueFull(_) => (503, "Queue Full"),
+            Self::WaitedTooLong(_) => (503, "Waited Too Long"),
         }
+    }
+
+    /// Returns how soon a caller may try again, in seconds, where that helps.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        (self.answer().0 == 503).then_some(RETRY_AFTER_S)
     }
 
     /// Returns what to write where.
@@ -73,6 +97,14 @@ impl Refusal {
                     .to_owned()
             }
             Self::NotANumber => "write it into `allow = { numbers = [...] }` if it is meant".to_owned(),
+            Self::Rate => "raise `max_rate` if the carrier allows more, or set `queue_for`".to_owned(),
+            Self::TrunkFull(_) => {
+                "raise `max_calls` if the carrier allows more, or set `queue_for`".to_owned()
+            }
+            Self::QueueFull(_) => "raise `queue_max`, or `max_rate` and `max_calls`".to_owned(),
+            Self::WaitedTooLong(_) => {
+                "raise `queue_for`, or `max_rate` and `max_calls` if the carrier allows more".to_owned()
+            }
         }
     }
 }
@@ -93,6 +125,14 @@ impl fmt::Display for Refusal {
             }
             Self::Kind(kind) => write!(f, "calls to {kind} numbers are not allowed"),
             Self::NotANumber => f.write_str("what was dialled is not a telephone number"),
+            Self::Rate => f.write_str("calls come faster than `max_rate`"),
+            Self::TrunkFull(max) => {
+                write!(f, "it carries {max} calls, which is all of `max_calls`")
+            }
+            Self::QueueFull(waiting) => write!(f, "{waiting} calls wait for it already"),
+            Self::WaitedTooLong(waited) => {
+                write!(f, "its turn did not come within {} s", waited.as_secs())
+            }
         }
     }
 }

@@ -387,6 +387,9 @@ pub struct TrunkRow {
     pub calls: u64,
     /// How many it may have.
     pub calls_max: Option<u64>,
+    /// Calls that wait for their turn.
+    #[serde(default)]
+    pub waiting: u64,
     /// Why it refused a call last.
     pub last_refusal: Option<Explanation>,
 }

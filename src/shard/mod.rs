@@ -14,6 +14,7 @@ mod key;
 mod ladders;
 mod packets;
 mod phones;
+mod queue;
 mod register;
 mod report;
 mod trunks;
@@ -25,6 +26,7 @@ use crate::{
     call::{Ask, Call, Effect, Ender, Owner, Record, ResolveFor, Wire, trunk_address},
     config::Config,
     dialog::Acks,
+    guard::Watch,
     ids::{CallId, Entropy, Flow, LegId, Mint, MintKey, ShardId},
     media,
     observe::metrics,
@@ -107,6 +109,7 @@ struct Core {
     acks: Acks,
     auth: Authenticator,
     trunks: Trunks,
+    watch: Watch,
     owners: BTreeMap<ClientId, Owner>,
     tags: BTreeMap<Box<str>, Owner>,
     call_ids: BTreeMap<Box<str>, (CallId, Box<str>)>,
@@ -161,6 +164,7 @@ impl Shard {
                 acks: Acks::default(),
                 auth,
                 trunks: Trunks::default(),
+                watch: Watch::default(),
                 owners: BTreeMap::new(),
                 tags: BTreeMap::new(),
                 call_ids: BTreeMap::new(),
@@ -188,6 +192,7 @@ impl Shard {
         shard.core.offer_to_users();
         shard.drop_former_users();
         shard.configure_trunks(now);
+        shard.configure_guards(now);
         shard.settle(now);
         shard
     }
@@ -204,6 +209,7 @@ impl Shard {
         self.core.offer_to_users();
         self.drop_former_users();
         self.configure_trunks(now);
+        self.configure_guards(now);
         self.settle(now);
     }
 
@@ -332,6 +338,7 @@ impl Shard {
             self.core.tx.poll_timeout(),
             self.core.acks.poll_timeout(),
             self.core.trunks.poll_timeout(),
+            self.core.queue_timeout(),
             self.pings.poll_timeout(),
             self.timers.next_deadline(),
         ];
@@ -348,6 +355,7 @@ impl Shard {
             self.settle(now);
         }
         self.fire_trunks(now);
+        self.fire_queues(now);
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_EVERY;
             self.sweep_bindings(now);
@@ -492,6 +500,7 @@ impl Core {
             call_ids: &mut self.call_ids,
             location: &self.shared.location,
             trunks: &mut self.trunks,
+            watch: &mut self.watch,
             sent: &mut self.sent,
             effects: &mut self.effects,
             next_leg: &mut self.next_leg,

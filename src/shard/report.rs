@@ -79,6 +79,7 @@ impl Shard {
             rtt_ms: machine.rtt().map(|rtt| rtt.as_secs_f64() * 1000.0),
             calls: self.core.trunks.calls(name).into(),
             calls_max: trunk.and_then(|trunk| trunk.max_calls).map(u64::from),
+            waiting: self.core.watch.waiting(name) as u64,
             last_refusal: state.last_refusal.clone(),
         }
     }

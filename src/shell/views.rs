@@ -230,6 +230,10 @@ fn trunks(rows: &[TrunkRow]) -> String {
             Some(max) => format!("{} of {max}", row.calls),
             None => row.calls.to_string(),
         };
+        let calls = match row.waiting {
+            0 => calls,
+            waiting => format!("{calls}, {waiting} wait"),
+        };
         table.row(vec![
             row.name.clone(),
             row.state.word().into(),

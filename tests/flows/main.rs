@@ -18,6 +18,7 @@ mod operator;
 mod outbound;
 mod phone_calls_phone;
 mod phrases;
+mod queue;
 mod redirect;
 mod register;
 mod reliable;

@@ -17,7 +17,11 @@ use tandem::{
 #[test]
 fn one_call_at_a_time() {
     let mut house = House::new(1);
-    house.trunk_keys("qualify = false\nmax_calls = 1").twilio().phone("1001").phone("1002");
+    house
+        .trunk_keys("qualify = false\nmax_calls = 1\nqueue_for = false")
+        .twilio()
+        .phone("1001")
+        .phone("1002");
     let mut world = house.open_registered();
     act(&mut world, "1001", Act::Call("+14155550199".into()));
     world.at(5000, |world| act(world, "1002", Act::Call("+14155550177".into())));
@@ -26,7 +30,7 @@ fn one_call_at_a_time() {
     world.at(19_000, |world| act(world, "1002", Act::HangUp));
     assert_eq!(faults(&mut world), [""; 0]);
     with_phone(&mut world, "1002", |phone, _| {
-        let full = Heard::Refused(503, "Service Unavailable".into());
+        let full = Heard::Refused(503, "Trunk Full".into());
         assert_eq!(phone.heard()[1..], [full, Heard::EarlyMedia(183), Heard::Up, Heard::Gone(200)]);
     });
     let why = with_pbx(&mut world, |pbx, _| {
@@ -34,8 +38,8 @@ fn one_call_at_a_time() {
             |cdr: &tandem::observe::cdr::Cdr| cdr.ending.why.as_ref().map(ToString::to_string);
         pbx.cdrs().iter().map(why).collect::<Vec<_>>()
     });
-    let full = "R004: nobody could be called: trunk full (help: raise `max_calls` of the trunk, if \
-                the carrier allows more)";
+    let full = "G021: the call may not leave by `twilio`: it carries 1 calls, which is all of \
+                `max_calls` (help: raise `max_calls` if the carrier allows more, or set `queue_for`)";
     assert_eq!(why, [Some(full.to_owned()), None, None]);
 }
 

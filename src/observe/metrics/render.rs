@@ -150,7 +150,9 @@ impl Page<'_> {
             all.trunk_states().map(|(trunk, state, is)| ([("trunk", trunk), ("state", state)], is));
         self.gauges("trunk_state", "1 for the state that the trunk is in.", states)?;
         let calls = all.trunks.iter().map(|row| ([("trunk", row.name.as_str())], row.calls));
+        let waiting = all.trunks.iter().map(|row| ([("trunk", row.name.as_str())], row.waiting));
         self.gauges("trunk_calls", "Calls on the trunk.", calls)?;
+        self.gauges("trunk_calls_waiting", "Calls that wait for their turn.", waiting)?;
         let rtt = all
             .trunks
             .iter()

@@ -21,6 +21,7 @@ fn trunk(state: TrunkState) -> TrunkRow {
         rtt_ms: Some(12.34),
         calls: 2,
         calls_max: Some(10),
+        waiting: 0,
         last_refusal: refused(1).ending.why,
     }
 }
