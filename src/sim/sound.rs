@@ -35,6 +35,8 @@ pub(super) struct Sound {
     pub(super) agreed: Option<Agreement>,
     /// How it speaks SRTP, if it can.
     ring: Option<KeyRing>,
+    /// Whether it answers with the first codec it knows, instead of with all.
+    pub(super) is_terse: bool,
     version: u32,
     said: Option<String>,
     /// Whether what it said last is RTP/SAVP, and the keys in it.
@@ -71,6 +73,7 @@ impl Sound {
             wants,
             agreed: None,
             ring: None,
+            is_terse: false,
             version: 0,
             said: None,
             profile: (false, vec![]),
@@ -103,10 +106,15 @@ impl Sound {
     pub(super) fn answer(&mut self, offer: &[u8]) -> Option<String> {
         let offer = read(offer)?;
         let known = |name: &str| self.codecs.iter().any(|codec| codec.eq_ignore_ascii_case(name));
+        let mut speeches = 0;
+        let mut is_wanted = |codec: &Codec| {
+            speeches += u32::from(codec.is_speech());
+            !(self.is_terse && codec.is_speech()) || speeches == 1
+        };
         let common: Vec<_> = offer
             .formats
             .iter()
-            .filter(|format| known(format.codec.name()))
+            .filter(|format| known(format.codec.name()) && is_wanted(&format.codec))
             .map(|format| (format.payload_type, format.to_string()))
             .collect();
         let direction = self.wants.and(offer.direction.reversed());
@@ -221,6 +229,14 @@ mod tests {
         assert_eq!((a.direction(), b.direction()), ("recvonly", "sendonly"));
         let agreed = a.agreed.unwrap();
         assert_eq!((agreed.remote, agreed.events), (rtp(5000), Some(101)));
+
+        b.is_terse = true;
+        b.codecs = vec!["PCMU", "PCMA", "TELEPHONE-EVENT"];
+        let answer = b.answer(offer.as_bytes()).unwrap();
+        assert!(
+            answer.contains("m=audio 5000 RTP/AVP 8 101\r\n"),
+            "the first of the offer: {answer}"
+        );
 
         let mut c = Sound::new(rtp(6000), &["OPUS"]);
         assert_eq!(c.answer(offer.as_bytes()), None);

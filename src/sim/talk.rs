@@ -10,6 +10,9 @@ use crate::{
 };
 use std::net::SocketAddr;
 
+/// Max-Forwards, as RFC 3261 8.1.1.6 proposes.
+const HOPS: u32 = 70;
+
 /// One dialog, or the INVITE that may become one.
 #[derive(Clone, Debug)]
 pub(super) struct Talk {
@@ -26,6 +29,8 @@ pub(super) struct Talk {
     pub(super) cseq: u32,
     pub(super) remote_cseq: u32,
     pub(super) flow: Flow,
+    /// Max-Forwards of our requests.
+    pub(super) hops: u32,
 }
 
 impl Talk {
@@ -48,6 +53,7 @@ impl Talk {
             cseq: 0,
             remote_cseq: 0,
             flow,
+            hops: HOPS,
         }
     }
 
@@ -65,6 +71,7 @@ impl Talk {
             cseq: 0,
             remote_cseq: invite.cseq().number,
             flow,
+            hops: HOPS,
         };
         talk.retarget(invite);
         talk
@@ -99,6 +106,11 @@ impl Talk {
         if let Some(uri) = uri {
             self.target = uri;
         }
+        self.follow();
+    }
+
+    /// Turns to the address in the peer's Contact, if there is one.
+    pub(super) fn follow(&mut self) {
         if let (Some(ip), Some(uri)) =
             (Uri::parse(&self.target).and_then(|uri| uri.ip()), Uri::parse(&self.target))
         {
@@ -140,7 +152,7 @@ impl Talk {
             builder.header(HeaderName::Route, route);
         }
         builder
-            .header(HeaderName::MaxForwards, 70)
+            .header(HeaderName::MaxForwards, self.hops)
             .header(HeaderName::From, format_args!("{local};tag={local_tag}"))
             .header(HeaderName::To, self.to())
             .header(HeaderName::CallId, &self.call_id)

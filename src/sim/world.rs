@@ -50,6 +50,10 @@ pub trait Node: Any {
     fn closed(&mut self, flow: Flow, now: Instant) {
         let _ = (flow, now);
     }
+    /// Returns the next connection that it closes.
+    fn poll_close(&mut self) -> Option<Flow> {
+        None
+    }
     /// Returns how one of its addresses can be reached. What goes to a blackholed one is handed over
     /// all the same, for the node to see what it must not take.
     fn reach(&self, address: SocketAddr) -> Reach {
@@ -338,6 +342,14 @@ impl World {
         }
         for (from, flow, bytes) in outbox {
             self.transmit(from, flow, bytes);
+        }
+        let closes = |node: &mut Box<dyn Node>| std::iter::from_fn(|| node.poll_close()).collect();
+        let closed: Vec<Vec<Flow>> = self.nodes.values_mut().map(closes).collect();
+        for flow in closed.into_iter().flatten() {
+            self.streams.remove(&(flow.local, flow.remote));
+            self.streams.remove(&(flow.remote, flow.local));
+            let seen_there = Flow { local: flow.remote, remote: flow.local, ..flow };
+            self.schedule(self.now + self.network.latency, Due::Closed(seen_there));
         }
     }
 

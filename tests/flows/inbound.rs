@@ -11,21 +11,13 @@ use tandem::{
     sim::{
         Network, World,
         phone::{Act, Heard, On},
-        twilio::{self, CallIn},
+        twilio::{self, CallIn, Origination},
     },
 };
 
 pub(crate) fn call_in(did: &str) -> CallIn {
-    CallIn {
-        did: did.into(),
-        from: "+14155550123".into(),
-        name: Some("Alice Example".into()),
-        to: addr(PBX),
-        transport: Transport::Udp,
-        through: None,
-        talks_for: None,
-        waits: None,
-    }
+    let to = vec![Origination::new(addr(PBX), Transport::Udp)];
+    CallIn { name: Some("Alice Example".into()), ..CallIn::new(did, "+14155550123", to) }
 }
 
 fn play(seed: u64, network: Network) -> World {

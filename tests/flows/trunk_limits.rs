@@ -46,7 +46,8 @@ fn one_call_at_a_time() {
 /// A user's own number comes before the trunk's; the trunk refuses what the account does not own.
 #[test]
 fn a_users_own_caller_id() {
-    for (owned, want) in [(true, Heard::Up), (false, Heard::Refused(403, "Forbidden".into()))] {
+    let refused = Heard::Refused(403, "Caller ID not owned or verified".into());
+    for (owned, want) in [(true, Heard::Up), (false, refused)] {
         let mut house = House::new(1);
         house.user_keys("1001", "caller_id = \"+17755550100\"").phone("1001");
         house.twilio_like(|mut setup| {

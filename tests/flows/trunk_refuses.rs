@@ -47,6 +47,12 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
         "the carrier's account is on trial and +1500****400 is not verified in it (400 Unverified number)",
     ),
     (
+        "+15005551400",
+        400,
+        "T002",
+        "the carrier does not take +1500****400 for a telephone number (400 Invalid phone number)",
+    ),
+    (
         "+15005550403",
         403,
         "T004",
@@ -70,6 +76,18 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
         403,
         "T008",
         "the carrier blocks calls to +1500****403 or from this address (403 Blocked)",
+    ),
+    (
+        "+15005555403",
+        403,
+        "T008",
+        "the carrier blocks calls to +1500****403 or from this address (403 Blocked)",
+    ),
+    (
+        "+15005556403",
+        403,
+        "T006",
+        "the carrier does not let us call from +1775****988 (403 Invalid caller ID)",
     ),
     ("+15005550404", 404, "T022", "+1500****404 does not exist (404 Not Found)"),
     (
@@ -97,6 +115,18 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
         "the carrier wants encrypted media on this trunk (488 Not Acceptable Here)",
     ),
     (
+        "+15005551488",
+        488,
+        "T011",
+        "the carrier wants encrypted media on this trunk (488 Not Acceptable Here)",
+    ),
+    (
+        "+15005552488",
+        488,
+        "T011",
+        "the carrier wants encrypted media on this trunk (488 Not Acceptable Here)",
+    ),
+    (
         "+15005550500",
         500,
         "T026",
@@ -113,6 +143,12 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
         503,
         "T015",
         "more calls are up than the carrier allows at the same time (503 Trunk concurrent call limit exceeded)",
+    ),
+    (
+        "+15005552503",
+        503,
+        "T014",
+        "more calls were started at once than the carrier allows a second (503 Trunk CPS limit exceeded)",
     ),
 ];
 

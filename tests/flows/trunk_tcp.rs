@@ -2,7 +2,7 @@
 //! takes datagrams only.
 
 use crate::{
-    house::{DID, House, TRUNK, TWILIO, act, addr, with_phone, with_twilio},
+    house::{DID, House, PBX, TRUNK, TWILIO, act, addr, with_phone, with_twilio},
     inbound::call_in,
     storm::{faults, storm},
 };
@@ -12,7 +12,7 @@ use tandem::{
     sim::{
         Network, World,
         phone::{Act, Heard, On},
-        twilio::CallIn,
+        twilio::{CallIn, Origination},
     },
     sip::{HeaderName, Method},
 };
@@ -34,7 +34,7 @@ fn play(seed: u64, network: Network, is_outbound: bool) -> World {
         act(&mut world, "1001", Act::Call("+14155550199".into()));
     } else {
         let call = CallIn {
-            transport: Transport::Tcp,
+            to: vec![Origination::new(addr(PBX), Transport::Tcp)],
             talks_for: Some(Duration::from_secs(9)),
             ..call_in(DID)
         };

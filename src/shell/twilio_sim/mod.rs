@@ -16,7 +16,7 @@ use crate::{
     config::scenario::{At, Call, Place, Scenario},
     sim::{
         Reach,
-        twilio::{CallIn, Edge, Proxy, Setup, Timing},
+        twilio::{self, CallIn, Edge, Proxy, Setup, Timing},
     },
 };
 use names::Names;
@@ -88,16 +88,14 @@ pub async fn run(args: SimArgs) -> Result<bool, SimError> {
 
 /// Makes the calls of one `[[call]]`.
 async fn originate(trunk: Arc<Trunk>, call: Call) {
+    let to = vec![twilio::Origination::new(call.to.address, call.to.transport)];
     let origination = Origination {
         call: CallIn {
-            did: call.did.expose().into(),
-            from: call.from.expose().into(),
             name: call.name,
-            to: call.to.address,
-            transport: call.to.transport,
             through: call.through.and_then(|ip| trunk.proxy(ip, call.to.transport)),
             talks_for: call.talks,
             waits: Some(call.waits),
+            ..CallIn::new(call.did.expose(), call.from.expose(), to)
         },
         press: call.press,
         hold: call.hold,

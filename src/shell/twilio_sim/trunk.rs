@@ -218,7 +218,7 @@ impl Voices {
     async fn take(&mut self, event: Event) {
         match event {
             Event::MediaWanted { call } => self.open(call).await,
-            Event::MediaStart { call, agreed } => self.order(call, Order::Aim(agreed)),
+            Event::MediaStart { call, agreed, .. } => self.order(call, Order::Aim(agreed)),
             Event::MediaStop { call } => self.order(call, Order::Hush),
             Event::Up { call } => self.up(call),
             Event::Over { call, status } => self.over(call, status),

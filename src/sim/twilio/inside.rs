@@ -5,16 +5,18 @@
 
 use super::{
     super::agent::{Asked, Hears, finish},
-    ALLOW, Event, FarEnd, GATEWAY, Rule, Stage, Step, Then, Twilio,
+    ALLOW, FarEnd, GATEWAY, Rule, Stage, Step, Then, Twilio,
 };
 use crate::{
     ids::Flow,
     sdp::Direction,
-    sip::{HeaderName, Message, Method},
+    sip::{HeaderName, Message, Method, Uri},
     transaction::ClientId,
 };
 use std::time::{Duration, Instant};
 
+/// How long a far end listens to nothing.
+const DEAF_FOR: Duration = Duration::from_secs(60);
 /// When a holding far end holds, and for how long.
 const HOLDS_AFTER: Duration = Duration::from_secs(1);
 const HOLDS_FOR: Duration = Duration::from_secs(2);
@@ -31,8 +33,14 @@ impl Twilio {
             return self.agent.ignore(asked.tx);
         }
         if !self.is_routed(index, message, asked.flow) {
-            return self.agent.refuse(asked, 481, Some(&talk), now);
+            self.agent.refuse(asked, 481, Some(&talk), now);
+            if method == Method::Bye {
+                // The far end hears nothing any more, and has enough of it after a minute.
+                self.plan(now + DEAF_FOR, self.calls[index].number, Step::HangUp);
+            }
+            return;
         }
+        self.note_connection(index, asked);
         match method {
             Method::Bye => {
                 self.agent.refuse(asked, 200, Some(&talk), now);
@@ -46,6 +54,7 @@ impl Twilio {
             }
             Method::Invite => self.take_reinvite(index, asked, now),
             Method::Options => self.agent.refuse(asked, 200, Some(&talk), now),
+            Method::Refer => self.take_refer(index, asked, now),
             Method::Ack
             | Method::Cancel
             | Method::Info
@@ -53,15 +62,12 @@ impl Twilio {
             | Method::Notify
             | Method::Prack
             | Method::Publish
-            | Method::Refer
             | Method::Register
             | Method::Subscribe
             | Method::Update
             | Method::Other => {
                 self.deviate(Rule::KnownMethods, message.method_token());
-                let mut reply = self.agent.reply(asked, (405, "Method Not Allowed"), Some(&talk));
-                reply.header(HeaderName::Allow, ALLOW).header(HeaderName::Server, GATEWAY);
-                self.agent.respond(asked.tx, 405, reply.finish(), now);
+                self.refuse_method(asked, Some(&talk), now);
             }
         }
     }
@@ -85,12 +91,38 @@ impl Twilio {
             self.deviate(Rule::RouteSet, evidence);
             return false;
         }
-        let contact = self.contact(&self.calls[index].party);
-        if contact != format!("<{}>", message.uri()) {
-            self.deviate(Rule::RemoteTarget, format!("{method} {}", message.uri()));
-            return false;
+        let party = self.calls[index].party.clone();
+        let target = format!("<{}>", message.uri());
+        if target == self.contact(&party) {
+            return true;
         }
-        true
+        let uri = Uri::parse(message.uri());
+        let rule = if target == self.moved_contact(&party) || message.uri().contains(";twnat=") {
+            Rule::IgnoresTwnat
+        } else if uri.is_some_and(|uri| uri.user == Some(&*party)) {
+            Rule::PrivateAddresses
+        } else {
+            Rule::RemoteTarget
+        };
+        self.deviate(rule, format!("{method} {}", message.uri()));
+        false
+    }
+
+    /// A request came over another connection than its call's. Where that is gone, the call has a new
+    /// one.
+    fn note_connection(&mut self, index: usize, asked: &Asked) {
+        let flow = self.calls[index].talk.flow;
+        if asked.flow == flow || !flow.transport.is_reliable() {
+            return;
+        }
+        if self.streams.is_open(flow) {
+            let method = asked.message.method();
+            let evidence = format!("{method} over {}, though {flow} is open", asked.flow);
+            self.deviate(Rule::ReusesConnection, evidence);
+        } else {
+            self.calls[index].talk.flow = asked.flow;
+            self.calls[index].is_redialled = true;
+        }
     }
 
     /// Answers a re-INVITE: hold, resume, another address.
@@ -107,10 +139,13 @@ impl Twilio {
         };
         let Some(sdp) = sdp else { return self.agent.refuse(asked, 488, Some(&talk), now) };
         self.calls[index].answer_in_ack = asked.message.sdp().is_none();
-        self.calls[index].talk.retarget(&asked.message);
+        self.retarget(index, &asked.message);
         let mut reply = self.agent.reply(asked, (200, "OK"), Some(&talk));
         reply.copy(&asked.message, HeaderName::RecordRoute);
-        reply.header(HeaderName::Contact, self.contact(&party));
+        // Over another connection than the first, a proxy adds what it thinks of the gateway.
+        let is_redialled = self.calls[index].is_redialled;
+        let contact = if is_redialled { self.moved_contact(&party) } else { self.contact(&party) };
+        reply.header(HeaderName::Contact, contact);
         reply.header(HeaderName::Allow, ALLOW).header(HeaderName::Server, GATEWAY);
         let hears = Hears::Ack(asked.message.cseq().number);
         let bytes = finish(reply, Some(&sdp));
@@ -122,6 +157,9 @@ impl Twilio {
     pub(super) fn take_ack(&mut self, ack: &Message, flow: Flow, now: Instant) {
         let Some(index) = self.calls.iter().position(|call| call.talk.owns(ack)) else { return };
         if !self.is_routed(index, ack, flow) {
+            return;
+        }
+        if matches!(self.calls[index].far_end, FarEnd::Answers { then: Then::LosesAck, .. }) {
             return;
         }
         if !self.agent.heard(ack.call_id(), Hears::Ack(ack.cseq().number)) {
@@ -136,10 +174,9 @@ impl Twilio {
         if call.stage != Stage::Answered {
             return;
         }
-        call.stage = Stage::Up;
         let (number, far_end) = (call.number, call.far_end);
         self.start_media(index);
-        self.events.push_back(Event::Up { call: number });
+        self.goes_up(index, now);
         match far_end {
             FarEnd::Answers { then: Then::HangsUp(after), .. } => {
                 self.plan(now + after, number, Step::HangUp);
@@ -148,7 +185,15 @@ impl Twilio {
                 self.plan(now + HOLDS_AFTER, number, Step::Hold);
                 self.plan(now + HOLDS_AFTER + HOLDS_FOR, number, Step::Resume);
             }
-            FarEnd::Answers { then: Then::Stays | Then::Moves, .. }
+            FarEnd::Answers {
+                then:
+                    Then::Stays
+                    | Then::Moves
+                    | Then::LosesAck
+                    | Then::IsMute
+                    | Then::RefusesTransfer { .. },
+                ..
+            }
             | FarEnd::RingsForever
             | FarEnd::Refuses { .. }
             | FarEnd::Silent => {}
@@ -163,7 +208,11 @@ impl Twilio {
         else {
             return;
         };
-        self.deviate(Rule::Acknowledges, "no ACK in 30 s, or one that went astray");
+        let is_lost =
+            matches!(self.calls[index].far_end, FarEnd::Answers { then: Then::LosesAck, .. });
+        if !is_lost {
+            self.deviate(Rule::Acknowledges, "no ACK in 30 s, or one that went astray");
+        }
         self.bye(index, now);
     }
 
@@ -202,6 +251,9 @@ impl Twilio {
     /// Takes a response to a request of ours inside a dialog, or to an INVITE from the PSTN.
     pub(super) fn take_response(&mut self, tx: ClientId, response: &Message, now: Instant) {
         let status = response.status();
+        if self.take_late(tx, response, now) {
+            return;
+        }
         if let Some(index) = self.calls.iter().position(|call| call.bye_tx == Some(tx)) {
             if status >= 200 {
                 self.end_call(index, 200);
@@ -255,10 +307,13 @@ impl Twilio {
     }
 
     /// Takes the silence after a request of ours.
-    pub(super) fn take_failure(&mut self, tx: ClientId) {
+    pub(super) fn take_failure(&mut self, tx: ClientId, now: Instant) {
+        self.abandoned.retain(|(abandoned, _)| *abandoned != tx);
         let is_its = |call: &super::Call| call.bye_tx == Some(tx) || call.invite_tx == Some(tx);
-        if let Some(index) = self.calls.iter().position(is_its) {
-            self.end_call(index, 408);
+        let Some(index) = self.calls.iter().position(is_its) else { return };
+        if self.calls[index].stage == Stage::Calling {
+            return self.take_silence(index, now);
         }
+        self.end_call(index, 408);
     }
 }

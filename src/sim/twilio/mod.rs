@@ -4,41 +4,53 @@
 //! Never: opens a socket: it is a [`Node`] of the simulated world, and a shell may run it for real.
 //!
 //! Run for real it does not know media addresses: [`Event::MediaWanted`] asks for one, which
-//! [`Twilio::media_at`] gives.
+//! [`Twilio::media_at`] gives; and it must be told of packets ([`Twilio::rtp_arrives`]) and of TLS
+//! handshakes ([`Twilio::tls_arrives`], [`Twilio::tls_failed`]).
 
+mod admission;
+mod call;
 mod inside;
+mod media;
+mod memory;
 mod numbers;
+mod offer;
 mod origination;
 mod rules;
 mod setup;
+mod streams;
 mod termination;
+mod transfer;
 mod zone;
 
+pub use call::CallNumber;
+pub use media::Packet;
 pub use numbers::{At, FarEnd, NUMBERS, ORDINARY, Ring, Then, far_end};
-pub use origination::CallIn;
-pub use rules::{Deviation, Rule};
-pub use setup::{Account, Edge, Limits, Proxy, Setup, Timing};
+pub use origination::{CallIn, Origination};
+pub use rules::{Deviation, Known, Rule};
+pub use setup::{Account, Edge, Limits, Policy, Proxy, Setup, State, Timing};
 pub use zone::{Answer, Data, Kind, TTL_S, Zone};
-
-use setup::is_mute;
 
 use super::{
     agent::{Agent, Asked, Happened},
-    sound::{Agreement, Sound},
+    sound::Agreement,
     talk::Talk,
     world::{Node, Reach},
 };
 use crate::{
     ids::{Flow, Transport},
-    sip::{HeaderName, Message, Method},
+    sip::{HeaderName, Message, Method, Uri},
     transaction::ClientId,
 };
 use bytes::Bytes;
+use call::{Call, Plan, Stage, Step};
+use memory::{Memory, Pace, called};
+use setup::is_mute;
 use std::{
-    collections::{BTreeMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
+use streams::Streams;
 
 /// What Twilio's machines call themselves.
 const GATEWAY: &str = "Twilio Gateway";
@@ -48,16 +60,6 @@ const PRIVATE: Ipv4Addr = Ipv4Addr::new(172, 25, 75, 240);
 const ALLOW: &str = "ACK, BYE, CANCEL, INVITE, OPTIONS, REFER, NOTIFY";
 /// A 200 that is not acknowledged ends the call after this.
 const ACK_PATIENCE: Duration = Duration::from_secs(30);
-/// OPTIONS may come this often.
-const OPTIONS_EVERY: Duration = Duration::from_secs(10);
-/// Whoever asks more often gets no answer for this long.
-const BANNED_FOR: Duration = Duration::from_secs(60);
-/// Call-IDs and nonces that are remembered.
-const MEMORY: usize = 1000;
-
-/// A call through the trunk.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct CallNumber(pub u64);
 
 /// What whoever runs the trunk gets to know.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,6 +75,8 @@ pub enum Event {
         call: CallNumber,
         /// How.
         agreed: Agreement,
+        /// Another one than before: another SSRC, from another port.
+        stream: u32,
     },
     /// The call has no media any more.
     MediaStop {
@@ -93,63 +97,6 @@ pub enum Event {
     },
 }
 
-/// Where a call stands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
-    /// To the PSTN: no final answer yet.
-    Trying,
-    /// To the PSTN: 200 sent, no ACK yet.
-    Answered,
-    /// From the PSTN: no final answer yet.
-    Calling,
-    /// From the PSTN: CANCEL sent.
-    Cancelling,
-    /// Both sides know.
-    Up,
-    /// BYE sent.
-    Leaving,
-    /// Nothing is left.
-    Over,
-}
-
-/// What a call waits for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Step {
-    Ring,
-    RingElsewhere,
-    Answer,
-    Refuse,
-    HangUp,
-    Hold,
-    Resume,
-    GiveUp,
-}
-
-#[derive(Debug)]
-struct Call {
-    number: CallNumber,
-    talk: Talk,
-    stage: Stage,
-    far_end: FarEnd,
-    /// Who is called on the PSTN, or calls from it.
-    party: Box<str>,
-    invite: Option<Asked>,
-    invite_tx: Option<ClientId>,
-    bye_tx: Option<ClientId>,
-    sound: Option<Sound>,
-    is_sounding: bool,
-    /// How long a call from the PSTN talks before it hangs up.
-    talks_for: Option<Duration>,
-    answer_in_ack: bool,
-}
-
-#[derive(Debug)]
-struct Plan {
-    at: Instant,
-    call: CallNumber,
-    step: Step,
-}
-
 /// The simulated trunk.
 #[derive(Debug)]
 pub struct Twilio {
@@ -158,14 +105,11 @@ pub struct Twilio {
     calls: Vec<Call>,
     next_call: u64,
     plans: Vec<Plan>,
-    /// Nonces and their `opaque`.
-    nonces: VecDeque<(String, String)>,
-    /// Call-ID, branch and CSeq of INVITEs outside dialogs.
-    invites: VecDeque<(Box<str>, Box<str>, u32)>,
-    /// When somebody last asked, and until when it is banned.
-    options: BTreeMap<IpAddr, (Instant, Option<Instant>)>,
-    pace: VecDeque<Instant>,
+    memory: Memory,
+    streams: Streams,
     reach: BTreeMap<SocketAddr, Reach>,
+    /// INVITEs to the PBX that nobody waits for any more.
+    abandoned: Vec<(ClientId, Talk)>,
     deviations: Vec<Deviation>,
     events: VecDeque<Event>,
 }
@@ -184,11 +128,10 @@ impl Twilio {
             calls: vec![],
             next_call: 1,
             plans: vec![],
-            nonces: VecDeque::new(),
-            invites: VecDeque::new(),
-            options: BTreeMap::new(),
-            pace: VecDeque::new(),
+            memory: Memory::default(),
+            streams: Streams::default(),
             reach: BTreeMap::new(),
+            abandoned: vec![],
             deviations: vec![],
             events: VecDeque::new(),
         }
@@ -227,17 +170,6 @@ impl Twilio {
         self.calls.iter().filter(|call| call.stage != Stage::Over).count()
     }
 
-    /// Gives a call its RTP address.
-    pub fn media_at(&mut self, call: CallNumber, rtp: SocketAddr, now: Instant) {
-        let Some(index) = self.index(call) else { return };
-        self.calls[index].sound = Some(self.sound(rtp));
-        match self.calls[index].stage {
-            Stage::Trying => self.begin(index, now),
-            Stage::Calling => self.send_invite(index, now),
-            Stage::Answered | Stage::Cancelling | Stage::Up | Stage::Leaving | Stage::Over => {}
-        }
-    }
-
     /// Ends a call from the far end's side: CANCEL or BYE.
     pub fn hang_up(&mut self, call: CallNumber, now: Instant) {
         self.carry_out(call, Step::HangUp, now);
@@ -246,12 +178,6 @@ impl Twilio {
     /// Puts the PBX on hold, or takes it back.
     pub fn hold(&mut self, call: CallNumber, on: bool, now: Instant) {
         self.carry_out(call, if on { Step::Hold } else { Step::Resume }, now);
-    }
-
-    fn sound(&self, rtp: SocketAddr) -> Sound {
-        let mut sound = Sound::new(rtp, &["PCMU", "PCMA", "TELEPHONE-EVENT"]);
-        sound.origin = Some(PRIVATE.into());
-        sound
     }
 
     fn index(&self, number: CallNumber) -> Option<usize> {
@@ -275,15 +201,10 @@ impl Twilio {
             5060 => String::new(),
             port => format!(":{port}"),
         };
+        let other_side = format!("<sip:{host}:5061;transport=tls;r2=on;lr>");
         match transport {
-            Transport::Udp => [
-                format!("<sip:{host}{port};r2=on;lr>"),
-                format!("<sip:{host}:5061;transport=tls;r2=on;lr>"),
-            ],
-            Transport::Tcp => [
-                format!("<sip:{host}{port};transport=tcp;r2=on;lr>"),
-                format!("<sip:{host}:5061;transport=tls;r2=on;lr>"),
-            ],
+            Transport::Udp => [format!("<sip:{host}{port};r2=on;lr>"), other_side],
+            Transport::Tcp => [format!("<sip:{host}{port};transport=tcp;r2=on;lr>"), other_side],
             Transport::Tls => [
                 format!("<sip:{host}{port};transport=tls;r2=on;lr>"),
                 format!("<sip:{host};r2=on;lr>"),
@@ -296,11 +217,26 @@ impl Twilio {
         format!("<sip:{party}@{PRIVATE}:5060;transport=udp>")
     }
 
-    fn open_call(&mut self, talk: Talk, stage: Stage, party: &str) -> usize {
+    /// The Contact that is none: where a proxy thinks that the gateway is now.
+    fn moved_contact(&self, party: &str) -> String {
+        format!("<sip:{party}@172.18.0.9:5060;twnat=sip:203.0.113.77:1024>")
+    }
+
+    /// Takes the peer's Contact. What came over a connection is answered over it.
+    fn retarget(&mut self, index: usize, message: &Message) {
+        let talk = &mut self.calls[index].talk;
+        let flow = talk.flow;
+        talk.retarget(message);
+        if self.streams.is_open(flow) {
+            talk.flow = flow;
+        }
+    }
+
+    fn open_call(&mut self, mut talk: Talk, stage: Stage, party: &str) -> usize {
+        talk.hops = 60;
         let number = CallNumber(self.next_call);
         self.next_call += 1;
-        let port = 10_000 + u16::try_from(number.0 % 20_000).unwrap_or(0) * 2;
-        let sound = self.setup.media.map(|ip| self.sound(SocketAddr::new(ip, port)));
+        let sound = self.first_sound(number);
         if sound.is_none() {
             self.events.push_back(Event::MediaWanted { call: number });
         }
@@ -314,20 +250,24 @@ impl Twilio {
             invite_tx: None,
             bye_tx: None,
             sound,
+            stream: 0,
             is_sounding: false,
-            talks_for: None,
             answer_in_ack: false,
+            is_redialled: false,
+            inbound: None,
+            complained: BTreeSet::new(),
         });
         self.calls.len() - 1
     }
 
-    /// Tells that the far end may speak and listen.
-    fn start_media(&mut self, index: usize) {
+    /// Both sides know: the call lasts until somebody has had enough of it.
+    fn goes_up(&mut self, index: usize, now: Instant) {
         let call = &mut self.calls[index];
-        let Some(sound) = &call.sound else { return };
-        let Some(agreed) = &sound.agreed else { return };
-        call.is_sounding = true;
-        self.events.push_back(Event::MediaStart { call: call.number, agreed: agreed.clone() });
+        call.stage = Stage::Up;
+        let number = call.number;
+        self.events.push_back(Event::Up { call: number });
+        self.plans.retain(|plan| plan.call != number || plan.step != Step::GiveUp);
+        self.plan(now + self.setup.limits.duration, number, Step::HangUp);
     }
 
     fn end_call(&mut self, index: usize, status: u16) {
@@ -343,6 +283,57 @@ impl Twilio {
         self.plans.retain(|plan| plan.call != number);
     }
 
+    /// Returns whether Twilio does not even see a message: it is for another host, is for the number
+    /// that nobody answers, or repeats a CSeq number.
+    fn is_dropped(&mut self, message: &Message, flow: Flow, now: Instant) -> bool {
+        let method = message.method();
+        if !message.is_request() || message.to_tag().is_some() {
+            return false;
+        }
+        if method == Method::Cancel && !self.memory.knows_invite_of(message) {
+            self.deviate(Rule::CancelMatches, format!("CANCEL {}", message.branch()));
+            return false;
+        }
+        if !matches!(method, Method::Invite | Method::Options) {
+            return false;
+        }
+        let host = Uri::parse(message.uri()).map_or("", |uri| uri.host);
+        if !self.setup.is_termination(host) {
+            self.deviate(Rule::TerminationUri, format!("{method} {}", message.uri()));
+            return true;
+        }
+        if method != Method::Invite {
+            return false;
+        }
+        let is_repeated = self.memory.invite_comes(message, flow, now);
+        if is_repeated {
+            let number = message.cseq().number;
+            self.deviate(Rule::CseqAdvances, format!("INVITE with CSeq {number} again"));
+        }
+        is_repeated || far_end(called(message)) == FarEnd::Silent
+    }
+
+    /// Sees what goes to an address that nobody can reach.
+    fn note_lost(&mut self, message: &Message, flow: Flow, now: Instant) {
+        let is_call = message.is_request()
+            && message.method() == Method::Invite
+            && message.to_tag().is_none();
+        let proxies = self.setup.edges.iter().map(|edge| edge.proxies.len()).sum::<usize>();
+        if !is_call || proxies < 2 {
+            return;
+        }
+        self.memory.invite_comes(message, flow, now);
+        let rule = Rule::FailsOver;
+        let is_told = self.deviations.iter().any(|deviation| {
+            deviation.rule == rule && deviation.evidence.contains(message.branch())
+        });
+        if let Some(since) = self.memory.pinned_for(message, flow, now).filter(|_| !is_told) {
+            let (branch, ms) = (message.branch(), since.as_millis());
+            let evidence = format!("INVITE {branch} still goes to {} after {ms} ms", flow.local);
+            self.deviate(rule, evidence);
+        }
+    }
+
     fn take(&mut self, happened: Vec<Happened>, now: Instant) {
         for happened in happened {
             match happened {
@@ -350,7 +341,7 @@ impl Twilio {
                 Happened::Cancel { tx, .. } => self.take_cancel(tx, now),
                 Happened::Ack { message, flow } => self.take_ack(&message, flow, now),
                 Happened::Response { tx, message } => self.take_response(tx, &message, now),
-                Happened::Failed { tx } => self.take_failure(tx),
+                Happened::Failed { tx } => self.take_failure(tx, now),
                 Happened::Unheard { call_id, .. } => self.take_unheard(&call_id, now),
             }
         }
@@ -364,28 +355,36 @@ impl Twilio {
             (Some(index), _) => self.take_inside(index, asked, now),
             (None, Method::Invite) if message.to_tag().is_none() => self.take_invite(asked, now),
             (None, Method::Options) => self.take_options(asked, now),
+            (None, Method::Register) => {
+                self.deviate(Rule::NeverRegisters, format!("REGISTER {}", message.uri()));
+                self.refuse_method(asked, None, now);
+            }
+            (None, _) if message.to_tag().is_none() => {
+                self.deviate(Rule::KnownMethods, message.method_token());
+                self.refuse_method(asked, None, now);
+            }
             (None, _) => self.agent.refuse(asked, 481, None, now),
         }
     }
 
+    /// 405, or 501 for what nobody knows.
+    fn refuse_method(&mut self, asked: &Asked, talk: Option<&Talk>, now: Instant) {
+        let known = (405, "Method Not Allowed");
+        let is_known = asked.message.method() != Method::Other;
+        let (status, reason) = if is_known { known } else { (501, "Not Implemented") };
+        let mut reply = self.agent.reply(asked, (status, reason), talk);
+        reply.header(HeaderName::Allow, ALLOW).header(HeaderName::Server, GATEWAY);
+        self.agent.respond(asked.tx, status, reply.finish(), now);
+    }
+
     /// OPTIONS is answered without a challenge, and only so often.
     fn take_options(&mut self, asked: &Asked, now: Instant) {
-        let source = asked.flow.remote.ip();
-        let (last, banned) = match self.options.get(&source) {
-            Some((last, banned)) => (Some(*last), *banned),
-            None => (None, None),
-        };
-        let too_soon = last.filter(|last| now < *last + OPTIONS_EVERY);
-        let banned = match too_soon {
-            Some(last) => {
-                let after_ms = (now - last).as_millis();
-                self.deviate(Rule::OptionsPace, format!("OPTIONS again after {after_ms} ms"));
-                Some(now + BANNED_FOR)
-            }
-            None => banned.filter(|until| now < *until),
-        };
-        self.options.insert(source, (now, banned));
-        if banned.is_some() {
+        let pace = self.memory.options_come(asked.flow.remote.ip(), now);
+        if let Pace::TooSoon(after) = pace {
+            let after_ms = after.as_millis();
+            self.deviate(Rule::OptionsPace, format!("OPTIONS again after {after_ms} ms"));
+        }
+        if pace != Pace::Fine {
             return self.agent.ignore(asked.tx);
         }
         let mut reply = self.agent.reply(asked, (200, "OK"), None);
@@ -404,8 +403,10 @@ impl Twilio {
             (Step::GiveUp, Stage::Trying) => self.give_up(index, now),
             (Step::HangUp, Stage::Up) => self.bye(index, now),
             (Step::HangUp | Step::GiveUp, Stage::Calling) => self.cancel(index, now),
+            (Step::NextUri, Stage::Calling) => self.next_uri(index, now),
             (Step::Hold, Stage::Up) => self.reinvite(index, true, now),
             (Step::Resume, Stage::Up) => self.reinvite(index, false, now),
+            (Step::Transferred, Stage::Up) => self.transferred(index, now),
             (
                 Step::Ring
                 | Step::RingElsewhere
@@ -414,7 +415,9 @@ impl Twilio {
                 | Step::HangUp
                 | Step::GiveUp
                 | Step::Hold
-                | Step::Resume,
+                | Step::Resume
+                | Step::NextUri
+                | Step::Transferred,
                 Stage::Trying
                 | Stage::Answered
                 | Stage::Calling
@@ -429,16 +432,28 @@ impl Twilio {
 
 impl Node for Twilio {
     fn receive(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        let is_lost = is_mute(self.reach(flow.local));
+        if !is_lost {
+            self.stream_speaks(flow, &bytes, now);
+        }
         let Ok(message) = Message::parse(bytes.clone()) else { return };
-        if !is_mute(self.reach(flow.local)) && !self.is_dropped(&message) {
+        if is_lost {
+            return self.note_lost(&message, flow, now);
+        }
+        if !self.is_dropped(&message, flow, now) {
             let happened = self.agent.receive(flow, bytes, now);
             self.take(happened, now);
         }
     }
 
     fn closed(&mut self, flow: Flow, now: Instant) {
+        self.stream_ends(flow);
         let happened = self.agent.closed(flow, now);
         self.take(happened, now);
+    }
+
+    fn poll_close(&mut self) -> Option<Flow> {
+        self.streams.poll_close()
     }
 
     fn reach(&self, address: SocketAddr) -> Reach {
@@ -448,6 +463,7 @@ impl Node for Twilio {
     fn handle_timeout(&mut self, now: Instant) {
         let happened = self.agent.handle_timeout(now);
         self.take(happened, now);
+        self.close_idle(now);
         let due: Vec<Plan> = self.plans.extract_if(.., |plan| plan.at <= now).collect();
         for Plan { call, step, .. } in due {
             self.carry_out(call, step, now);
@@ -457,7 +473,8 @@ impl Node for Twilio {
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let plans = self.plans.iter().map(|plan| plan.at).min();
-        [self.agent.poll_timeout(), plans].into_iter().flatten().min()
+        let streams = self.streams.poll_timeout();
+        [self.agent.poll_timeout(), plans, streams].into_iter().flatten().min()
     }
 
     fn poll_transmit(&mut self) -> Option<(Flow, Bytes)> {

@@ -3,7 +3,7 @@
 //! Owns: the account's description.
 //! Never: changes while the trunk runs.
 
-use super::super::world::Reach;
+use super::{super::world::Reach, origination::Origination};
 use crate::{ids::Transport, network::Network};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -33,6 +33,8 @@ pub struct Setup {
     pub edges: Vec<Edge>,
     /// How much may be asked of it.
     pub limits: Limits,
+    /// What it allows and wants.
+    pub policy: Policy,
     /// How long the far ends of calls take.
     pub timing: Timing,
     /// Whether refusals name their error (`X-Twilio-Error`).
@@ -52,15 +54,61 @@ pub struct Account {
     pub allowed: Vec<Network>,
     /// The account's numbers.
     pub numbers: Vec<Box<str>>,
+    /// Numbers that the account has proved to be its own, elsewhere.
+    pub verified: Vec<Box<str>>,
+    /// What numbers must begin with to be called (`+1`); empty: anything.
+    pub countries: Vec<Box<str>>,
+    /// Numbers that may not be called.
+    pub blocked: Vec<Box<str>>,
+    /// Addresses that may not call.
+    pub blocked_sources: Vec<Network>,
+    /// Whether it is paid for.
+    pub state: State,
+    /// Where calls from the PSTN go.
+    pub origination: Vec<Origination>,
+}
+
+/// Whether an account is paid for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum State {
+    /// It is.
+    #[default]
+    Active,
+    /// Not yet: it calls verified numbers only.
+    Trial,
+    /// Not any more: it calls nobody.
+    Suspended,
 }
 
 /// How much may be asked of a trunk.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Calls per second, if limited.
+    /// Calls per second at one edge, if limited.
     pub calls_per_s: Option<usize>,
     /// Calls at a time, if limited.
     pub calls_max: Option<usize>,
+    /// Calls per second from one address to one of the trunk's.
+    pub calls_per_address_s: usize,
+    /// How long a call may last.
+    pub duration: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let duration = Duration::from_secs(4 * 3600);
+        Self { calls_per_s: None, calls_max: None, calls_per_address_s: 30, duration }
+    }
+}
+
+/// What a trunk allows and wants. By default nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// TLS and SRTP, and nothing else (Secure Trunking).
+    pub secure: bool,
+    /// Calls may be transferred by REFER.
+    pub transfers: bool,
+    /// Media may come from anywhere, and is sent back there (Symmetric RTP).
+    pub symmetric: bool,
 }
 
 /// How long the far ends of calls take.
@@ -98,6 +146,7 @@ impl Setup {
             account: Account { termination: termination.into(), ..Account::default() },
             edges: vec![Edge { name: "ashburn".into(), proxies: vec![Proxy::new(local)] }],
             limits: Limits::default(),
+            policy: Policy::default(),
             timing: Timing { post_dial: Duration::from_millis(300), ring: Duration::from_secs(2) },
             names_errors: true,
             media: None,
@@ -116,6 +165,13 @@ impl Setup {
         let mut names = self.edges.iter().flat_map(Edge::names);
         host.eq_ignore_ascii_case(termination)
             || names.any(|edge| host.eq_ignore_ascii_case(&localized(termination, &edge)))
+    }
+}
+
+impl Account {
+    /// Returns whether a call may come from this number.
+    pub(super) fn has(&self, number: &str) -> bool {
+        self.numbers.iter().chain(&self.verified).any(|known| **known == *number)
     }
 }
 
