@@ -19,5 +19,6 @@ pub mod shell;
 pub mod sim;
 pub mod sip;
 pub mod timers;
+pub mod tls;
 pub mod transaction;
 pub mod trunk;
