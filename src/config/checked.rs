@@ -11,6 +11,7 @@ use crate::{
     network::Network,
     sdp::Codec,
     sip::digest::Algorithm,
+    tls::{Authorities, Clients, Identity},
     trunk::health::Pace,
 };
 use std::{
@@ -27,6 +28,8 @@ pub struct Config {
     pub node: Node,
     /// `[sip]`
     pub sip: Sip,
+    /// `[tls]`; `None` where there is no certificate: then nobody can connect over TLS.
+    pub tls: Option<Tls>,
     /// `[rtp]`
     pub rtp: Rtp,
     /// `[http]`
@@ -98,6 +101,15 @@ pub struct Sip {
     pub max_forwards: u8,
     /// What we call ourselves in User-Agent and Server.
     pub user_agent: Box<str>,
+}
+
+/// What those see who connect to us over TLS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tls {
+    /// Our certificate and its key.
+    pub identity: Identity,
+    /// Whether they show a certificate, too.
+    pub clients: Clients,
 }
 
 /// One listener.
@@ -200,6 +212,8 @@ pub struct Trunk {
     pub address: Option<SocketAddr>,
     /// How.
     pub transport: Transport,
+    /// How TLS is spoken with it.
+    pub tls: TrunkTls,
     /// Whether a request too big for a datagram may go by TCP (RFC 3261 18.1.1).
     pub tcp_too: bool,
     /// Our name there.
@@ -236,6 +250,19 @@ pub struct Trunk {
     pub e164: bool,
     /// What stands between it and a call.
     pub guard: TrunkGuard,
+}
+
+/// How TLS is spoken with a trunk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TrunkTls {
+    /// Who signs its certificate; `None`: whoever the system trusts.
+    pub authorities: Option<Authorities>,
+    /// What it is shown if it asks.
+    pub identity: Option<Identity>,
+    /// The name that its certificate has; `None`: the host of the Request-URI.
+    pub server_name: Option<Box<str>>,
+    /// Whether its certificate is checked at all.
+    pub verify: bool,
 }
 
 /// A host of a trunk.

@@ -19,13 +19,14 @@ mod secret;
 mod section;
 mod source;
 mod timezone;
+mod tls;
 mod trunks;
 mod users;
 mod values;
 
 pub use checked::{
     Config, Control, Http, LatchPolicy, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp, Sip,
-    Store, Trunk, TrunkUri, User, UserSecret,
+    Store, Tls, Trunk, TrunkTls, TrunkUri, User, UserSecret,
 };
 pub use outbound::Outbound;
 pub use problem::{ConfigError, Problem};
@@ -36,6 +37,7 @@ pub use rules::Case;
 pub use secret::Secret;
 pub use source::{Files, Source, Text, WithoutSecrets, fits};
 pub use timezone::Timezone;
+pub use tls::TlsProblem;
 
 use crate::dialplan::Country;
 use raw::Table;
@@ -43,9 +45,10 @@ use section::{Keys, Reading};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// The sections of a configuration file, and what stands beside them.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "node",
     "sip",
+    "tls",
     "rtp",
     "http",
     "store",
@@ -97,9 +100,12 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
     guards::let_emergencies_out(&mut plan.dialplan, &emergency, &users);
     guards::check_emergencies(&plan.dialplan, root, &emergency, (&trunks, &users), &mut reading);
 
+    tls::check_trunks(root, &trunks, &mut reading);
+
     let config = Config {
         node,
         sip: node::sip(root, &mut reading),
+        tls: tls::tls(root, &mut reading),
         rtp: node::rtp(root, &mut reading),
         http: node::http(root, &mut reading),
         store: node::store_section(root, &mut reading),

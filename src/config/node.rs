@@ -9,6 +9,7 @@ use super::{
     raw::Table,
     section::{Reading, Section},
     timezone::Timezone,
+    tls::TlsProblem,
     values::{
         address, codec, count, duration_within, header_text, listen, name_server, one_of, ports,
         public_ip, store, string, text,
@@ -65,7 +66,7 @@ pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
     let mut section = section(root, "sip", reading);
     let seconds = Duration::from_secs;
     let sip = Sip {
-        listen: listeners(&mut section),
+        listen: listeners(&mut section, super::tls::has_certificate(root)),
         realm: section.or("realm", "tandem".into(), header_text),
         digest: digests(&mut section),
         expires_min: section.or("expires_min", seconds(60), duration_within("1s", "1d")),
@@ -98,7 +99,7 @@ fn digests(section: &mut Section<'_, '_, '_>) -> Vec<Algorithm> {
     )
 }
 
-fn listeners(section: &mut Section<'_, '_, '_>) -> Vec<Listen> {
+fn listeners(section: &mut Section<'_, '_, '_>, has_certificate: bool) -> Vec<Listen> {
     let read = section.several("listen", listen);
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060));
     let Some(read) = read.filter(|read| !read.is_empty()) else {
@@ -107,6 +108,9 @@ fn listeners(section: &mut Section<'_, '_, '_>) -> Vec<Listen> {
             .into();
     };
     for (index, (listen, span)) in read.iter().enumerate() {
+        if listen.transport == Transport::Tls && !has_certificate {
+            section.reading.problem(span, TlsProblem::NoCertificate);
+        }
         if let Some((_, first)) = read[..index].iter().find(|(other, _)| is_same(other, listen)) {
             let first = first.clone();
             let text = format!("{}:{}", listen.transport.param(), listen.address);
@@ -123,7 +127,8 @@ fn is_same(a: &Listen, b: &Listen) -> bool {
     let all = x.is_ipv4() == y.is_ipv4() && (x.is_unspecified() || y.is_unspecified());
     // Port 0, any free one, is another one each time.
     let port = a.address.port() == b.address.port() && a.address.port() != 0;
-    a.transport == b.transport && port && (x == y || all)
+    // TLS is spoken over TCP.
+    a.transport.is_reliable() == b.transport.is_reliable() && port && (x == y || all)
 }
 
 /// Reads `[rtp]`.

@@ -3,7 +3,7 @@
 //! Owns: the words for `C...` codes. Those for rules (`D...`) are in [`super::rule_problem`].
 //! Never: prints a secret.
 
-use super::{report::Severity, rule_problem::RuleError};
+use super::{report::Severity, rule_problem::RuleError, tls::TlsProblem};
 use std::{borrow::Cow, fmt};
 
 /// Anything that `tandem check` can find.
@@ -176,6 +176,8 @@ pub enum ConfigError {
     NoEmergency { context: Box<str>, numbers: Box<str> },
     #[error("there is no context `{context}` in the dialplan")]
     NoContext { context: Box<str>, near: Option<Box<str>> },
+    #[error(transparent)]
+    Tls(TlsProblem),
 }
 
 impl ConfigError {
@@ -236,11 +238,15 @@ impl ConfigError {
             Self::Ip { .. } => "C091",
             Self::Keys(_) => "C092",
             Self::Instead { .. } => "C093",
+            Self::Tls(problem) => problem.code(),
         }
     }
 
     /// Returns how bad it is.
     pub fn severity(&self) -> Severity {
+        if let Self::Tls(problem) = self {
+            return problem.severity();
+        }
         let is_warning = matches!(
             self,
             Self::SecretReadable
@@ -264,6 +270,7 @@ impl ConfigError {
             | Self::OneOf { near: Some(near), .. }
             | Self::NoContext { near: Some(near), .. } => format!("did you mean `{near}`?").into(),
             Self::Timezone { near: Some(near), .. } => format!("did you mean `{near}`?").into(),
+            Self::Tls(problem) => problem.help().into(),
             Self::Missing { example, .. } => format!("for example: {example}").into(),
             Self::SetTwice(_) => "remove one of the two".into(),
             Self::IncludedTwice(_) => "a file may be included once, and not by itself".into(),
@@ -279,7 +286,9 @@ impl ConfigError {
                 "write its address, with a port if that is not 53: \"127.0.0.1:5353\"".into()
             }
             Self::Listen(_) => {
-                "write \"udp:0.0.0.0:5060\", \"tcp:0.0.0.0:5060\" or \"udp:[::]:5060\"".into()
+                "write \"udp:0.0.0.0:5060\", \"tcp:0.0.0.0:5060\", \"tls:0.0.0.0:5061\" or \
+                 \"udp:[::]:5060\""
+                    .into()
             }
             Self::Ports(_) => "write \"10000-20000\"".into(),
             Self::PortsTooFew { .. } => {

@@ -3,7 +3,7 @@
 //! Owns: the trait the shell implements, files in memory, and arithmetic with paths.
 //! Never: touches the disk.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 /// The text of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,6 +28,14 @@ pub trait Source {
     fn secret(&self, path: &str) -> Result<Text, String> {
         self.read(path)
     }
+    /// Returns whether secrets can be read at all; without them, what needs one is passed over.
+    fn has_secrets(&self) -> bool {
+        true
+    }
+    /// Returns the time of day, if somebody wants to know whether a certificate holds.
+    fn wall(&self) -> Option<SystemTime> {
+        None
+    }
 }
 
 /// Files in memory: the embedded defaults, and tests.
@@ -35,6 +43,7 @@ pub trait Source {
 pub struct Files {
     files: BTreeMap<String, Text>,
     env: BTreeMap<String, String>,
+    wall: Option<SystemTime>,
 }
 
 impl Files {
@@ -58,6 +67,13 @@ impl Files {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
+
+    /// Sets the time of day.
+    #[must_use]
+    pub fn at(mut self, wall: SystemTime) -> Self {
+        self.wall = Some(wall);
+        self
+    }
 }
 
 impl Source for Files {
@@ -75,6 +91,10 @@ impl Source for Files {
 
     fn env(&self, name: &str) -> Option<String> {
         self.env.get(name).cloned()
+    }
+
+    fn wall(&self) -> Option<SystemTime> {
+        self.wall
     }
 }
 
@@ -103,6 +123,10 @@ impl Source for WithoutSecrets<'_> {
 
     fn secret(&self, _path: &str) -> Result<Text, String> {
         Ok(Text { text: NO_SECRET.to_owned(), is_public: false })
+    }
+
+    fn has_secrets(&self) -> bool {
+        false
     }
 }
 

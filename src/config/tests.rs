@@ -18,7 +18,12 @@ const REFERENCE_DIALPLAN: &str = include_str!("../../conf/reference-dialplan.tom
 
 /// The files as shipped, and whatever else the tests name.
 pub(super) fn files(pbx: &str, dialplan: &str) -> Files {
+    let (certificate, key) = certificate();
     Files::default()
+        .with("conf/tls/fullchain.pem", certificate)
+        .with("conf/tls/privkey.pem", key)
+        .with("conf/tls/phones-ca.pem", certificate)
+        .with("conf/tls/carrier-ca.pem", certificate)
         .with("conf/pbx.toml", pbx)
         .with("dialplan/default.toml", dialplan)
         .with_env("TWILIO_TRUNK_PASSWORD", "t")
@@ -33,6 +38,16 @@ pub(super) fn files(pbx: &str, dialplan: &str) -> Files {
         .with("conf/welcome.wav", "")
         .with("conf/local/more.toml", "")
         .with("conf/reference-dialplan.toml", REFERENCE_DIALPLAN)
+}
+
+/// Some certificate, and its key.
+fn certificate() -> (&'static str, &'static str) {
+    static MADE: std::sync::OnceLock<(String, String)> = std::sync::OnceLock::new();
+    let (certificate, key) = MADE.get_or_init(|| {
+        let made = rcgen::generate_simple_self_signed(["pbx.example".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    });
+    (certificate, key)
 }
 
 fn sound(pbx: &str) -> Config {
@@ -250,9 +265,9 @@ fn each_mistake_has_its_sentence() {
              port if that is not 53: \"127.0.0.1:5353\"",
         ),
         (
-            "[sip]\nlisten = 'tls:0.0.0.0:5061'",
-            "2 C013 `tls:0.0.0.0:5061` is not a listener | write \"udp:0.0.0.0:5060\", \
-             \"tcp:0.0.0.0:5060\" or \"udp:[::]:5060\"",
+            "[sip]\nlisten = 'sctp:0.0.0.0:5060'",
+            "2 C013 `sctp:0.0.0.0:5060` is not a listener | write \"udp:0.0.0.0:5060\", \
+             \"tcp:0.0.0.0:5060\", \"tls:0.0.0.0:5061\" or \"udp:[::]:5060\"",
         ),
         (
             "[sip]\nlisten = 'udp:0.0.0.0:65536'",

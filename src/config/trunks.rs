@@ -12,6 +12,7 @@ use super::{
     raw::{Entry, Kind, Span, Table},
     secret::Secret,
     section::{Reading, Section},
+    tls::trunk_tls,
     users::{check_name, secret},
     values::{
         address, count, duration_within, e164, flag, header_text, host, is_twilio_termination,
@@ -156,6 +157,7 @@ fn trunk(
         uris: uris.unwrap_or_default(),
         address,
         transport: section.or("transport", Transport::Udp, transport),
+        tls: trunk_tls(&mut section),
         tcp_too: section.or("tcp_too", false, flag),
         username,
         password,

@@ -146,7 +146,7 @@ pub(super) fn one_of<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&Value) ->
 }
 
 pub(super) fn transport(value: &Value) -> Read<Transport> {
-    one_of(&[("udp", Transport::Udp), ("tcp", Transport::Tcp)])(value)
+    one_of(&Transport::ALL.map(|transport| (transport.param(), transport)))(value)
 }
 
 pub(super) fn codec(value: &Value) -> Read<Codec> {
@@ -205,9 +205,7 @@ pub(super) fn host(value: &Value) -> Read<Box<str>> {
 pub(super) fn listen(value: &Value) -> Read<Listen> {
     let text = text(value)?;
     let parsed = text.split_once(':').and_then(|(transport, address)| {
-        let transport = [Transport::Udp, Transport::Tcp]
-            .into_iter()
-            .find(|known| known.param() == transport)?;
+        let transport = Transport::ALL.into_iter().find(|known| known.param() == transport)?;
         Some(Listen { transport, address: address.parse().ok()? })
     });
     parsed.ok_or_else(|| ConfigError::Listen(text.into()))

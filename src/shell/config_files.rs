@@ -7,6 +7,7 @@ use crate::config::{self, Checked, Source, Text, WithoutSecrets, fits};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// Where the configuration is looked for if nobody says, the first that exists.
@@ -53,6 +54,10 @@ impl Source for Disk {
 
     fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn wall(&self) -> Option<SystemTime> {
+        Some(SystemTime::now())
     }
 }
 
