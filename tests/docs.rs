@@ -7,11 +7,15 @@ use std::{
 };
 use tandem::config::{self, Files};
 
-/// What the examples' `env:` names hold.
+/// What the examples' `env:` names hold, and the certificate that they name.
 fn files() -> Files {
+    let made = rcgen::generate_simple_self_signed(["pbx.example.com".to_owned()]).expect("made");
+    let files = Files::default()
+        .with("conf/fullchain.pem", &made.cert.pem())
+        .with("conf/privkey.pem", &made.signing_key.serialize_pem());
     ["TWILIO_TRUNK_PASSWORD", "PHONE_1001_PASSWORD", "PHONE_1002_PASSWORD"]
         .into_iter()
-        .fold(Files::default(), |files, name| files.with_env(name, "a secret"))
+        .fold(files, |files, name| files.with_env(name, "a secret"))
 }
 
 #[test]

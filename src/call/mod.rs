@@ -155,6 +155,13 @@ impl Call {
         caller.into_iter().chain(self.legs.values().filter(|leg| leg.id() != self.caller))
     }
 
+    /// Learns that a connection has closed.
+    pub fn part(&mut self, flow: Flow) {
+        for dialog in self.legs.values_mut().filter_map(|leg| leg.dialog.as_mut()) {
+            dialog.part(flow);
+        }
+    }
+
     /// Returns what its CDR says so far.
     pub fn draft(&self) -> &Draft {
         &self.draft

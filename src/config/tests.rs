@@ -272,7 +272,7 @@ fn each_mistake_has_its_sentence() {
         (
             "[sip]\nlisten = 'udp:0.0.0.0:65536'",
             "2 C013 `udp:0.0.0.0:65536` is not a listener | write \"udp:0.0.0.0:5060\", \
-             \"tcp:0.0.0.0:5060\" or \"udp:[::]:5060\"",
+             \"tcp:0.0.0.0:5060\", \"tls:0.0.0.0:5061\" or \"udp:[::]:5060\"",
         ),
         (
             "[sip]\nlisten = [\n'udp:0.0.0.0:5060',\n'udp:0.0.0.0:5060']",

@@ -63,6 +63,8 @@ pub struct Dialog {
     route_set: Vec<Box<str>>,
     remote_target: Box<str>,
     flow: Flow,
+    /// Whether the flow's connection has closed since.
+    is_parted: bool,
     reach: Reach,
 }
 
@@ -91,6 +93,7 @@ impl Dialog {
                 None => invite.from().parsed_uri().and(Some(invite.from().uri.into()))?,
             },
             flow,
+            is_parted: false,
             reach,
         })
     }
@@ -112,6 +115,7 @@ impl Dialog {
             route_set,
             remote_target: contact_uri(response).unwrap_or_else(|| invite.uri().into()),
             flow,
+            is_parted: false,
             reach,
         }
     }
@@ -128,10 +132,26 @@ impl Dialog {
             return Order::Stale;
         }
         self.remote_cseq = Some(number);
-        if self.reach == Reach::Flow {
+        let is_reach = match self.reach {
+            Reach::Flow => true,
+            // Another connection of the same peer (RFC 5923).
+            Reach::Target => {
+                flow.transport.is_reliable()
+                    && flow.transport == self.flow.transport
+                    && flow.remote.ip() == self.flow.remote.ip()
+            }
+        };
+        if is_reach {
             self.flow = flow;
+            self.is_parted = false;
         }
         Order::InOrder
+    }
+
+    /// Learns that a connection has closed. Carriers close idle ones; requests then go where the
+    /// route set says, instead of back to a port on which nobody listens.
+    pub fn part(&mut self, flow: Flow) {
+        self.is_parted |= self.flow == flow;
     }
 
     /// Takes the peer's new Contact from a target refresh (RFC 3261 12.2). The route set stays.
@@ -217,6 +237,7 @@ impl Dialog {
         if ip == self.flow.remote.ip()
             && transport.is_reliable()
             && transport == self.flow.transport
+            && !self.is_parted
         {
             return None;
         }
@@ -383,6 +404,35 @@ mod tests {
                 "{route}"
             );
         }
+    }
+
+    /// The connection on which a carrier called us ends at a port on which nobody listens.
+    #[test]
+    fn a_closed_connection_is_replaced_where_the_route_says() {
+        let over = |remote: &str| Flow { transport: Transport::Tls, ..flow(remote) };
+        let (called, edge) = (over("54.172.60.0:34567"), over("54.172.60.0:5061"));
+        let request = |method: &str, cseq: u32| {
+            message(&format!(
+                "{method} sip:x SIP/2.0\r\n{COMMON}\
+                 Record-Route: <sip:54.172.60.0;transport=tls;lr>\r\nCSeq: {cseq} {method}\r\n\r\n"
+            ))
+        };
+        let mut dialog =
+            Dialog::from_invite(&request("INVITE", 2), "ours", called, Reach::Target).unwrap();
+        assert_eq!(dialog.flow(), called);
+        dialog.part(over("54.172.60.0:34568"));
+        assert_eq!(dialog.flow(), called);
+        dialog.part(called);
+        assert_eq!(dialog.flow(), edge);
+        // The carrier is back on a connection of its own.
+        let again = over("54.172.60.0:40000");
+        assert_eq!(dialog.note_request(&request("BYE", 3), again), Order::InOrder);
+        assert_eq!(dialog.flow(), again);
+        // A phone is where its connection is, or nowhere.
+        let mut phone =
+            Dialog::from_invite(&request("INVITE", 2), "ours", called, Reach::Flow).unwrap();
+        phone.part(called);
+        assert_eq!(phone.flow(), called);
     }
 
     #[test]

@@ -278,6 +278,11 @@ pub struct Transports {
     pub ingress_dropped: u64,
     /// TCP connections now.
     pub connections: u64,
+    /// The same over TLS.
+    pub tls_connections: u64,
+    /// TLS handshakes that failed: of those who connected to us (`accepted`), and of our own by
+    /// reason.
+    pub handshake_failures: Tally,
 }
 
 impl Transports {
@@ -288,6 +293,8 @@ impl Transports {
         self.send_errors.merge(&other.send_errors);
         self.ingress_dropped += other.ingress_dropped;
         self.connections += other.connections;
+        self.tls_connections += other.tls_connections;
+        self.handshake_failures.merge(&other.handshake_failures);
     }
 }
 

@@ -195,7 +195,9 @@ impl Location {
         for mut binding in bindings {
             let is_reachable = match binding.flow.transport {
                 Transport::Udp => true,
-                Transport::Tcp | Transport::Tls => binding.aim_at_contact(),
+                Transport::Tcp => binding.aim_at_contact(),
+                // Where phones listen at all, they have no certificate that could be checked.
+                Transport::Tls => false,
             };
             if is_reachable && !binding.is_expired(wall) && binding.aim_from(listeners) {
                 self.bind(binding);
@@ -236,7 +238,8 @@ impl Location {
 fn contact_address(contact: &str) -> Option<SocketAddr> {
     let uri = Uri::parse(contact)?;
     let ip: IpAddr = uri.ip()?;
-    Some(SocketAddr::new(ip, uri.port.unwrap_or(5060)))
+    let transport = uri.transport().unwrap_or(Transport::Udp);
+    Some(SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port())))
 }
 
 fn same_uri(a: &str, b: &str) -> bool {

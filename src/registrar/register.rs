@@ -375,7 +375,7 @@ fn reach(flow: Flow, contact: &Uri<'_>, via: &Via<'_>, path: &[Box<str>]) -> Flo
     if !is_believed {
         return flow;
     }
-    let port = contact.port.unwrap_or(5060);
+    let port = contact.port.unwrap_or(flow.transport.default_port());
     Flow { remote: (ip, port).into(), ..flow }
 }
 

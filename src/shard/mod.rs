@@ -287,6 +287,9 @@ impl Shard {
     /// Learns that a flow is dead: its connection closed, or a datagram could not be sent.
     pub fn handle_flow_failed(&mut self, flow: Flow, now: Instant) {
         self.core.tx.send_failed(flow, now, &mut self.core.sent);
+        for call in self.calls.values_mut() {
+            call.part(flow);
+        }
         for binding in self.core.shared.location.drop_flow(flow) {
             let (aor, contact) = (binding.aor, binding.contact);
             self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));

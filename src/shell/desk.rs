@@ -13,6 +13,7 @@ use super::{
     routes::Listener,
     shard_loop::{Order, Pulses},
     store,
+    tls::Security,
 };
 use crate::{
     config::{Config, Listen},
@@ -38,12 +39,13 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What a node was started from.
-#[derive(Debug)]
 pub(super) struct Origin {
     /// The configuration file, if there is one.
     pub(super) file: Option<Box<str>>,
     /// `[sip] listen` as the file has it: a port 0 is still a 0.
     pub(super) listen: Vec<Listen>,
+    /// What connections over TLS are made with from now on.
+    pub(super) security: watch::Sender<Security>,
 }
 
 /// The operators' side of a running node.
@@ -196,6 +198,7 @@ impl Desk {
         // What cannot change while it runs stays as it is.
         config.sip.listen.clone_from(&running.sip.listen);
         let config = Arc::new(config);
+        self.origin.security.send_replace(Security::new(&config));
         self.order(Order::Configure(config.clone())).await;
         self.config.send_replace(config);
         self.configured.send_replace(SystemTime::now().into());

@@ -30,8 +30,6 @@ use tokio::{
 const OPEN_MAX: usize = 256;
 /// How long a name may take. A carrier's caller hears nothing meanwhile.
 const RESOLVE_MAX: Duration = Duration::from_secs(4);
-/// Where SIP listens when nobody says otherwise (RFC 3261 19.1.2).
-const PORT: u16 = 5060;
 /// Sound files above this are refused: an hour at 8 kHz.
 const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
@@ -83,7 +81,7 @@ impl Helpers {
         transport: Transport,
     ) -> Answer {
         let addresses = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port.unwrap_or(PORT))],
+            Ok(ip) => vec![SocketAddr::new(ip, port.unwrap_or(transport.default_port()))],
             Err(_) => {
                 timeout(RESOLVE_MAX, self.look_up(host, port, transport)).await.unwrap_or_default()
             }
@@ -105,7 +103,7 @@ impl Helpers {
     ) -> Vec<SocketAddr> {
         let Some(resolver) = &self.resolver else { return vec![] };
         if port.is_none() {
-            let service = format!("_sip._{}.{host}.", transport.param());
+            let service = service(host, transport);
             let mut found = vec![];
             for (target, port) in services(resolver, &service).await {
                 found.extend(addresses(resolver, &target, port).await);
@@ -114,7 +112,16 @@ impl Helpers {
                 return found;
             }
         }
-        addresses(resolver, host, port.unwrap_or(PORT)).await
+        addresses(resolver, host, port.unwrap_or(transport.default_port())).await
+    }
+}
+
+/// Returns the name of the SRV records of a transport (RFC 3263 4.1).
+fn service(host: &str, transport: Transport) -> String {
+    match transport {
+        Transport::Udp => format!("_sip._udp.{host}."),
+        Transport::Tcp => format!("_sip._tcp.{host}."),
+        Transport::Tls => format!("_sips._tcp.{host}."),
     }
 }
 

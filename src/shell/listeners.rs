@@ -21,7 +21,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Bound {
     pub(super) udp: Vec<Arc<UdpSocket>>,
-    pub(super) tcp: Vec<TcpListener>,
+    pub(super) streams: Vec<(Transport, TcpListener)>,
     /// Of all of them, in the order of the configuration; the ports are the real ones.
     pub(super) listeners: Vec<Listener>,
 }
@@ -45,7 +45,7 @@ fn try_bind(wanted: &[Listen]) -> Result<Bound, StartError> {
     let mut bound = Bound::default();
     for listen in wanted {
         let transport = listen.transport;
-        let address = beside_its_twin(listen.address, &bound.listeners);
+        let address = beside_its_twin(listen, &bound.listeners);
         let error = |error| StartError::Listen {
             transport: transport.param(),
             address,
@@ -62,7 +62,7 @@ fn try_bind(wanted: &[Listen]) -> Result<Bound, StartError> {
             Transport::Tcp | Transport::Tls => {
                 let listener = bind_tcp(address).map_err(error)?;
                 let local = listener.local_addr().map_err(error)?;
-                bound.tcp.push(listener);
+                bound.streams.push((transport, listener));
                 local
             }
         };
@@ -71,11 +71,15 @@ fn try_bind(wanted: &[Listen]) -> Result<Bound, StartError> {
     Ok(bound)
 }
 
-/// `udp:…:0 tcp:…:0` means one free port for both, as phones expect it.
-fn beside_its_twin(wanted: SocketAddr, bound: &[Listener]) -> SocketAddr {
-    let twin = bound.iter().find(|listener| listener.address.ip() == wanted.ip());
-    let port =
-        if wanted.port() == 0 { twin.map_or(0, |t| t.address.port()) } else { wanted.port() };
+/// `udp:…:0 tcp:…:0` means one free port for both, as phones expect it; TLS has its own.
+fn beside_its_twin(listen: &Listen, bound: &[Listener]) -> SocketAddr {
+    let wanted = listen.address;
+    if wanted.port() != 0 || listen.transport == Transport::Tls {
+        return wanted;
+    }
+    let is_twin =
+        |other: &&Listener| other.address.ip() == wanted.ip() && other.transport != Transport::Tls;
+    let port = bound.iter().find(is_twin).map_or(0, |twin| twin.address.port());
     SocketAddr::new(wanted.ip(), port)
 }
 

@@ -4,6 +4,7 @@
 //! Never: decides what happens to a call.
 #![expect(clippy::disallowed_methods, reason = "the clock is read here so that nobody else must")]
 
+mod accept;
 pub mod admin;
 pub mod cli_check;
 pub mod config_files;
@@ -16,6 +17,7 @@ pub mod http;
 mod listeners;
 pub mod media_worker;
 pub mod node;
+mod peers;
 pub mod places;
 mod resolver;
 pub mod routes;
@@ -24,6 +26,7 @@ mod shard_loop;
 pub mod softphone;
 pub mod store;
 mod stream;
+mod tls;
 pub mod twilio_sim;
 mod udp;
 pub mod views;

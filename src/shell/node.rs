@@ -15,6 +15,7 @@ use super::{
     shard_loop::{Ears, Hands, Ingress, Order, ShardLoop},
     store::Store,
     stream::Opener,
+    tls::Security,
     udp,
 };
 use crate::{
@@ -134,7 +135,7 @@ impl Node {
         let part = |what| move |error| StartError::Part { what, error };
         let bound = listeners::bind(&config)?;
         let http = bind_http(&config).await?;
-        let origin = Origin { file: place.config, listen: config.sip.listen.clone() };
+        let (file, listen) = (place.config, config.sip.listen.clone());
         let config =
             Arc::new(listeners::with_bound_ports(with_public_ip(config)?, &bound.listeners));
         if let Some(folder) = place.database.parent() {
@@ -152,7 +153,8 @@ impl Node {
         let location = Location::new();
         restore(&location, &store, &routes).await;
         let shard = shard(config.clone(), &location).map_err(part("random numbers"))?;
-        let opener = Opener::new(ways.ingress.clone());
+        let security = watch::Sender::new(Security::new(&config));
+        let opener = Opener::new(ways.ingress.clone(), security.subscribe());
         let hands = Hands {
             udp: bound.udp.clone(),
             opener: opener.clone(),
@@ -162,8 +164,10 @@ impl Node {
             ingress: ways.ingress.clone(),
         };
         let (end, ended) = watch::channel(false);
+        let mut shard = ShardLoop::new(shard, hands);
+        shard.know_peers(&config);
         let shard = tokio::spawn(async move {
-            ShardLoop::new(shard, hands).run(ears).await;
+            shard.run(ears).await;
             end.send_replace(true);
         });
 
@@ -171,10 +175,11 @@ impl Node {
         for socket in bound.udp {
             tasks.push(tokio::spawn(udp::read(socket, routes.clone(), ways.ingress.clone())));
         }
-        for listener in bound.tcp {
-            tasks.push(tokio::spawn(opener.clone().accept(listener)));
+        for (transport, listener) in bound.streams {
+            tasks.push(tokio::spawn(opener.clone().accept(transport, listener)));
         }
         let (listeners, handle) = (bound.listeners, store.handle());
+        let origin = Origin { file, listen, security };
         let desk = Desk::new(ways.order, config, location, handle, media, &listeners, origin);
         let desk = Arc::new(desk);
         tasks.push(tokio::spawn(control.serve(desk.clone(), store.handle())));

@@ -59,6 +59,11 @@ impl Routes {
         let fits = |listener: &&Listener| {
             listener.transport == transport && listener.address.is_ipv4() == remote.is_ipv4()
         };
+        if transport == Transport::Tls && !self.listeners.iter().any(|l| fits(&l)) {
+            // Whom we call over TLS need not be able to call us; this is where it would.
+            let local = SocketAddr::new(source, transport.default_port());
+            return Some(Flow { transport, local, remote });
+        }
         let mut fitting = self.listeners.iter().filter(fits);
         let exact = self.listeners.iter().filter(fits).find(|l| l.address.ip() == source);
         let wild = self.listeners.iter().filter(fits).find(|l| l.address.ip().is_unspecified());
@@ -114,6 +119,13 @@ mod tests {
         let flow = routes.flow(Transport::Udp, ([127, 0, 0, 9], 5060).into()).unwrap();
         assert!(flow.local.ip().is_loopback() && flow.local.port() == 5070, "{flow:?}");
         assert_eq!(routes.flow(Transport::Tcp, flow.remote), None);
+    }
+
+    #[test]
+    fn calling_over_tls_needs_no_listener() {
+        let remote = ([127, 0, 0, 9], 5061).into();
+        let flow = Routes::default().flow(Transport::Tls, remote).unwrap();
+        assert_eq!(flow.local, ([127, 0, 0, 1], 5061).into());
     }
 
     #[test]

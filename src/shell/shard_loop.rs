@@ -7,8 +7,9 @@ use super::{
     helpers::Helpers,
     media_worker::MediaHandle,
     now,
+    peers::{Peer, Peers},
     store::{self, Write},
-    stream::{Opener, Streams, Writer},
+    stream::{End, Opener, Streams, Writer},
 };
 use crate::{
     call::Record,
@@ -21,10 +22,11 @@ use crate::{
         status::{CallDetail, CallSummary, TrunkRow},
     },
     shard::{Answer, Output, Pulse, Shard},
+    tls::Failure,
 };
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     io,
     net::SocketAddr,
@@ -70,6 +72,8 @@ pub(super) enum Packet {
     Closed {
         /// Which.
         flow: Flow,
+        /// What it leaves.
+        end: End,
     },
 }
 
@@ -169,6 +173,9 @@ pub(super) struct ShardLoop {
     shard: Shard,
     hands: Hands,
     streams: Streams,
+    peers: Peers,
+    /// Trunks of whose TLS an operator has been told, and with which code.
+    warned: BTreeSet<(Box<str>, &'static str)>,
     /// The socket for each of our addresses.
     sockets: BTreeMap<SocketAddr, Arc<UdpSocket>>,
     transports: metrics::Transports,
@@ -183,10 +190,18 @@ impl ShardLoop {
             shard,
             hands,
             streams: Streams::default(),
+            peers: Peers::default(),
+            warned: BTreeSet::new(),
             sockets,
             transports: metrics::Transports::default(),
             ending: Ending::Open,
         }
+    }
+
+    /// Takes the names that peers over TLS must have.
+    pub(super) fn know_peers(&mut self, config: &Config) {
+        self.peers.configure(config);
+        self.warned.clear();
     }
 
     /// Runs until drained, or until nobody can speak to it any more.
@@ -205,7 +220,10 @@ impl ShardLoop {
                     None => return,
                 },
                 Some(event) = ears.media.recv() => self.shard.handle_media(event, now()),
-                Some(answer) = ears.answers.recv() => self.shard.handle_answer(answer, now()),
+                Some(answer) = ears.answers.recv() => {
+                    self.peers.answered(&answer);
+                    self.shard.handle_answer(answer, now());
+                }
                 Some(packet) = ears.packets.recv() => self.take(packet, &mut ears.packets),
             }
             self.carry_out();
@@ -247,18 +265,44 @@ impl ShardLoop {
                 self.shard.handle_message(flow, bytes, now());
             }
             Packet::Opened { flow, writer } => self.streams.opened(flow, writer),
-            Packet::Closed { flow } => {
-                if self.streams.closed(flow) {
-                    self.shard.handle_flow_failed(flow, now());
-                }
-            }
+            Packet::Closed { flow, end } => self.end(flow, end),
+        }
+    }
+
+    /// A connection has ended. What was to be sent on it goes over another one; where there is none
+    /// to be had, the shard must know.
+    fn end(&mut self, flow: Flow, end: End) {
+        if let Some(why) = &end.failure
+            && flow.transport == Transport::Tls
+        {
+            self.transports.handshake_failures.count(why.word());
+            self.warn(flow, why);
+        }
+        if self.streams.closed(flow) && end.unsent.is_empty() {
+            self.shard.handle_flow_failed(flow, now());
+        }
+        for bytes in end.unsent {
+            self.transmit(flow, bytes);
+        }
+    }
+
+    /// Tells once what keeps us from a trunk, and what to do.
+    fn warn(&mut self, flow: Flow, why: &Failure) {
+        let Some(Peer { host, trunk: Some(trunk) }) = self.peers.at(flow.remote) else { return };
+        let code = why.code();
+        if self.warned.insert((trunk.clone(), code)) {
+            let help = why.help();
+            tracing::warn!(trunk = &*trunk, %flow, host = &*host, code, %why, help, "no TLS");
         }
     }
 
     fn obey(&mut self, order: Order) {
         // A reply that nobody waits for any more is no error.
         match order {
-            Order::Configure(config) => self.shard.configure(config, now()),
+            Order::Configure(config) => {
+                self.know_peers(&config);
+                self.shard.configure(config, now());
+            }
             Order::Drain => {
                 self.shard.drain();
                 if self.ending == Ending::Open {
@@ -281,7 +325,9 @@ impl ShardLoop {
             Order::Counters(reply) => {
                 let mut transports = self.transports.clone();
                 transports.ingress_dropped = self.hands.ingress.dropped.load(Relaxed);
-                transports.connections = self.streams.len() as u64;
+                transports.connections = self.streams.len(Transport::Tcp) as u64;
+                transports.tls_connections = self.streams.len(Transport::Tls) as u64;
+                transports.handshake_failures.add("accepted", self.hands.opener.refusals());
                 _ = reply.send((self.shard.counters(), transports));
             }
         }
@@ -293,7 +339,10 @@ impl ShardLoop {
             match output {
                 Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
                 Output::Media(call, command) => self.media(call, command),
-                Output::Ask(ask) => self.hands.helpers.ask(ask),
+                Output::Ask(ask) => {
+                    self.peers.asked(&ask);
+                    self.hands.helpers.ask(ask);
+                }
                 Output::Record(record) => self.hands.store.write(match record {
                     Record::Cdr(cdr) => Write::Cdr(cdr),
                     Record::Bind(binding) => Write::Bind(binding),
@@ -308,7 +357,8 @@ impl ShardLoop {
         let sent = match flow.transport {
             Transport::Udp => self.send_datagram(flow, &bytes),
             Transport::Tcp | Transport::Tls => {
-                match self.streams.send(flow, bytes, &self.hands.opener) {
+                let peer = || self.peers.at(flow.remote);
+                match self.streams.send(flow, bytes, &self.hands.opener, peer) {
                     true => Ok(()),
                     false => Err(io::ErrorKind::WouldBlock.into()),
                 }

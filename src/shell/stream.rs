@@ -1,27 +1,42 @@
-//! TCP connections for SIP (RFC 3261 18, RFC 5626 4.4.1).
+//! Connections for SIP, over TCP and over TLS (RFC 3261 18, RFC 5626 4.4.1).
 //!
-//! Owns: the listeners and, for each connection, a reader and a writer task.
+//! Owns: for each connection, reading and writing, keep-alive, and what its end leaves undone.
 //! Never: looks into a message; `sip::framing` finds its end.
 
-use super::shard_loop::{Ingress, Packet};
+use super::{
+    peers::Peer,
+    shard_loop::{Ingress, Packet},
+    tls::Security,
+};
 use crate::{
     ids::{Flow, Transport},
     sip::framing::{Frame, Framer},
+    tls::Failure,
 };
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream, tcp::OwnedWriteHalf},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 
-/// Connections at a time, accepted and opened.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections at a time, accepted, and again as many opened.
+pub(super) const CONNECTIONS_MAX: usize = 4096;
 /// Messages that may wait for a slow peer; then it is cut off.
-const WRITES_MAX: usize = 256;
+pub(super) const WRITES_MAX: usize = 256;
 /// How long a peer may take to accept a connection, or a written message.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a message may take from its first byte to its last, and how long a peer that has
@@ -34,129 +49,161 @@ const PROBE_EVERY: Duration = Duration::from_secs(15);
 const PROBES_MAX: u32 = 4;
 /// How long a connection stays for our answers once nothing more comes in on it.
 const LINGER: Duration = Duration::from_millis(500);
-/// How often we send CRLFCRLF on connections that we opened. Carriers close idle ones after 120 s.
-const KEEP_ALIVE: Duration = Duration::from_secs(45);
+/// How long saying goodbye may take.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// How often we send CRLFCRLF on connections that we opened: carriers close idle ones after 120 s,
+/// some after 60. Random between the two, lest all do it at once (RFC 5626 4.4.1).
+const KEEP_ALIVE_MS: std::ops::Range<u64> = 30_000..55_000;
+/// A connection that stood so long was good; what could not be sent on it is worth another.
+const STOOD: Duration = Duration::from_secs(2);
 const PING: &[u8] = b"\r\n\r\n";
 const PONG: &[u8] = b"\r\n";
 
 /// The end of a connection that messages are put into.
 pub(super) type Writer = mpsc::Sender<Bytes>;
 
-/// The connections of one shard, by peer.
+/// The connections of one shard, by transport and peer.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    writers: BTreeMap<SocketAddr, Writer>,
+    writers: BTreeMap<(Transport, SocketAddr), Writer>,
 }
 
 impl Streams {
-    /// Sends on the connection to this peer, opening one where there is none. Returns false where
-    /// the peer is too slow.
-    pub(super) fn send(&mut self, flow: Flow, bytes: Bytes, opener: &Opener) -> bool {
-        if let Some(writer) = self.writers.get(&flow.remote) {
+    /// Sends on the connection to this peer, opening one where there is none and it can be: to a
+    /// `peer` that is known by name, or without TLS. Returns false where that is not so, or the peer
+    /// is too slow.
+    pub(super) fn send(
+        &mut self,
+        flow: Flow,
+        bytes: Bytes,
+        opener: &Opener,
+        peer: impl FnOnce() -> Option<Peer>,
+    ) -> bool {
+        let key = (flow.transport, flow.remote);
+        if let Some(writer) = self.writers.get(&key) {
             match writer.try_send(bytes.clone()) {
                 Ok(()) => return true,
                 Err(mpsc::error::TrySendError::Full(_)) => return false,
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
         }
+        let by = match (flow.transport, peer()) {
+            (Transport::Tls, None) => return false,
+            (Transport::Tls, Some(peer)) => Some(peer),
+            (Transport::Tcp | Transport::Udp, _) => None,
+        };
         let (writer, queue) = mpsc::channel(WRITES_MAX);
         let queued = writer.try_send(bytes).is_ok();
-        self.writers.insert(flow.remote, writer);
-        opener.open(flow, queue);
+        self.writers.insert(key, writer);
+        opener.open(flow, by, queue);
         queued
     }
 
     /// Takes a connection that a peer opened.
     pub(super) fn opened(&mut self, flow: Flow, writer: Writer) {
-        self.writers.insert(flow.remote, writer);
+        self.writers.insert((flow.transport, flow.remote), writer);
     }
 
     /// Forgets a connection. Returns whether the peer is without one now: another may have taken
     /// its place.
     pub(super) fn closed(&mut self, flow: Flow) -> bool {
+        let key = (flow.transport, flow.remote);
         let is_alive = |writer: &Writer| !writer.is_closed();
-        if self.writers.get(&flow.remote).is_some_and(is_alive) {
+        if self.writers.get(&key).is_some_and(is_alive) {
             return false;
         }
-        self.writers.remove(&flow.remote);
+        self.writers.remove(&key);
         true
     }
 
-    /// Returns how many there are.
-    pub(super) fn len(&self) -> usize {
-        self.writers.len()
+    /// Returns how many there are over this transport.
+    pub(super) fn len(&self, transport: Transport) -> usize {
+        self.writers.keys().filter(|(of, _)| *of == transport).count()
     }
 }
 
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum By {
+pub(super) enum By {
     /// We did: we keep it alive.
     Us,
     /// The peer did: it has something to say.
     Peer,
 }
 
-/// Opens connections.
-#[derive(Clone, Debug)]
+/// What the end of a connection leaves.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// Messages that another connection to the same address may carry.
+    pub(super) unsent: Vec<Bytes>,
+    /// Why there was no TLS.
+    pub(super) failure: Option<Failure>,
+}
+
+/// Opens connections, and accepts them.
+#[derive(Clone)]
 pub(super) struct Opener {
-    ingress: Ingress,
+    pub(super) ingress: Ingress,
+    pub(super) security: watch::Receiver<Security>,
     /// For our own connections, which those of strangers must not crowd out.
     opened: Arc<Semaphore>,
-    accepted: Arc<Semaphore>,
+    pub(super) accepted: Arc<Semaphore>,
+    /// Peers with whom we could not agree on TLS.
+    pub(super) refused: Arc<AtomicU64>,
 }
 
 impl Opener {
-    pub(super) fn new(ingress: Ingress) -> Self {
+    pub(super) fn new(ingress: Ingress, security: watch::Receiver<Security>) -> Self {
         let room = || Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { ingress, opened: room(), accepted: room() }
+        Self { ingress, security, opened: room(), accepted: room(), refused: Arc::default() }
     }
 
-    fn open(&self, flow: Flow, queue: mpsc::Receiver<Bytes>) {
-        let Self { ingress, opened, .. } = self.clone();
+    /// Returns how many handshakes of others have failed.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// Opens a connection; over TLS it leads to `peer`, or nowhere.
+    fn open(&self, flow: Flow, peer: Option<Peer>, queue: mpsc::Receiver<Bytes>) {
+        let Self { ingress, opened, security, .. } = self.clone();
         tokio::spawn(async move {
-            let permit = opened.try_acquire_owned().ok();
-            let connected = match permit {
-                Some(permit) => connect(flow).await.map(|stream| (stream, permit)),
-                None => Err(io::ErrorKind::ResourceBusy.into()),
+            let Ok(_permit) = opened.try_acquire_owned() else {
+                let failure = Some(Failure::Unreachable("too many connections".into()));
+                return give_up(flow, failure, queue, ingress).await;
             };
-            match connected {
-                Ok((stream, permit)) => run(stream, flow, queue, By::Us, ingress, permit).await,
+            let stream = match connect(flow).await {
+                Ok(stream) => stream,
                 Err(error) => {
-                    tracing::debug!(%flow, %error, "connect failed");
-                    drop(queue);
-                    ingress.tell(Packet::Closed { flow }).await;
+                    let failure = Some(Failure::Unreachable(error.to_string().into()));
+                    return give_up(flow, failure, queue, ingress).await;
                 }
+            };
+            tune(&stream);
+            let connection =
+                |queue| Connection { flow, opened: By::Us, queue, ingress: ingress.clone() };
+            let Some(peer) = peer else {
+                return run(stream.into_split(), connection(queue)).await;
+            };
+            let security = security.borrow().clone();
+            match security.connect(stream, &peer).await {
+                Ok(stream) => run(tokio::io::split(stream), connection(queue)).await,
+                Err(failure) => give_up(flow, Some(failure), queue, ingress).await,
             }
         });
     }
+}
 
-    /// Accepts connections until the shard is gone.
-    pub(super) async fn accept(self, listener: TcpListener) {
-        let Ok(port) = listener.local_addr().map(|address| address.port()) else { return };
-        while !self.ingress.is_closed() {
-            let Ok(permit) = self.accepted.clone().acquire_owned().await else { return };
-            let (stream, remote) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    // Out of file descriptors: accepting at once would spin.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let Ok(local) = stream.local_addr() else { continue };
-            let local = SocketAddr::new(local.ip().to_canonical(), port);
-            let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-            let flow = Flow { transport: Transport::Tcp, local, remote };
-            let (writer, queue) = mpsc::channel(WRITES_MAX);
-            let ingress = self.ingress.clone();
-            tokio::spawn(async move {
-                ingress.tell(Packet::Opened { flow, writer }).await;
-                run(stream, flow, queue, By::Peer, ingress, permit).await;
-            });
-        }
+async fn give_up(
+    flow: Flow,
+    failure: Option<Failure>,
+    queue: mpsc::Receiver<Bytes>,
+    ingress: Ingress,
+) {
+    if let Some(why) = &failure {
+        tracing::debug!(%flow, code = why.code(), %why, "connect failed");
     }
+    drop(queue);
+    ingress.tell(Packet::Closed { flow, end: End { unsent: vec![], failure } }).await;
 }
 
 async fn connect(flow: Flow) -> io::Result<TcpStream> {
@@ -165,46 +212,75 @@ async fn connect(flow: Flow) -> io::Result<TcpStream> {
     timeout(PATIENCE, socket.connect(flow.remote)).await?
 }
 
-/// Carries messages both ways until either side ends it.
-async fn run(
-    stream: TcpStream,
-    flow: Flow,
-    queue: mpsc::Receiver<Bytes>,
-    opened: By,
-    ingress: Ingress,
-    _permit: OwnedSemaphorePermit,
-) {
-    // Neither is worth refusing a connection for.
+/// Neither is worth refusing a connection for.
+pub(super) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_keepalive(
+    let _ = SockRef::from(stream).set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(PROBE_AFTER)
             .with_interval(PROBE_EVERY)
             .with_retries(PROBES_MAX),
     );
-    let (reader, writer) = stream.into_split();
-    let (pongs, pong_queue) = mpsc::channel(4);
-    let reading = async {
-        read(reader, (flow, opened), &ingress, pongs, MESSAGE_MAX).await;
-        // The last message may have been a request, or one that deserves a 400.
-        tokio::time::sleep(LINGER).await;
-    };
-    tokio::select! {
-        () = reading => {}
-        () = write(writer, queue, pong_queue, opened) => {}
-    }
-    // The queue is gone by now, so the shard sees the writer closed when it is told.
-    ingress.tell(Packet::Closed { flow }).await;
 }
 
-/// Reads until the peer ends it, speaks another language, or takes too long over a message.
+/// A connection that stands.
+pub(super) struct Connection {
+    pub(super) flow: Flow,
+    pub(super) opened: By,
+    pub(super) queue: mpsc::Receiver<Bytes>,
+    pub(super) ingress: Ingress,
+}
+
+/// Carries messages both ways until either side ends it.
+pub(super) async fn run<R, W>((reader, mut writer): (R, W), connection: Connection)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Connection { flow, opened, mut queue, ingress } = connection;
+    let began = Instant::now();
+    let (pongs, pong_queue) = mpsc::channel(4);
+    let pings = match opened {
+        By::Us => Some(keep_alive as Every),
+        By::Peer => None,
+    };
+    let reading = async {
+        let error = read(reader, (flow, opened), &ingress, pongs, MESSAGE_MAX).await;
+        // The last message may have been a request, or one that deserves a 400. On a connection that
+        // is ours or broken, what we have to say wants another one.
+        if opened == By::Peer && error.is_none() {
+            tokio::time::sleep(LINGER).await;
+        }
+        error
+    };
+    let (error, lost) = tokio::select! {
+        error = reading => (error, None),
+        lost = write(&mut writer, &mut queue, pong_queue, pings) => (None, lost),
+    };
+    queue.close();
+    let mut unsent: Vec<Bytes> = lost.into_iter().collect();
+    while let Ok(bytes) = queue.try_recv() {
+        unsent.push(bytes);
+    }
+    if opened == By::Peer || began.elapsed() < STOOD {
+        unsent.clear();
+    }
+    let failure = error.as_ref().and_then(Failure::after_handshake);
+    // Over TLS: that it is over, and not cut off.
+    let _ = timeout(FAREWELL_MAX, writer.shutdown()).await;
+    // The queue is closed by now, so the shard sees the writer closed when it is told.
+    ingress.tell(Packet::Closed { flow, end: End { unsent, failure } }).await;
+}
+
+/// Reads until the peer ends it, speaks another language, or takes too long over a message. Returns
+/// what broke it, if something did.
 async fn read(
     mut reader: impl AsyncRead + Unpin,
     (flow, opened): (Flow, By),
     ingress: &Ingress,
     pongs: mpsc::Sender<()>,
     message_max: Duration,
-) {
+) -> Option<io::Error> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; 16 * 1024];
     let mut deadline = match opened {
@@ -216,7 +292,11 @@ async fn read(
             Some(at) => timeout_at(at, reader.read(&mut buffer)).await,
             None => Ok(reader.read(&mut buffer).await),
         };
-        let Ok(Ok(len @ 1..)) = received else { return };
+        let len = match received {
+            Ok(Ok(len @ 1..)) => len,
+            Ok(Ok(_)) | Err(_) => return None,
+            Ok(Err(error)) => return Some(error),
+        };
         framer.push(buffer.get(..len).unwrap_or_default());
         while let Some(frame) = framer.next() {
             deadline = None;
@@ -224,7 +304,7 @@ async fn read(
                 Frame::Message(bytes) => ingress.tell(Packet::Message { flow, bytes }).await,
                 Frame::Ping => _ = pongs.try_send(()),
                 Frame::Pong => {}
-                Frame::Broken => return,
+                Frame::Broken => return None,
             }
         }
         if framer.is_partial() {
@@ -233,27 +313,40 @@ async fn read(
     }
 }
 
+/// Writes until nobody has anything more to say. Returns the message with which it broke.
 async fn write(
-    mut writer: OwnedWriteHalf,
-    mut queue: mpsc::Receiver<Bytes>,
+    writer: &mut (impl AsyncWrite + Unpin),
+    queue: &mut mpsc::Receiver<Bytes>,
     mut pongs: mpsc::Receiver<()>,
-    opened: By,
-) {
+    pings: Option<Every>,
+) -> Option<Bytes> {
     loop {
+        let every = pings.map_or(Duration::MAX, |every| every());
         let bytes = tokio::select! {
             biased;
-            message = queue.recv() => match message {
-                Some(bytes) => bytes,
-                None => return,
-            },
+            message = queue.recv() => message?,
             Some(()) = pongs.recv() => Bytes::from_static(PONG),
-            () = tokio::time::sleep(KEEP_ALIVE), if opened == By::Us => Bytes::from_static(PING),
+            () = tokio::time::sleep(every), if pings.is_some() => Bytes::from_static(PING),
         };
-        match timeout(PATIENCE, writer.write_all(&bytes)).await {
+        let written = async {
+            writer.write_all(&bytes).await?;
+            // TLS keeps what the socket did not take at once.
+            writer.flush().await
+        };
+        match timeout(PATIENCE, written).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+            Ok(Err(_)) | Err(_) => return Some(bytes).filter(|bytes| bytes.len() > PING.len()),
         }
     }
+}
+
+/// How long until the next ping.
+type Every = fn() -> Duration;
+
+fn keep_alive() -> Duration {
+    let span = KEEP_ALIVE_MS.end.saturating_sub(KEEP_ALIVE_MS.start);
+    let random = RandomState::new().hash_one(());
+    Duration::from_millis(KEEP_ALIVE_MS.start.saturating_add(random % span))
 }
 
 #[cfg(test)]
@@ -277,6 +370,27 @@ mod tests {
             let said = format!("{WHOLE}OPTIONS sip:a SIP/2.0\r\nX: ");
             assert_eq!(messages(opened, &said).await, 1, "{opened:?}");
         }
+    }
+
+    #[test]
+    fn keep_alives_come_before_any_carrier_closes_and_not_in_step() {
+        let all: std::collections::BTreeSet<_> = (0..32).map(|_| keep_alive()).collect();
+        assert!(all.iter().all(|every| (30..60).contains(&every.as_secs())), "{all:?}");
+        assert!(all.len() > 16, "{all:?}");
+    }
+
+    /// Twilio takes a single CRLF for an error, and closes sooner.
+    #[tokio::test]
+    async fn a_keep_alive_is_two_crlfs() {
+        let (mut peer, mut ours) = duplex(64);
+        let (_writer, mut queue) = mpsc::channel(1);
+        let (_pongs, pongs) = mpsc::channel(1);
+        let mut said = [0; 8];
+        tokio::select! {
+            lost = write(&mut ours, &mut queue, pongs, Some(|| SHORT)) => panic!("{lost:?}"),
+            read = peer.read_exact(&mut said) => assert_eq!(read.unwrap(), 8),
+        }
+        assert_eq!(said, *b"\r\n\r\n\r\n\r\n");
     }
 
     /// Reads what a peer says that never closes. Returns, once we have, how many messages came of it.

@@ -114,7 +114,8 @@ impl Talk {
         if let (Some(ip), Some(uri)) =
             (Uri::parse(&self.target).and_then(|uri| uri.ip()), Uri::parse(&self.target))
         {
-            self.flow.remote = SocketAddr::new(ip, uri.port.unwrap_or(5060));
+            self.flow.remote =
+                SocketAddr::new(ip, uri.port.unwrap_or(self.flow.transport.default_port()));
         }
     }
 

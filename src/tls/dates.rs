@@ -130,7 +130,6 @@ fn days_from_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test's own sums")]
 mod tests {
     use super::*;
 

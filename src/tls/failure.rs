@@ -64,6 +64,7 @@ impl Failure {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "open-ended, and not ours")]
     fn of_tls(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(certificate) => Self::of_certificate(certificate),
@@ -77,6 +78,7 @@ impl Failure {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "open-ended, and not ours")]
     fn of_certificate(error: &CertificateError) -> Self {
         match error {
             // The latter: an authority of that name, and another key.
@@ -94,6 +96,7 @@ impl Failure {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "open-ended, and not ours")]
     fn of_alert(alert: AlertDescription) -> Self {
         match alert {
             AlertDescription::ProtocolVersion | AlertDescription::InsufficientSecurity => {

@@ -20,7 +20,7 @@ pub use identity::{Authorities, Identity, Unusable};
 
 use rustls::{
     ClientConfig, ServerConfig,
-    crypto::{CryptoProvider, ring},
+    crypto::{self, CryptoProvider},
     pki_types::ServerName,
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
@@ -128,7 +128,7 @@ pub fn server_name(host: &str) -> Option<ServerName<'static>> {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(crypto::ring::default_provider())
 }
 
 #[cfg(test)]

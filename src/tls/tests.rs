@@ -1,5 +1,4 @@
 //! Handshakes in memory between every kind of peer.
-#![expect(clippy::unwrap_used, reason = "a test's own sums")]
 
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};

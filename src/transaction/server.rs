@@ -16,9 +16,6 @@ use crate::{
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Instant};
 
-/// The port of a Via without one (RFC 3261 18.2.1).
-const DEFAULT_PORT: u16 = 5060;
-
 /// A server transaction of one [`super::Layer`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ServerId(pub(super) u64);
@@ -114,12 +111,13 @@ impl fmt::Display for Server {
     }
 }
 
-/// Over a reliable transport: the source's address with the port that the top Via names.
+/// Over a reliable transport: the source's address with the port that the top Via names, or the
+/// transport's own (RFC 3261 18.2.1).
 fn fallback(request: &Message, flow: Flow) -> Option<Flow> {
     match flow.transport {
         Transport::Udp => None,
         Transport::Tcp | Transport::Tls => {
-            let port = request.via().port.unwrap_or(DEFAULT_PORT);
+            let port = request.via().port.unwrap_or(flow.transport.default_port());
             let remote = SocketAddr::new(flow.remote.ip(), port);
             (remote != flow.remote).then_some(Flow { remote, ..flow })
         }

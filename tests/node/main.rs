@@ -9,3 +9,4 @@ mod phone;
 mod program;
 mod rig;
 mod streams;
+mod tls;

@@ -14,11 +14,13 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
 };
+use tokio_rustls::TlsStream;
 
 /// One socket to one peer.
 pub(crate) enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream, Framer),
+    Tls(Box<TlsStream<TcpStream>>, Framer),
 }
 
 impl Link {
@@ -32,8 +34,13 @@ impl Link {
         Self::Tcp(soon("a connection", TcpStream::connect(remote)).await.unwrap(), Framer::new())
     }
 
+    pub(crate) fn tls(stream: impl Into<TlsStream<TcpStream>>) -> Self {
+        Self::Tls(Box::new(stream.into()), Framer::new())
+    }
+
     pub(crate) fn local(&self) -> SocketAddr {
         match self {
+            Self::Tls(stream, _) => stream.get_ref().0.local_addr().unwrap(),
             Self::Udp(socket) => socket.local_addr().unwrap(),
             Self::Tcp(stream, _) => stream.local_addr().unwrap(),
         }
@@ -43,6 +50,7 @@ impl Link {
         match self {
             Self::Udp(_) => "UDP",
             Self::Tcp(..) => "TCP",
+            Self::Tls(..) => "TLS",
         }
     }
 
@@ -55,6 +63,10 @@ impl Link {
         match self {
             Self::Udp(socket) => socket.send(bytes).await.map(|_| ()),
             Self::Tcp(stream, _) => stream.write_all(bytes).await,
+            Self::Tls(stream, _) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
         }
     }
 
@@ -66,6 +78,15 @@ impl Link {
     async fn read(&mut self) -> Option<Frame> {
         let mut buffer = vec![0; 65_535];
         match self {
+            Self::Tls(stream, framer) => loop {
+                if let Some(frame) = framer.next() {
+                    return Some(frame);
+                }
+                match stream.read(&mut buffer).await {
+                    Ok(len @ 1..) => framer.push(&buffer[..len]),
+                    Ok(0) | Err(_) => return None,
+                }
+            },
             Self::Udp(socket) => {
                 let len = socket.recv(&mut buffer).await.unwrap();
                 Some(Frame::Message(Bytes::copy_from_slice(&buffer[..len])))
@@ -115,7 +136,7 @@ pub(crate) struct Phone {
     remote: SocketAddr,
     serial: u32,
     registering: Option<Talk>,
-    /// Header lines of its REGISTERs.
+    /// Header lines of its REGISTERs and INVITEs.
     pub(crate) path: String,
     dialling: Option<Dialling>,
     /// Requests that came while a response was waited for.
@@ -131,6 +152,11 @@ impl Phone {
 
     pub(crate) async fn tcp(user: &str, remote: SocketAddr) -> Self {
         Self::new(user, remote, Link::tcp(remote).await)
+    }
+
+    /// Speaks through a connection that stands.
+    pub(crate) fn on(user: &str, remote: SocketAddr, link: Link) -> Self {
+        Self::new(user, remote, link)
     }
 
     /// Speaks through a socket whose address somebody had to know before.
@@ -314,7 +340,8 @@ impl Phone {
     pub(crate) async fn dial(&mut self, number: &str) {
         let mut talk = self.talk(number);
         let body = sdp(self.link.local());
-        let mut request = self.request(&mut talk, "INVITE", "", &body);
+        let more = self.path.clone();
+        let mut request = self.request(&mut talk, "INVITE", &more, &body);
         self.link.send(request.as_bytes()).await;
         let first = self.response(&talk).await;
         let mut answer = None;
@@ -350,6 +377,21 @@ impl Phone {
     /// Hangs up.
     pub(crate) async fn hang_up(&mut self, talk: &mut Talk) -> Message {
         self.transact(talk, "BYE", "").await
+    }
+
+    /// Hangs up the call that began with this INVITE, which it answered; does not wait.
+    pub(crate) async fn hangs_up(&mut self, invite: &Message) {
+        let from = invite.from();
+        let tag = invite.from_tag().unwrap();
+        let mut talk = Talk {
+            call_id: invite.call_id().to_owned(),
+            cseq: 1,
+            uri: tandem::dialog::contact_uri(invite).unwrap().into(),
+            to: format!("<{}>;tag={tag}", from.uri),
+        };
+        let bye = self.request(&mut talk, "BYE", "", "");
+        let ours = format!(";tag=t{}", invite.call_id());
+        self.link.send(bye.replacen(&ours, ";tag=ours", 1).as_bytes()).await;
     }
 
     /// Waits until the node hangs up, and agrees.

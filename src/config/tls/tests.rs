@@ -8,7 +8,7 @@ use crate::tls::Clients;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use std::time::{Duration, SystemTime};
 
-const RULES: &str = "[[internal.rule]]\nmatch = \"_X.\"\nreject = 404\n\
+const RULES: &str = "[[internal.rule]]\nmatch = \"_1XXX\"\nreject = 404\n\
                      [[inbound.rule]]\nmatch = \"_.\"\nreject = 404\n";
 
 /// A certificate from 2026-11-01 to 2026-12-01, and its key.
@@ -122,6 +122,14 @@ fn each_mistake_about_certificates_has_its_sentence() {
              [tls]\ncertificate = 'a.pem'\nkey = 'a.key'",
             "2 C014 `tls:0.0.0.0:5061` is listened on twice".to_owned(),
         ),
+    ] {
+        assert_problems(&with(pbx, FINE), &[&want]);
+    }
+}
+
+#[test]
+fn each_mistake_about_a_trunk_s_tls_has_its_sentence() {
+    for (pbx, want) in [
         (
             "[trunk.a]\nuri = 'a.b'\ntransport = 'tls'\ntls = { verify = false }",
             "4 C078 anybody can pretend to be this trunk: its certificate is not checked | remove \
@@ -136,11 +144,13 @@ fn each_mistake_about_certificates_has_its_sentence() {
         ),
         (
             "[trunk.a]\nuri = 'a.b:5060'\ntransport = 'tls'",
-            "2 C076 port 5060 is the one without TLS | write 5061, or leave the port out".to_owned(),
+            "2 C076 port 5060 is the one without TLS | write 5061, or leave the port out"
+                .to_owned(),
         ),
         (
             "[trunk.a]\nuri = 'a.b'\ntransport = 'tls'\naddress = '127.0.0.1:5060'\nsource = []",
-            "4 C076 port 5060 is the one without TLS | write 5061, or leave the port out".to_owned(),
+            "4 C076 port 5060 is the one without TLS | write 5061, or leave the port out"
+                .to_owned(),
         ),
         (
             "[trunk.a]\nuri = 'a.b'\ntransport = 'tls'\nsource = '192.0.2.1'",

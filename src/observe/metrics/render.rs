@@ -133,7 +133,13 @@ impl Page<'_> {
         self.tally("sip_send_errors_total", help, "transport", &transports.send_errors)?;
         let help = "SIP messages dropped because a queue was full.";
         self.counter("sip_ingress_dropped_total", help, transports.ingress_dropped)?;
-        self.gauge("sip_connections", "TCP connections.", transports.connections)
+        let connections = [
+            ([("transport", "tcp")], transports.connections),
+            ([("transport", "tls")], transports.tls_connections),
+        ];
+        self.gauges("sip_connections", "Connections.", connections)?;
+        let help = "TLS handshakes that failed; accepted is those of peers, the others are ours.";
+        self.tally("tls_handshake_failures_total", help, "reason", &transports.handshake_failures)
     }
 
     fn store(&mut self, store: &Store) -> fmt::Result {
