@@ -34,11 +34,13 @@ pub enum Discard {
     Late,
     /// The operating system would not send it.
     Unsendable,
+    /// The other side is an IPv6 address and our port for it an IPv4 one, or the reverse.
+    WrongFamily,
 }
 
 impl Discard {
     /// Every reason, in the order of [`Discards::iter`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::TooShort,
         Self::TooLong,
         Self::NotRtp,
@@ -53,6 +55,7 @@ impl Discard {
         Self::Duplicate,
         Self::Late,
         Self::Unsendable,
+        Self::WrongFamily,
     ];
 
     /// Returns the word for metrics and CDRs.
@@ -72,6 +75,7 @@ impl Discard {
             Self::Duplicate => "duplicate",
             Self::Late => "late",
             Self::Unsendable => "unsendable",
+            Self::WrongFamily => "wrong_family",
         }
     }
 }
@@ -126,6 +130,6 @@ mod tests {
             assert_eq!((count as usize, discards.count(reason)), (n + 1, count));
         }
         discards.merge(&discards.clone());
-        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 105, 26));
+        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 120, 26));
     }
 }

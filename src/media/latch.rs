@@ -8,11 +8,14 @@ use super::{
     discard::Discard,
 };
 use crate::network::Network;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What was learned about a peer's addresses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Source {
+    /// Our port is an IPv4 one: it reaches no IPv6 address. The reverse holds as well, because a
+    /// socket bound to an IPv6 address takes no IPv4 packets.
+    is_ipv4: bool,
     rtp: Option<SocketAddr>,
     rtcp: Option<SocketAddr>,
     /// Learned before the last offer/answer, which did not say otherwise: good enough to send to until
@@ -22,11 +25,18 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Knows nothing yet; our port is at `ip`.
+    pub(super) fn new(ip: IpAddr) -> Self {
+        let is_ipv4 = ip.to_canonical().is_ipv4();
+        Self { is_ipv4, rtp: None, rtcp: None, rtp_before: None, rtcp_before: None }
+    }
+
     /// Begins to learn anew, at an offer/answer.
     pub(super) fn aim(&mut self, before: Option<&Remote>, remote: &Remote) {
         let stays = before.is_some_and(|b| b.rtp == remote.rtp && b.latch == remote.latch);
         let known = |new: Option<_>, old: Option<_>| new.or(old).filter(|_| stays);
         *self = Self {
+            is_ipv4: self.is_ipv4,
             rtp: None,
             rtcp: None,
             rtp_before: known(self.rtp, self.rtp_before),
@@ -66,10 +76,17 @@ impl Source {
         is_right.then_some(()).ok_or(Discard::StrangeSource)
     }
 
-    /// Returns where to send RTP.
-    pub(super) fn destination(&self, remote: &Remote) -> Option<SocketAddr> {
-        let learned = self.rtp.or(self.rtp_before);
-        is_somewhere(remote.rtp).then(|| learned.unwrap_or(remote.rtp))
+    /// Returns where to send RTP, or why nowhere.
+    pub(super) fn destination(&self, remote: &Remote) -> Result<SocketAddr, Discard> {
+        if !is_somewhere(remote.rtp) {
+            return Err(Discard::PeerOnHold);
+        }
+        let to = self.rtp.or(self.rtp_before).unwrap_or(remote.rtp);
+        self.reaches(to).then_some(to).ok_or(Discard::WrongFamily)
+    }
+
+    fn reaches(&self, to: SocketAddr) -> bool {
+        to.is_ipv4() == self.is_ipv4
     }
 
     /// Returns where to send RTCP. A peer that turned out to be behind a NAT gets none before it has
@@ -79,8 +96,13 @@ impl Source {
             self.rtp.or(self.rtp_before).is_some_and(|rtp| rtp.ip() != remote.rtp.ip());
         let signalled = (!is_behind_nat).then_some(remote.rtcp);
         let to = self.rtcp.or(self.rtcp_before).or(signalled)?;
-        (is_somewhere(to) && is_somewhere(remote.rtp)).then_some(to)
+        (is_somewhere(to) && is_somewhere(remote.rtp) && self.reaches(to)).then_some(to)
     }
+}
+
+/// An IPv4 address in IPv6's clothes (RFC 4291 2.5.5.2) is the IPv4 address.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// RFC 3264 8.4's old way to hold is an unspecified address; port 0 is a rejected stream.
@@ -98,7 +120,7 @@ mod tests {
     fn strict_takes_the_signalled_address_and_the_ranges() {
         let ranges = [Network::v4([198, 51, 100, 0], 24)];
         let remote = remote(SIGNALLED, Latch::Strict { ranges: ranges.into() });
-        let mut source = Source::default();
+        let mut source = source();
         for (from, want) in [
             (SIGNALLED, true),
             ("192.0.2.1:9", true),
@@ -107,7 +129,7 @@ mod tests {
         ] {
             assert_eq!(source.admit(&remote, addr(from)).is_ok(), want, "{from}");
             assert_eq!(source.admit_rtcp(&remote, addr(from)).is_ok(), want, "{from}");
-            assert_eq!(source.destination(&remote), Some(addr(SIGNALLED)), "never learned");
+            assert_eq!(source.destination(&remote), Ok(addr(SIGNALLED)), "never learned");
             assert_eq!(source.rtcp_destination(&remote), Some(addr("192.0.2.1:4001")));
         }
     }
@@ -116,28 +138,28 @@ mod tests {
     fn learn_takes_the_first_and_only_the_first_until_the_next_aim() {
         let remote = remote(SIGNALLED, Latch::Learn);
         for first in [SIGNALLED, "203.0.113.9:1024"] {
-            let mut source = Source::default();
-            assert_eq!(source.destination(&remote), Some(addr(SIGNALLED)));
+            let mut source = source();
+            assert_eq!(source.destination(&remote), Ok(addr(SIGNALLED)));
             assert!(source.admit(&remote, addr(first)).is_ok());
             assert!(source.admit(&remote, addr("203.0.113.66:1024")).is_err());
             assert!(source.admit(&remote, addr(first)).is_ok());
-            assert_eq!(source.destination(&remote), Some(addr(first)));
+            assert_eq!(source.destination(&remote), Ok(addr(first)));
 
             source.aim(Some(&remote), &remote);
-            assert_eq!(source.destination(&remote), Some(addr(first)), "nothing better is known");
+            assert_eq!(source.destination(&remote), Ok(addr(first)), "nothing better is known");
             assert!(source.admit(&remote, addr("203.0.113.66:1024")).is_ok(), "learned anew");
-            assert_eq!(source.destination(&remote), Some(addr("203.0.113.66:1024")));
+            assert_eq!(source.destination(&remote), Ok(addr("203.0.113.66:1024")));
         }
     }
 
     #[test]
     fn a_new_signalled_address_is_believed() {
         let old = remote(SIGNALLED, Latch::Learn);
-        let new = remote("[2001:db8::5]:6000", Latch::Learn);
-        let mut source = Source::default();
+        let new = remote("198.51.100.5:6000", Latch::Learn);
+        let mut source = source();
         source.admit(&old, addr("203.0.113.9:1024")).unwrap();
         source.aim(Some(&old), &new);
-        assert_eq!(source.destination(&new), Some(new.rtp));
+        assert_eq!(source.destination(&new), Ok(new.rtp));
         assert_eq!(source.rtcp_destination(&new), Some(new.rtcp));
     }
 
@@ -145,9 +167,9 @@ mod tests {
     fn nowhere_is_not_sent_to() {
         for nowhere in ["0.0.0.0:4000", "[::]:4000", "192.0.2.1:0"] {
             let remote = remote(nowhere, Latch::Learn);
-            let mut source = Source::default();
+            let mut source = source();
             source.admit(&remote, addr("203.0.113.9:1024")).unwrap();
-            assert_eq!(source.destination(&remote), None, "{nowhere}");
+            assert_eq!(source.destination(&remote), Err(Discard::PeerOnHold), "{nowhere}");
             assert_eq!(source.rtcp_destination(&remote), None, "{nowhere}");
         }
     }
@@ -155,13 +177,36 @@ mod tests {
     #[test]
     fn rtcp_follows_a_nat_only_after_it_was_heard() {
         let remote = remote(SIGNALLED, Latch::Learn);
-        let mut source = Source::default();
+        let mut source = source();
         assert_eq!(source.rtcp_destination(&remote), Some(remote.rtcp));
         source.admit(&remote, addr("203.0.113.9:1024")).unwrap();
         assert_eq!(source.rtcp_destination(&remote), None);
         assert!(source.admit_rtcp(&remote, addr("192.0.2.1:4001")).is_err());
         source.admit_rtcp(&remote, addr("203.0.113.9:7777")).unwrap();
         assert_eq!(source.rtcp_destination(&remote), Some(addr("203.0.113.9:7777")));
+    }
+
+    #[test]
+    fn a_port_reaches_its_own_family_only() {
+        for (ip, rtp, want) in [
+            ("192.0.2.9", "192.0.2.1:4000", true),
+            ("192.0.2.9", "[2001:db8::5]:4000", false),
+            ("2001:db8::9", "[2001:db8::5]:4000", true),
+            ("2001:db8::9", "192.0.2.1:4000", false),
+            ("::ffff:192.0.2.9", "192.0.2.1:4000", true),
+        ] {
+            let (source, remote) = (Source::new(ip.parse().unwrap()), remote(rtp, Latch::Learn));
+            let name = format!("{ip} to {rtp}");
+            let to = want.then_some(remote.rtp).ok_or(Discard::WrongFamily);
+            assert_eq!(source.destination(&remote), to, "{name}");
+            assert_eq!(source.rtcp_destination(&remote), want.then_some(remote.rtcp), "{name}");
+        }
+        assert_eq!(plain(addr("[::ffff:192.0.2.1]:9")), addr("192.0.2.1:9"));
+        assert_eq!(plain(addr("[2001:db8::5]:9")), addr("[2001:db8::5]:9"));
+    }
+
+    fn source() -> Source {
+        Source::new([192, 0, 2, 99].into())
     }
 
     fn remote(rtp: &str, latch: Latch) -> Remote {

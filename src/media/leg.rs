@@ -9,7 +9,7 @@ use super::{
     discard::{Discard, Discards},
     dtmf::{EventPacket, Keypad, Listener, Released},
     inlet::{Inlet, Run},
-    latch::Source,
+    latch::{Source, plain},
     outlet::{Feed, Outlet, Pace},
     player::{Player, Playing},
     quality::{Measured, Quality},
@@ -80,13 +80,14 @@ struct Delay {
 }
 
 impl Leg {
-    pub(super) fn new(id: LegId, port: u16, entropy: &mut Entropy, now: Instant) -> Self {
+    /// `local` is the address of the RTP port.
+    pub(super) fn new(id: LegId, local: SocketAddr, entropy: &mut Entropy, now: Instant) -> Self {
         Self {
             id,
-            port,
+            port: local.port(),
             remote: None,
             stream: None,
-            source: Source::default(),
+            source: Source::new(local.ip()),
             inlet: Inlet::default(),
             outlet: Outlet::new(entropy),
             player: Player::Off,
@@ -103,6 +104,7 @@ impl Leg {
     }
 
     pub(super) fn aim(&mut self, remote: Remote, stream: Stream, now: Instant) {
+        let remote = Remote { rtp: plain(remote.rtp), rtcp: plain(remote.rtcp), ..remote };
         self.source.aim(self.remote.as_ref(), &remote);
         self.is_unheard = true;
         self.remote = Some(remote);
@@ -182,7 +184,7 @@ impl Leg {
         if !remote.sends {
             return Err(Discard::PeerOnHold);
         }
-        self.source.destination(remote).ok_or(Discard::PeerOnHold)
+        self.source.destination(remote)
     }
 
     /// Returns whether something of ours takes the place of a joined leg's voice.

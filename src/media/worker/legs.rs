@@ -14,7 +14,10 @@ use crate::{
         quality::Quality,
     },
 };
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 /// Pairs tried where other programs hold some of the range.
 const BIND_TRIES: u8 = 8;
@@ -60,7 +63,8 @@ impl Worker {
         let Some(Slot::Opening(opening)) = self.slots.get(slot) else { return };
         let opening = *opening;
         if is_bound {
-            let leg = Leg::new(opening.id, opening.port, &mut self.entropy, now);
+            let local = SocketAddr::new(opening.ip, opening.port);
+            let leg = Leg::new(opening.id, local, &mut self.entropy, now);
             self.put(slot, Slot::Open(Box::new(leg)));
             self.events.push_back(Event::Opened { leg: opening.id, port: opening.port });
             return;

@@ -8,6 +8,7 @@ use crate::media::{
     codec,
     command::Event,
     discard::Discard,
+    latch::plain,
     leg::{Arrival, Leg},
     outlet::Feed,
     path::{Convert, Hop},
@@ -28,7 +29,7 @@ impl Worker {
         packet: &'p mut [u8],
         now: Instant,
     ) -> Option<Datagram<'p>> {
-        match self.forward(slot, from, packet, now) {
+        match self.forward(slot, plain(from), packet, now) {
             Ok((slot, to)) => Some(Datagram { slot, channel: Channel::Rtp, to, packet }),
             Err(reason) => {
                 self.discard(slot, reason);
@@ -132,7 +133,7 @@ impl Worker {
     /// Takes an RTCP packet of a leg's peer.
     pub fn handle_rtcp(&mut self, slot: usize, from: SocketAddr, packet: &[u8], now: Instant) {
         let read = match self.leg_mut(slot) {
-            Some(leg) => leg.read_report(from, packet, now),
+            Some(leg) => leg.read_report(plain(from), packet, now),
             None => Err(Discard::TooEarly),
         };
         if let Err(reason) = read {

@@ -343,9 +343,30 @@ fn what_surrounds_a_payload_is_left_alone() {
     }
 }
 
+/// A peer may be told of by its IPv4 address and be heard from the same in IPv6's clothes.
+#[test]
+fn a_mapped_address_is_the_address() {
+    let (mut rig, mut a, mut b) = Rig::joined();
+    let mapped = |at: SocketAddr| match at.ip() {
+        std::net::IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), at.port()),
+        std::net::IpAddr::V6(_) => at,
+    };
+    let ranges: std::sync::Arc<[Network]> = [].into();
+    for latch in [Latch::Learn, Latch::Strict { ranges }] {
+        let remote = Remote { rtp: mapped(a.address), latch, ..a.remote() };
+        rig.aim(&a, remote, stream(Law::Mu, 101));
+        let packet = a.next();
+        assert!(rig.packet(A, mapped(a.address), &packet).is_some());
+        assert!(rig.say(&mut a).is_some());
+        assert_eq!(rig.say(&mut b).map(|sent| sent.to), Some(a.address));
+    }
+    assert_eq!(rig.discards().total(), 0);
+}
+
 #[test]
 fn every_reason_to_discard_is_counted_once() {
     let (mut rig, mut a, mut b) = Rig::joined();
+    let pcmu = stream(Law::Mu, 101);
     let mut counted = vec![];
     let mut note = |rig: &Rig, why: Discard| {
         counted.push(why);
@@ -395,6 +416,10 @@ fn every_reason_to_discard_is_counted_once() {
     note(&rig, Discard::Late);
     rig.note_unsendable(slot);
     note(&rig, Discard::Unsendable);
+    rig.join(A, B);
+    rig.aim(&a, Remote { rtp: "[2001:db8::1]:4000".parse().unwrap(), ..a.remote() }, pcmu);
+    rig.say(&mut b);
+    note(&rig, Discard::WrongFamily);
     assert_eq!(counted.len(), Discard::ALL.len());
 
     let all = rig.discards();
