@@ -240,6 +240,10 @@ pub struct Media {
     pub silences: u64,
     /// Legs for which no port pair could be bound.
     pub open_failures: u64,
+    /// Keys and first packets of peers of which nobody could be told in time.
+    pub events_dropped: u64,
+    /// Commands that were lost because the worker hung.
+    pub commands_lost: u64,
     /// Legs now.
     pub legs: u64,
     /// Port pairs taken now.
@@ -259,6 +263,8 @@ impl Media {
         self.discards.merge(&other.discards);
         self.silences += other.silences;
         self.open_failures += other.open_failures;
+        self.events_dropped += other.events_dropped;
+        self.commands_lost += other.commands_lost;
         self.legs += other.legs;
         self.ports_used += other.ports_used;
         self.ports_total += other.ports_total;
@@ -366,8 +372,10 @@ mod tests {
         assert_eq!(one.calls.refusals[&("twilio".into(), "T001".into())], 2);
         assert_eq!((one.calls.ring_delay.total(), one.calls.talk.total()), (3, 1));
         let mut media = Media { packets_relayed: 1, ports_used: 2, ..Media::default() };
+        (media.events_dropped, media.commands_lost) = (3, 4);
         media.merge(&media.clone());
         assert_eq!((media.packets_relayed, media.ports_used), (2, 4));
+        assert_eq!((media.events_dropped, media.commands_lost), (6, 8));
     }
 
     #[test]

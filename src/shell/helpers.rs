@@ -3,11 +3,11 @@
 //! Owns: the resolver, and how many questions may be open.
 //! Never: keeps a call waiting without end; every question is answered within its time.
 
-use super::{resolver::resolver, routes::Routes};
+use super::{prompts::Prompts, resolver::resolver, routes::Routes};
 use crate::{
     call::{Ask, ResolveFor},
     ids::{CallId, Flow, Transport},
-    media::{self, Prompt},
+    media::Prompt,
     shard::Answer,
 };
 use hickory_resolver::{
@@ -15,7 +15,6 @@ use hickory_resolver::{
     proto::rr::{RData, RecordType},
 };
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -30,8 +29,6 @@ use tokio::{
 const OPEN_MAX: usize = 256;
 /// How long a name may take. A carrier's caller hears nothing meanwhile.
 const RESOLVE_MAX: Duration = Duration::from_secs(4);
-/// Sound files above this are refused: an hour at 8 kHz.
-const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
 /// Answers questions in tasks of their own.
 #[derive(Clone)]
@@ -40,6 +37,7 @@ pub(super) struct Helpers {
     resolver: Option<Arc<TokioResolver>>,
     routes: Routes,
     room: Arc<Semaphore>,
+    prompts: Prompts,
 }
 
 impl Helpers {
@@ -50,7 +48,13 @@ impl Helpers {
         servers: &[SocketAddr],
     ) -> Self {
         let resolver = resolver(servers).map(Arc::new);
-        Self { answers, resolver, routes, room: Arc::new(Semaphore::new(OPEN_MAX)) }
+        Self {
+            answers,
+            resolver,
+            routes,
+            room: Arc::new(Semaphore::new(OPEN_MAX)),
+            prompts: Prompts::new(),
+        }
     }
 
     /// Answers one question, later.
@@ -64,7 +68,7 @@ impl Helpers {
                     helpers.resolve(token, &host, port, transport).await
                 }
                 Ask::Prompt { call, file } => {
-                    let prompt = read_prompt(call, &file).await;
+                    let prompt = read_prompt(&helpers.prompts, call, &file).await;
                     Answer::Prompt { call, file, prompt }
                 }
             };
@@ -149,23 +153,12 @@ async fn addresses(resolver: &TokioResolver, host: &str, port: u16) -> Vec<Socke
 }
 
 /// Reads a sound file; says why where it cannot.
-async fn read_prompt(call: CallId, file: &str) -> Option<Prompt> {
-    match load_prompt(Path::new(file)).await {
+async fn read_prompt(prompts: &Prompts, call: CallId, file: &str) -> Option<Prompt> {
+    match prompts.load(Path::new(file)).await {
         Ok(prompt) => Some(prompt),
         Err(error) => {
             tracing::warn!(%call, file, %error, "prompt unreadable");
             None
         }
     }
-}
-
-async fn load_prompt(path: &Path) -> io::Result<Prompt> {
-    if tokio::fs::metadata(path).await?.len() > PROMPT_BYTES_MAX {
-        return Err(io::Error::other("the file is longer than an hour; cut it"));
-    }
-    let bytes = tokio::fs::read(path).await?;
-    tokio::task::spawn_blocking(move || media::read_wav(&bytes))
-        .await
-        .map_err(io::Error::other)?
-        .map_err(io::Error::other)
 }

@@ -17,6 +17,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -51,6 +52,8 @@ pub struct MediaHandle {
     commands: SyncSender<Order>,
     waker: Arc<Waker>,
     published: watch::Receiver<Published>,
+    /// Commands that neither the worker nor whoever waits for it had room for.
+    lost: Arc<AtomicU64>,
 }
 
 /// The counters, and when they were read.
@@ -68,32 +71,39 @@ enum Order {
     Stop,
 }
 
+/// A command that a worker did not take.
+#[derive(Debug)]
+pub enum Untaken {
+    /// Its queue is full.
+    Full(Command),
+    /// Its thread has ended.
+    Gone(Command),
+}
+
 impl MediaHandle {
-    /// Hands over a command. A new leg comes back where the worker does not keep up. All else waits for
-    /// room, since a leg that is not closed would keep its ports; the thread never waits for us.
-    pub fn send(&self, command: Command) -> Result<(), Command> {
-        let is_new = matches!(command, Command::Open { .. });
-        let order = Order::Command(command);
-        let refused = if is_new {
-            self.commands.try_send(order).err().map(|refused| match refused {
-                TrySendError::Full(order) | TrySendError::Disconnected(order) => order,
-            })
-        } else {
-            self.commands.send(order).err().map(|refused| refused.0)
-        };
+    /// Hands over a command where there is room; never waits.
+    pub fn try_send(&self, command: Command) -> Result<(), Untaken> {
+        let sent = self.commands.try_send(Order::Command(command));
         // A worker that cannot be woken is gone.
         let _ = self.waker.wake();
-        match refused {
-            Some(Order::Command(command)) => Err(command),
-            #[cfg(test)]
-            Some(Order::Panic) => Ok(()),
-            Some(Order::Stop) | None => Ok(()),
+        match sent {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(Order::Command(command))) => Err(Untaken::Full(command)),
+            Err(TrySendError::Disconnected(Order::Command(command))) => Err(Untaken::Gone(command)),
+            // What comes back is what was handed over.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(()),
         }
+    }
+
+    /// Counts a command that is lost.
+    pub(super) fn count_lost(&self) {
+        self.lost.fetch_add(1, Relaxed);
     }
 
     /// Returns the counters, a second old at most.
     pub fn counters(&self) -> metrics::Media {
-        self.published.borrow().counters.clone()
+        let commands_lost = self.lost.load(Relaxed);
+        metrics::Media { commands_lost, ..self.published.borrow().counters.clone() }
     }
 
     /// Returns whether the thread has published them lately.
@@ -130,7 +140,8 @@ impl MediaWorker {
         let media = Thread { worker, poll, sockets: vec![], orders, events, publish, pairs };
         let thread =
             thread::Builder::new().name(format!("media-{index}")).spawn(move || media.live())?;
-        Ok(Self { handle: MediaHandle { commands, waker, published }, thread })
+        let handle = MediaHandle { commands, waker, published, lost: Arc::default() };
+        Ok(Self { handle, thread })
     }
 
     /// Returns the way to it.
@@ -345,6 +356,7 @@ impl Thread {
             reports: counters.reports,
             silences: counters.silences,
             open_failures: counters.open_failures,
+            events_dropped: counters.events_dropped,
             legs: legs as u64,
             ports_used: self.pairs.saturating_sub(free) as u64,
             ports_total: self.pairs as u64,
@@ -400,4 +412,4 @@ fn send(sockets: &[Option<Pair>], datagram: Datagram<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,6 +8,7 @@ use super::{
     desk::{Desk, Origin},
     helpers::Helpers,
     http, listeners,
+    media_line::MediaLine,
     media_worker::MediaWorker,
     now,
     places::World,
@@ -158,7 +159,7 @@ impl Node {
         let hands = Hands {
             udp: bound.udp.clone(),
             opener: opener.clone(),
-            media: media.clone(),
+            media: media.iter().cloned().map(MediaLine::new).collect(),
             helpers: Helpers::new(ways.answer, routes.clone(), &config.node.resolver),
             store: store.handle(),
             ingress: ways.ingress.clone(),

@@ -5,7 +5,7 @@
 
 use super::{
     helpers::Helpers,
-    media_worker::MediaHandle,
+    media_line::{MediaLine, RETRY_AFTER},
     now,
     peers::{Peer, Peers},
     store::{self, Write},
@@ -151,7 +151,7 @@ pub(super) struct Ears {
 pub(super) struct Hands {
     pub(super) udp: Vec<Arc<UdpSocket>>,
     pub(super) opener: Opener,
-    pub(super) media: Vec<MediaHandle>,
+    pub(super) media: Vec<MediaLine>,
     pub(super) helpers: Helpers,
     pub(super) store: store::Handle,
     pub(super) ingress: Ingress,
@@ -245,7 +245,9 @@ impl ShardLoop {
             Ending::Open | Ending::Draining => None,
             Ending::Stopping(at) => Some(at),
         };
-        [self.shard.poll_timeout(), ending].into_iter().flatten().min()
+        let is_behind = self.hands.media.iter().any(MediaLine::is_behind);
+        let retry = is_behind.then(|| now() + RETRY_AFTER);
+        [self.shard.poll_timeout(), ending, retry].into_iter().flatten().min()
     }
 
     /// Takes what has come, up to a batch; what is left waits until deadlines were looked at.
@@ -335,6 +337,7 @@ impl ShardLoop {
 
     /// Drains the shard's outbox completely.
     fn carry_out(&mut self) {
+        self.hands.media.iter_mut().for_each(MediaLine::retry);
         while let Some(output) = self.shard.poll_output() {
             match output {
                 Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
@@ -394,11 +397,11 @@ impl ShardLoop {
     fn media(&mut self, call: CallId, command: media::Command) {
         let workers = self.hands.media.len().max(1);
         let worker = usize::try_from(call.0).unwrap_or(0) % workers;
-        let refused = match self.hands.media.get(worker) {
+        let refused = match self.hands.media.get_mut(worker) {
             Some(worker) => worker.send(command).err(),
             None => Some(command),
         };
-        // A full queue refuses the call (503); what closes or changes a leg waits in the worker.
+        // A full queue refuses the call (503); what closes or changes a leg waits for room.
         if let Some(media::Command::Open { leg, .. }) = refused {
             let refusal = media::OpenRefusal::TooManyLegs;
             self.shard.handle_media(media::Event::OpenFailed { leg, refusal }, now());

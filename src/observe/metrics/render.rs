@@ -119,6 +119,10 @@ impl Page<'_> {
         self.counter("rtp_silences_total", help, media.silences)?;
         let help = "Legs that found no free port.";
         self.counter("rtp_open_failures_total", help, media.open_failures)?;
+        let help = "Keys and first packets of peers that were not told in time.";
+        self.counter("rtp_events_dropped_total", help, media.events_dropped)?;
+        let help = "Commands lost because a media worker hung.";
+        self.counter("rtp_commands_lost_total", help, media.commands_lost)?;
         self.gauge("rtp_legs", "Legs with media.", media.legs)?;
         self.gauge("rtp_port_pairs_used", "Port pairs taken.", media.ports_used)?;
         self.gauge("rtp_port_pairs", "Port pairs there are.", media.ports_total)

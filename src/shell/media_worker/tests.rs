@@ -1,4 +1,7 @@
 //! The real thread, with real sockets on loopback.
+//!
+//! Owns: the peers' sockets, and a worker that is stuck.
+//! Never: part of the program.
 
 use super::*;
 use crate::{
@@ -30,7 +33,7 @@ impl Bench {
     }
 
     fn send(&self, command: Command) {
-        self.worker.handle().send(command).unwrap();
+        self.worker.handle().try_send(command).expect("the worker keeps up");
     }
 
     /// Waits for the next thing told.
@@ -63,6 +66,22 @@ impl Bench {
             }
         }
     }
+}
+
+/// A worker that takes as many commands and then nothing; what it got, and what must live as long.
+pub(in crate::shell) fn stuck(
+    commands_max: usize,
+) -> (MediaHandle, impl FnMut() -> Option<Command>) {
+    let poll = Poll::new().unwrap();
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE).unwrap());
+    let (commands, orders) = sync_channel(commands_max);
+    let counters = metrics::Media::default();
+    let (_, published) = watch::channel(Published { at: now(), counters });
+    let take = move || match orders.try_recv() {
+        Ok(Order::Command(command)) => Some(command),
+        Ok(Order::Panic | Order::Stop) | Err(_) => None,
+    };
+    (MediaHandle { commands, waker, published, lost: Arc::default() }, take)
 }
 
 /// Finds that many pairs of ports that nobody uses at the moment, next to each other.
