@@ -25,7 +25,7 @@ pub use leg::{By, Death, Leg, LegEvent, Refused, Stage};
 pub use profile::{Peer, Profile};
 pub use record::Direction;
 pub use targets::trunk_address;
-pub use wire::{Ask, Effect, Owner, Record, ResolveFor, Wire, advertised_ip};
+pub use wire::{Ask, Effect, Owner, Record, ResolveFor, Wire, advertised_ip, contact};
 
 use crate::{
     config::Config,

@@ -146,13 +146,7 @@ impl Wire<'_> {
 
     /// Makes a Contact value that leads back to this listener.
     pub fn contact(&self, flow: Flow, user: &str) -> String {
-        let address = self.advertised(flow);
-        match flow.transport {
-            Transport::Udp => format!("<sip:{user}@{address}>"),
-            Transport::Tcp | Transport::Tls => {
-                format!("<sip:{user}@{address};transport={}>", flow.transport.param())
-            }
-        }
+        contact(self.config, flow, user)
     }
 
     /// Starts a client transaction for a leg.
@@ -195,6 +189,17 @@ impl Wire<'_> {
     pub fn leg_id(&mut self, call: CallId) -> LegId {
         *self.next_leg = self.next_leg.wrapping_add(1);
         LegId::new(call.shard(), *self.next_leg)
+    }
+}
+
+/// Makes a Contact value that leads back to this listener.
+pub fn contact(config: &Config, flow: Flow, user: &str) -> String {
+    let address = SocketAddr::new(advertised_ip(config, flow), flow.local.port());
+    match flow.transport {
+        Transport::Udp => format!("<sip:{user}@{address}>"),
+        Transport::Tcp | Transport::Tls => {
+            format!("<sip:{user}@{address};transport={}>", flow.transport.param())
+        }
     }
 }
 

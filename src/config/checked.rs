@@ -11,7 +11,7 @@ use crate::{
     network::Network,
     sdp::Codec,
     sip::digest::Algorithm,
-    tls::{Authorities, Clients, Identity},
+    tls::{Authorities, Clients, Identity, Validity},
     trunk::health::Pace,
 };
 use std::{
@@ -329,6 +329,15 @@ impl Trunk {
 }
 
 impl Config {
+    /// Returns every certificate of ours: what it is for, and when it holds.
+    pub fn certificates(&self) -> impl Iterator<Item = (String, Validity)> + '_ {
+        let ours = self.tls.iter().map(|tls| ("listener".to_owned(), tls.identity.validity()));
+        ours.chain(self.trunks.values().filter_map(|trunk| {
+            let identity = trunk.tls.identity.as_ref()?;
+            Some((format!("trunk {}", trunk.name), identity.validity()))
+        }))
+    }
+
     /// Returns the context of a caller's calls: a user's own, else the first trunk's.
     pub fn context_of(&self, from: &str) -> &str {
         let user = self.users.get(from).map(|user| &*user.context);

@@ -5,7 +5,7 @@
 
 use super::{
     cdr::{Cdr, Direction, Outcome},
-    status::{StoreReport, TrunkRow, TrunkState},
+    status::{CertificateRow, StoreReport, TrunkRow, TrunkState},
 };
 use std::collections::BTreeMap;
 
@@ -334,6 +334,8 @@ pub struct Snapshot {
     pub store: Store,
     /// Registered contacts now.
     pub contacts: u64,
+    /// Certificates of ours.
+    pub certificates: Vec<CertificateRow>,
     /// Every trunk.
     pub trunks: Vec<TrunkRow>,
 }

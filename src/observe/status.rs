@@ -125,6 +125,8 @@ pub struct StatusReport {
     pub configured: UtcMs,
     /// Where SIP is listened for: `udp:0.0.0.0:5060`.
     pub listeners: Vec<String>,
+    /// Certificates of ours.
+    pub certificates: Vec<CertificateRow>,
     /// Whether new calls are refused.
     pub is_draining: bool,
     /// Calls.
@@ -149,6 +151,10 @@ impl StatusReport {
             problems.push("no SIP listener is bound".to_owned());
         }
         problems.extend(self.store.problem.clone());
+        for expired in self.certificates.iter().filter(|row| row.days_left() < 0) {
+            let of = &expired.of;
+            problems.push(format!("the certificate of {of} has expired; renew it, then reload"));
+        }
         if self.signalling.faults > 0 {
             let faults = self.signalling.faults;
             problems
@@ -158,6 +164,22 @@ impl StatusReport {
             problems.push(format!("trunk {} is down", trunk.name));
         }
         problems
+    }
+}
+
+/// A certificate of ours.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CertificateRow {
+    /// What it is for: `listener`, `trunk NAME`.
+    pub of: String,
+    /// How long it holds; negative once it has expired.
+    pub left_s: i64,
+}
+
+impl CertificateRow {
+    /// Returns the days that are left, rounded down; negative once it has expired.
+    pub fn days_left(&self) -> i64 {
+        self.left_s.div_euclid(24 * 60 * 60)
     }
 }
 
@@ -190,7 +212,7 @@ pub struct SignallingCounts {
     pub transactions: u64,
     /// Dialogs now.
     pub dialogs: u64,
-    /// TCP connections now.
+    /// TCP and TLS connections now.
     pub connections: u64,
     /// Messages that we had to send again.
     pub retransmissions: u64,
@@ -437,10 +459,18 @@ mod tests {
         let down = TrunkRow { name: "t".into(), state: TrunkState::Down, ..Default::default() };
         let store =
             StoreReport { problem: Some("the store is closed".into()), ..Default::default() };
-        let ill = StatusReport { trunks: vec![down], store, ..Default::default() };
+        let expired = CertificateRow { of: "trunk t".into(), left_s: -1 };
+        let holds = CertificateRow { of: "listener".into(), left_s: 0 };
+        let certificates = vec![holds, expired];
+        let ill = StatusReport { trunks: vec![down], store, certificates, ..Default::default() };
         assert_eq!(
             ill.problems(),
-            ["no SIP listener is bound", "the store is closed", "trunk t is down"]
+            [
+                "no SIP listener is bound",
+                "the store is closed",
+                "the certificate of trunk t has expired; renew it, then reload",
+                "trunk t is down"
+            ]
         );
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{Core, Shard};
 use crate::{
-    call::{Owner, advertised_ip},
+    call::{Owner, advertised_ip, contact},
     config::Trunk,
     ids::Flow,
     sip::{Builder, HeaderName, Message, Method},
@@ -150,7 +150,7 @@ impl Core {
             .header(HeaderName::To, format_args!("<{to}>"))
             .header(HeaderName::CallId, self.mint.call_id())
             .header(HeaderName::CSeq, "1 OPTIONS")
-            .header(HeaderName::Contact, format_args!("<sip:tandem@{local}>"))
+            .header(HeaderName::Contact, contact(config, flow, "tandem"))
             .header(HeaderName::Accept, "application/sdp")
             .header(HeaderName::UserAgent, &config.sip.user_agent);
         (builder.finish(), branch)

@@ -22,11 +22,12 @@ use crate::{
         explain::Story,
         metrics::{Media, Shard, Snapshot, Transports},
         status::{
-            CallCounts, ContactRow, PhoneRow, PortCounts, ReloadReport, Request, Response,
-            SignallingCounts, StatusReport, TrunkRow,
+            CallCounts, CertificateRow, ContactRow, PhoneRow, PortCounts, ReloadReport, Request,
+            Response, SignallingCounts, StatusReport, TrunkRow,
         },
     },
     registrar::{Binding, Location},
+    tls::Validity,
 };
 use std::{
     collections::BTreeSet,
@@ -126,6 +127,7 @@ impl Desk {
             uptime_s: now().saturating_duration_since(self.started).as_secs(),
             configured,
             listeners: self.listeners.clone(),
+            certificates: self.certificates(),
             is_draining: self.is_draining.load(Relaxed),
             calls: call_counts(&shard),
             phones: self.registered(),
@@ -134,6 +136,16 @@ impl Desk {
             store: self.store.report(),
             trunks,
         }
+    }
+
+    fn certificates(&self) -> Vec<CertificateRow> {
+        let wall = SystemTime::now();
+        let config = self.config.borrow();
+        let row = |(of, validity): (String, Validity)| CertificateRow {
+            of,
+            left_s: validity.seconds_left(wall),
+        };
+        config.certificates().map(row).collect()
     }
 
     /// Counts the users that can be reached.
@@ -211,7 +223,7 @@ fn signalling(shard: &Shard, transports: &Transports) -> SignallingCounts {
     SignallingCounts {
         transactions: shard.transactions,
         dialogs: shard.dialogs,
-        connections: transports.connections,
+        connections: transports.connections.saturating_add(transports.tls_connections),
         retransmissions: shard.retransmissions,
         timeouts: shard.timeouts,
         send_errors: transports.send_errors.total(),
@@ -333,6 +345,7 @@ impl Inspect for Desk {
             transports,
             store: self.store.counters(),
             contacts: self.location.all(SystemTime::now()).len() as u64,
+            certificates: self.certificates(),
             trunks: self.trunks().await,
         }
     }

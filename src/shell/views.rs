@@ -110,6 +110,13 @@ fn status(report: &StatusReport) -> String {
     page.pair("up", format!("{}, since {}", span(report.uptime_s), report.started));
     page.pair("configured", report.configured.to_string());
     page.pair("listening", dash(&report.listeners.join(" ")));
+    if !report.certificates.is_empty() {
+        let each = report.certificates.iter().map(|row| match row.days_left() {
+            past @ ..0 => format!("{} expired {} days ago", row.of, past.unsigned_abs()),
+            days => format!("{} holds {days} days", row.of),
+        });
+        page.pair("certificate", each.collect::<Vec<_>>().join(", "));
+    }
     let (ringing, talking) = (calls.ringing, calls.talking);
     let past = format!("{} since the start, {} failed", calls.total, calls.failed);
     page.pair("calls", format!("{ringing} ringing, {talking} talking; {past}"));

@@ -40,13 +40,18 @@ impl Validity {
         Some(Self { not_before, not_after: moment(tag, until)? })
     }
 
+    /// Returns the seconds that are left; negative once it has expired.
+    pub fn seconds_left(self, wall: SystemTime) -> i64 {
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        match self.not_after.duration_since(wall) {
+            Ok(left) => seconds(left),
+            Err(past) => seconds(past.duration()).saturating_neg(),
+        }
+    }
+
     /// Returns the days that are left, rounded down; negative once it has expired.
     pub fn days_left(self, wall: SystemTime) -> i64 {
-        let days = |time: Duration| i64::try_from(time.as_secs() / DAY_S).unwrap_or(i64::MAX);
-        match self.not_after.duration_since(wall) {
-            Ok(left) => days(left),
-            Err(past) => days(past.duration()).saturating_neg().saturating_sub(1),
-        }
+        self.seconds_left(wall).div_euclid(DAY_S.cast_signed())
     }
 
     /// Returns the days until it begins to hold, rounded up; `None` once it does.

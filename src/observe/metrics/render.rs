@@ -37,6 +37,7 @@ impl Collector for Everything {
         page.calls(&self.0.shard.calls)?;
         page.media(&self.0.media)?;
         page.transports(&self.0.transports)?;
+        page.certificates(&self.0)?;
         page.store(&self.0.store)?;
         page.trunks(&self.0)
     }
@@ -146,6 +147,12 @@ impl Page<'_> {
         self.tally("tls_handshake_failures_total", help, "reason", &transports.handshake_failures)
     }
 
+    fn certificates(&mut self, all: &Snapshot) -> fmt::Result {
+        let left = all.certificates.iter().map(|row| ([("of", row.of.as_str())], row.left_s));
+        let help = "Time until a certificate expires; negative once it has.";
+        self.gauges("tls_certificate_left_seconds", help, left)
+    }
+
     fn store(&mut self, store: &Store) -> fmt::Result {
         self.counter("store_written_total", "Records written.", store.written)?;
         self.counter("store_errors_total", "Failed attempts to write.", store.errors)?;
@@ -234,7 +241,7 @@ mod tests {
     use super::*;
     use crate::observe::{
         cdr::{Direction, tests::answered, tests::refused},
-        status::{TrunkRow, TrunkState},
+        status::{CertificateRow, TrunkRow, TrunkState},
     };
     use std::collections::BTreeMap;
 
@@ -246,6 +253,9 @@ mod tests {
         all.shard.calls.count_end(&answered(1));
         all.shard.calls.count_end(&refused(2));
         all.media.discards.count("latch");
+        all.transports.tls_connections = 7;
+        all.transports.handshake_failures.count("other_name");
+        all.certificates = vec![CertificateRow { of: "listener".into(), left_s: -5 }];
         all.trunks = vec![TrunkRow {
             name: "we\"ird\\\n".into(),
             state: TrunkState::Up,
@@ -277,6 +287,9 @@ mod tests {
             "tandem_call_answer_delay_seconds_bucket{le=\"+Inf\"} 1",
             "tandem_call_answer_delay_seconds_sum 0.9",
             "tandem_uptime_seconds 5",
+            "tandem_sip_connections{transport=\"tls\"} 7",
+            "tandem_tls_handshake_failures_total{reason=\"other_name\"} 1",
+            "tandem_tls_certificate_left_seconds{of=\"listener\"} -5",
             "tandem_store_up 1",
             r#"tandem_trunk_state{trunk="we\"ird\\\n",state="up"} 1"#,
             r#"tandem_trunk_rtt_seconds{trunk="we\"ird\\\n"} 0.0125"#,

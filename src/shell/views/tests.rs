@@ -8,7 +8,7 @@ use crate::{
             Direction,
             tests::{answered, refused},
         },
-        status::{CallCounts, ContactRow, LegRow, Phase, PortCounts, StoreReport},
+        status::{CallCounts, CertificateRow, ContactRow, LegRow, Phase, PortCounts, StoreReport},
     },
 };
 
@@ -79,6 +79,17 @@ twilio refused a call: T001: the carrier does not let us call from +1775****988 
 wrong: trunk twilio is down
 ";
     assert_eq!(text(&Response::Status(Box::new(report(TrunkState::Down)))), want);
+}
+
+#[test]
+fn status_says_how_long_certificates_hold() {
+    let row = |of: &str, left_s| CertificateRow { of: of.into(), left_s };
+    let mut report = report(TrunkState::Up);
+    report.certificates = vec![row("listener", 30 * 86_400 + 5), row("trunk twilio", -5)];
+    let page = text(&Response::Status(Box::new(report)));
+    let want = "certificate  listener holds 30 days, trunk twilio expired 1 days ago\n";
+    assert!(page.contains(want), "{page}");
+    assert!(page.contains("wrong: the certificate of trunk twilio has expired"), "{page}");
 }
 
 #[test]
