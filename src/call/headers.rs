@@ -28,8 +28,6 @@ const EXTENSION_HEADERS_MAX: usize = 16;
 const EXTENSION_HEADER_BYTES_MAX: usize = 512;
 /// RFC 3323 4.1.1.3.
 const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
-/// RFC 3261 8.1.1.6.
-const MAX_FORWARDS: u32 = 70;
 
 /// Who calls, as the callee is to see it.
 #[derive(Clone, Debug)]
@@ -82,7 +80,7 @@ pub(super) fn to_phone(
         to: format!("<sip:{}@{realm}>", escape_user(&callee.name)).into_bytes().into(),
         routes,
         headers,
-        max_forwards: hops_left(invite),
+        max_forwards: hops_left(invite, config),
     }
 }
 
@@ -93,6 +91,7 @@ pub(super) fn to_trunk(
     number: &str,
     (caller_id, is_private): (&E164, bool),
     transport_param: &str,
+    max_forwards: u32,
 ) -> Option<InviteSpec> {
     let host = trunk.uris.first()?;
     let authority = match host.port {
@@ -117,7 +116,7 @@ pub(super) fn to_trunk(
         to: format!("<sip:{number}@{}>", host.host).into_bytes().into(),
         routes: vec![],
         headers,
-        max_forwards: MAX_FORWARDS,
+        max_forwards,
     })
 }
 
@@ -134,7 +133,7 @@ pub(super) fn to_uri(
         to: format!("<{uri}>").into_bytes().into(),
         routes: vec![],
         headers: passed(invite),
-        max_forwards: hops_left(invite),
+        max_forwards: hops_left(invite, config),
     }
 }
 
@@ -150,11 +149,9 @@ fn passed(invite: &Message) -> Vec<(Box<str>, Vec<u8>)> {
 }
 
 /// RFC 3261 16.6: one hop less than the caller allowed. A B2BUA that forgot it would make loops.
-fn hops_left(invite: &Message) -> u32 {
-    invite
-        .number(HeaderName::MaxForwards)
-        .map_or(MAX_FORWARDS, |n| n.saturating_sub(1))
-        .min(MAX_FORWARDS)
+fn hops_left(invite: &Message, config: &Config) -> u32 {
+    let most = config.sip.max_forwards.into();
+    invite.number(HeaderName::MaxForwards).map_or(most, |n| n.saturating_sub(1)).min(most)
 }
 
 fn privacy() -> (Box<str>, Vec<u8>) {

@@ -49,6 +49,10 @@ use std::{
 /// Timer F of the BYEs is 32 s; what is not gone by then is our bug.
 const RELEASE_MAX: Duration = Duration::from_secs(40);
 
+/// How long the record of a call that has ended waits for the last words: its BYEs' answers, and what
+/// the media workers have measured.
+const RECORD_WAITS: Duration = Duration::from_secs(2);
+
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
@@ -255,7 +259,8 @@ impl Call {
         let legs = self.legs.values().filter_map(Leg::poll_timeout).min();
         let reoffer = self.reoffer.and_then(|leg| self.legs.get(&leg)?.modify.poll_timeout());
         let released = self.released_at.map(|at| at + RELEASE_MAX);
-        let all = [legs, reoffer, released, self.ends_at, self.program.poll_timeout()];
+        let record = self.record_at().filter(|_| !self.draft.is_recorded());
+        let all = [legs, reoffer, released, record, self.ends_at, self.program.poll_timeout()];
         all.into_iter().flatten().min()
     }
 
@@ -299,6 +304,9 @@ impl Call {
         wire.watch.leave(self.id);
         for leg in self.legs.keys().copied().collect::<Vec<_>>() {
             self.with_leg(leg, wire, |leg, wire, out| leg.end(status, reason, wire, out));
+            // Nobody speaks any more, however long its last transaction takes.
+            let command = self.legs.get_mut(&leg).and_then(|found| found.media.close(leg));
+            command.into_iter().for_each(|command| wire.media(self.id, command));
         }
         self.finish_if_done();
     }
@@ -432,9 +440,20 @@ impl Call {
         }
     }
 
-    /// Returns the record of a call that is over.
-    pub fn into_cdr(mut self, wire: &Wire<'_>) -> Cdr {
-        self.draft.finish(wire)
+    /// Returns the record of a call that is over, or ended some time ago: a peer that vanished is told
+    /// so for half a minute, which is nothing to the record. Once.
+    pub fn record(&mut self, wire: &Wire<'_>) -> Option<Cdr> {
+        let is_due = self.phase == Phase::Over || self.record_at().is_some_and(|at| at <= wire.now);
+        if !is_due || self.draft.is_recorded() {
+            return None;
+        }
+        let peer = self.peer.and_then(|peer| self.legs.get(&peer));
+        peer.into_iter().for_each(|peer| self.draft.tried(peer));
+        Some(self.draft.finish(wire))
+    }
+
+    fn record_at(&self) -> Option<Instant> {
+        self.released_at.map(|at| at + RECORD_WAITS)
     }
 
     /// Ends the call after one of its steps panicked: our bug. Its peers are told, as far as what is

@@ -93,6 +93,9 @@ impl LegMedia {
 
     /// Notes the port.
     pub fn opened(&mut self, port: u16) {
+        if self.port != Port::Opening {
+            return;
+        }
         self.port = Port::Open(port);
         if let Some((_, advertised)) = self.addresses {
             let local = Local::new(self.session, SocketAddr::new(advertised, port));

@@ -425,7 +425,17 @@ impl Leg {
         }
     }
 
-    /// Returns the interval the peer insisted on, for the next attempt.
+    /// Returns how many hops the INVITE may take.
+    pub(super) fn max_forwards(&self) -> u8 {
+        match &self.origin {
+            Origin::Outgoing(outgoing) => {
+                u8::try_from(outgoing.spec.max_forwards).unwrap_or(u8::MAX)
+            }
+            Origin::Incoming(_) => 0,
+        }
+    }
+
+    /// Returns the URI that is called.
     pub fn host_called(&self) -> Option<&str> {
         match &self.origin {
             Origin::Outgoing(outgoing) => Some(&outgoing.spec.uri),

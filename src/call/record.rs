@@ -38,6 +38,7 @@ pub struct Draft {
     cdr: Cdr,
     started: Instant,
     ended: bool,
+    recorded: bool,
     was_private_number: Option<Box<str>>,
 }
 
@@ -72,7 +73,14 @@ impl Draft {
             ladder: None,
         };
         log::call_started(direction, &identity.user, dialled);
-        Self { span, cdr, started: wire.now, ended: false, was_private_number: None }
+        Self {
+            span,
+            cdr,
+            started: wire.now,
+            ended: false,
+            recorded: false,
+            was_private_number: None,
+        }
     }
 
     /// Returns the record as it stands.
@@ -330,7 +338,7 @@ impl Draft {
             rang: self.cdr.times.ring.is_some(),
             offered_g711: leg.media.has_said_g711(),
             offered_srtp: false,
-            max_forwards: 70,
+            max_forwards: leg.max_forwards(),
         }
     }
 
@@ -343,8 +351,14 @@ impl Draft {
         );
     }
 
-    /// Returns the finished record, once nothing of the call is left.
+    /// Returns whether the record is written.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded
+    }
+
+    /// Returns the finished record.
     pub(super) fn finish(&mut self, wire: &Wire<'_>) -> Cdr {
+        self.recorded = true;
         self.ended(Ender::Us, 500, None, wire);
         // What went wrong before somebody answered is no failure of the call.
         if self.cdr.times.answer.is_some() && self.cdr.ending.by != EndedBy::Tandem {

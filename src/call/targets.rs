@@ -96,7 +96,8 @@ impl Call {
         };
         let is_private =
             (self.identity.is_private || outbound.is_anonymous) && !outbound.is_emergency;
-        let spec = headers::to_trunk(&trunk, number, (caller_id, is_private), param)
+        let max_forwards = self.config.sip.max_forwards.into();
+        let spec = headers::to_trunk(&trunk, number, (caller_id, is_private), param, max_forwards)
             .ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;
         self.draft.trunk(name, caller_id.expose(), number);
         let calls_max = profile.calls_max;

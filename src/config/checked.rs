@@ -97,7 +97,8 @@ pub struct Sip {
     pub session_expires: Duration,
     /// The shortest session interval that we accept; at least 90 s.
     pub min_se: Duration,
-    /// Of our OPTIONS. A call says 70, or one less than its caller allows.
+    /// How many hops our OPTIONS and INVITEs may take; an INVITE for a caller takes one less than it
+    /// allowed, if that is fewer.
     pub max_forwards: u8,
     /// What we call ourselves in User-Agent and Server.
     pub user_agent: Box<str>,

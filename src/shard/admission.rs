@@ -3,7 +3,7 @@
 //! Owns: the order of the checks, and every refusal that needs no call.
 //! Never: opens a call (`invite` does) or changes a binding (`register` does).
 
-use super::{Core, Shard};
+use super::{Core, Shard, invite::Caller, refused::Why};
 use crate::{
     call::ALLOW,
     config::{User, UserSecret},
@@ -12,7 +12,7 @@ use crate::{
     sip::{Builder, HeaderName, Message, Method, Scheme, Uri, default_reason},
     transaction::ServerId,
 };
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// Extensions that an INVITE may require of us.
 const INVITE_EXTENSIONS: &[&str] = &["100rel", "timer"];
@@ -37,6 +37,15 @@ impl Refusal {
 
     pub(super) fn because(status: u16, reason: &'static str) -> Self {
         Self { status, reason: Some(reason.into()), headers: vec![] }
+    }
+
+    /// Says it for the record of a call.
+    pub(super) fn why(&self) -> Why {
+        let reason = match self.reason {
+            Some(Cow::Borrowed(reason)) => reason,
+            Some(Cow::Owned(_)) | None => default_reason(self.status),
+        };
+        Why::Status(self.status, reason)
     }
 
     /// Says that there is no room now, but may be soon.
@@ -186,16 +195,45 @@ impl Shard {
                     Reason::Wrong => "wrong",
                 };
                 if reason == Reason::Wrong {
-                    tracing::warn!(%flow, "wrong credentials");
+                    self.note_guess(message, flow, now);
                 }
                 (word, refusal)
             }
-            Verdict::Refuse { status, reason } => ("refused", Refusal::because(status, reason)),
+            Verdict::Refuse { status, reason } => {
+                // The password was right: it is a phone of ours that asks for what it may not have.
+                if let Some(user) = self.named_user(message).filter(|_| is_call(message)) {
+                    let why = if status == 403 { Why::Claim } else { Why::Status(status, reason) };
+                    self.record_refused(message, &Caller::Phone(user), why, now);
+                }
+                ("refused", Refusal::because(status, reason))
+            }
         };
         self.counters.authentications.count(word);
         self.refuse(tx, message, flow, &refusal, now);
         None
     }
+}
+
+impl Shard {
+    /// Tells of a wrong password: in the log, and where it was a call, in a record.
+    fn note_guess(&mut self, message: &Message, flow: Flow, now: Instant) {
+        let credentials = message.credentials(HeaderName::Authorization).into_iter().next();
+        let name = credentials.as_ref().map_or("", |credentials| &*credentials.username);
+        self.guesses.note(name, flow.remote.ip(), now);
+        if let Some(user) = self.named_user(message).filter(|_| is_call(message)) {
+            self.suspect(message, user, now);
+        }
+    }
+
+    /// Returns the user whose name stands in a request's credentials.
+    fn named_user(&self, message: &Message) -> Option<Arc<User>> {
+        let credentials = message.credentials(HeaderName::Authorization).into_iter().next()?;
+        self.core.shared.config.users.get(&credentials.username).cloned()
+    }
+}
+
+fn is_call(message: &Message) -> bool {
+    message.method() == Method::Invite
 }
 
 impl Core {

@@ -3,7 +3,7 @@
 //! Owns: the way from an INVITE to a [`Call`].
 //! Never: decides where the call goes; its program asks the dialplan.
 
-use super::{Shard, admission::Refusal};
+use super::{Shard, admission::Refusal, refused::Why};
 use crate::{
     call::{Call, Direction, Identity, Leg, Opening, Profile},
     config::{Trunk, User},
@@ -17,7 +17,7 @@ use crate::{
 use std::{sync::Arc, time::Instant};
 
 /// Who an INVITE comes from, as far as we believe it.
-enum Caller {
+pub(super) enum Caller {
     /// A user of ours, by digest.
     Phone(Arc<User>),
     /// A carrier, by its address.
@@ -33,11 +33,16 @@ impl Shard {
         now: Instant,
     ) {
         if self.is_draining || self.is_full() {
+            if let Some(caller) = self.likely_caller(&message, flow, now) {
+                let why = if self.is_draining { Why::Draining } else { Why::Overloaded };
+                self.record_refused(&message, &caller, why, now);
+            }
             return self.refuse(tx, &message, flow, &Refusal::overloaded(), now);
         }
         let caller = match self.trunk_at(flow) {
             Some(trunk) if self.core.trunks.is_full(&trunk.name, trunk.max_calls) => {
                 // The carrier tries its next origination URI.
+                self.record_refused(&message, &Caller::Trunk(trunk), Why::TrunkFull, now);
                 return self.refuse(tx, &message, flow, &Refusal::overloaded(), now);
             }
             Some(trunk) => Caller::Trunk(trunk),
@@ -51,14 +56,20 @@ impl Shard {
         };
         match self.opening(&caller, &message) {
             Ok((opening, identity, profile)) => {
-                self.open_call(tx, message, flow, now, (opening, identity, profile));
+                self.open_call((tx, message, flow), &caller, (opening, identity, profile), now);
             }
-            Err(refusal) => self.refuse(tx, &message, flow, &refusal, now),
+            Err(refusal) => {
+                // Who is told of a longer interval calls again.
+                if refusal.status != 422 {
+                    self.record_refused(&message, &caller, refusal.why(), now);
+                }
+                self.refuse(tx, &message, flow, &refusal, now);
+            }
         }
     }
 
     /// Returns the trunk that may originate calls from this address. It is never challenged.
-    fn trunk_at(&self, flow: Flow) -> Option<Arc<Trunk>> {
+    pub(super) fn trunk_at(&self, flow: Flow) -> Option<Arc<Trunk>> {
         let ip = flow.remote.ip().to_canonical();
         self.core.shared.config.trunks.values().find_map(|trunk| {
             let known = self.core.trunks.state(&trunk.name).map_or(&[][..], |s| s.flows());
@@ -128,11 +139,10 @@ impl Shard {
 
     fn open_call(
         &mut self,
-        tx: ServerId,
-        message: Message,
-        flow: Flow,
-        now: Instant,
+        (tx, message, flow): (ServerId, Message, Flow),
+        caller: &Caller,
         (opening, identity, profile): (Opening, Identity, Profile),
+        now: Instant,
     ) {
         let owner = self.new_owner();
         let name: Box<str> = match (&profile.peer, &identity.phone) {
@@ -146,8 +156,11 @@ impl Shard {
         let leg = Leg::incoming(owner, name, profile, (tx, message.clone(), flow), &mut wire);
         let Some(leg) = leg else {
             self.core.ladders.take(owner.call);
-            return self.refuse(tx, &message, flow, &Refusal::because(400, "Bad Contact"), now);
+            let refusal = Refusal::because(400, "Bad Contact");
+            self.record_refused(&message, caller, refusal.why(), now);
+            return self.refuse(tx, &message, flow, &refusal, now);
         };
+        self.refused.admitted(message.call_id());
         if let Some(trunk) = leg.profile.as_trunk() {
             let counted = wire.trunks.claim(&trunk.name, leg.id(), None);
             debug_assert!(counted, "no limit was given");
@@ -161,7 +174,7 @@ impl Shard {
 }
 
 /// Returns the number dialled: the Request-URI's user part, or a `tel:` number.
-fn dialled(message: &Message) -> Option<Box<str>> {
+pub(super) fn dialled(message: &Message) -> Option<Box<str>> {
     let uri = Uri::parse(message.uri())?;
     let user = match uri.scheme {
         Scheme::Sip | Scheme::Sips | Scheme::Tel => uri.user_unescaped(),

@@ -9,12 +9,14 @@
 
 mod admission;
 mod dispatch;
+mod guesses;
 mod invite;
 mod key;
 mod ladders;
 mod packets;
 mod phones;
 mod queue;
+mod refused;
 mod register;
 mod report;
 mod trunks;
@@ -136,6 +138,8 @@ pub struct Shard {
     media_legs: BTreeMap<LegId, CallId>,
     touched: BTreeSet<CallId>,
     out: VecDeque<Output>,
+    refused: refused::Refused,
+    guesses: guesses::Guesses,
     counters: metrics::Shard,
     sweep_at: Instant,
     is_draining: bool,
@@ -185,6 +189,8 @@ impl Shard {
             media_legs: BTreeMap::new(),
             touched: BTreeSet::new(),
             out: VecDeque::new(),
+            refused: refused::Refused::new(now),
+            guesses: guesses::Guesses::default(),
             counters: metrics::Shard::default(),
             sweep_at: now + SWEEP_EVERY,
             is_draining: false,
@@ -253,6 +259,7 @@ impl Shard {
             && self.media_legs.is_empty()
             && self.probes.is_empty()
             && self.pings.is_quiet()
+            && self.refused.is_quiet()
             && self.core.trunks.is_quiet()
     }
 
@@ -343,6 +350,8 @@ impl Shard {
             self.core.trunks.poll_timeout(),
             self.core.queue_timeout(),
             self.pings.poll_timeout(),
+            self.refused.poll_timeout(),
+            self.guesses.poll_timeout(),
             self.timers.next_deadline(),
         ];
         own.into_iter().flatten().chain(self.next_sweep()).min()
@@ -365,6 +374,8 @@ impl Shard {
             self.follow_bindings(now);
         }
         self.fire_pings(now);
+        self.fire_refused(now);
+        self.guesses.tell(now);
         self.settle(now);
     }
 
@@ -449,22 +460,25 @@ impl Shard {
         self.out.push_back(Output::Transmit { flow, bytes });
     }
 
-    /// Writes the CDR of a call that is over and forgets it; arms the timer of one that is not.
+    /// Writes the CDR of a call that has ended; forgets one that is over, and arms the timer of one
+    /// that is not.
     fn forget_or_arm(&mut self, id: CallId, now: Instant) {
-        let Some(call) = self.calls.get(&id) else { return };
-        if call.phase() != crate::call::Phase::Over {
-            self.timers.arm(id, call.poll_timeout());
-            return;
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let is_over = call.phase() == crate::call::Phase::Over;
+        let entered = call.draft().span().clone().entered();
+        if let Some(mut cdr) = call.record(&self.core.wire(now)) {
+            cdr.ladder = self.core.ladders.of(id);
+            self.counters.calls.count_end(&cdr);
+            self.core.effects.push_back(Effect::Record(Record::Cdr(Box::new(cdr))));
         }
-        self.timers.arm(id, None);
-        let Some(call) = self.calls.remove(&id) else { return };
-        self.core.call_ids.retain(|_, (owner, _)| *owner != id);
-        self.invites.retain(|_, owner| owner.call != id);
-        let _entered = call.draft().span().clone().entered();
-        let mut cdr = call.into_cdr(&self.core.wire(now));
-        cdr.ladder = self.core.ladders.take(id);
-        self.counters.calls.count_end(&cdr);
-        self.core.effects.push_back(Effect::Record(Record::Cdr(Box::new(cdr))));
+        drop(entered);
+        self.timers.arm(id, call.poll_timeout().filter(|_| !is_over));
+        if is_over {
+            self.calls.remove(&id);
+            self.core.ladders.take(id);
+            self.core.call_ids.retain(|_, (owner, _)| *owner != id);
+            self.invites.retain(|_, owner| owner.call != id);
+        }
     }
 
     fn count_received(&mut self, message: &Message) {

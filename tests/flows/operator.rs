@@ -1,10 +1,13 @@
 //! What an operator does: drains, hangs up, reloads.
 
 use crate::{
-    house::{House, act, cdr, with_pbx, with_phone},
-    storm::assert_ladder,
+    house::{House, TANDEM, act, cdr, with_pbx, with_phone},
+    storm::{assert_ladder, faults},
 };
-use tandem::sim::phone::{Act, Heard, On};
+use tandem::{
+    observe::cdr::EndedBy,
+    sim::phone::{Act, Heard, On},
+};
 
 /// A draining node lets running calls go on and sends new ones elsewhere.
 #[test]
@@ -64,4 +67,29 @@ fn hanging_up() {
               3020 ms  1002 -> tandem  200 OK (BYE)",
     );
     assert_eq!(cdr(&mut world).ending.q850, Some(16));
+}
+
+/// A phone vanishes: its BYE is repeated for half a minute, the record is written at once, and no port
+/// is held for it.
+#[test]
+fn the_record_does_not_wait_for_a_phone_that_has_vanished() {
+    let mut world = House::new(1).phone("1001").phone("1002").open_registered();
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, Act::Answer);
+    });
+    act(&mut world, "1001", Act::Call("1002".into()));
+    world.partition(TANDEM, "1002", 3000, 100_000);
+    world.at(5000, |world| act(world, "1001", Act::HangUp));
+    world.at(5100, |world| {
+        with_pbx(world, |pbx, _| assert_eq!((pbx.open_legs(), pbx.cdrs()), (0, &[][..])));
+    });
+    world.at(7100, |world| {
+        let cdr = cdr(world);
+        assert_eq!((cdr.ending.by, cdr.times.talk_ms()), (EndedBy::Caller, 4860));
+        assert_eq!(cdr.callee.user.unwrap().expose(), "1002");
+        assert!(cdr.ladder.is_some());
+        assert_eq!(with_pbx(world, |pbx, now| pbx.shard().calls(now).len()), 1, "its BYE goes on");
+    });
+    world.at(110_000, |world| act(world, "1002", Act::HangUp));
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     house::{House, act, cdr, with_pbx, with_phone, with_twilio},
-    storm::{assert_ladder, storm},
+    storm::{assert_ladder, faults, storm},
 };
 use tandem::{
     media::Command,
@@ -90,4 +90,23 @@ fn the_invite_says_what_the_trunk_wants() {
     let bridges = |c: &&Command| matches!(c, Command::Bridge { .. });
     with_pbx(&mut world, |pbx, _| assert!(pbx.commands().iter().any(|c| bridges(&c))));
     with_twilio(&mut world, |twilio, _| assert_eq!(twilio.deviations(), []));
+}
+
+/// `[sip] max_forwards` is what we say where nobody allows fewer hops.
+#[test]
+fn hops_are_limited_by_the_configuration() {
+    let mut house = House::new(1);
+    house.sip_keys("max_forwards = 25").twilio().phone("1001").phone("1002");
+    let mut world = house.open_registered();
+    for (at_ms, number) in [(0, "1002"), (5000, "+14155550199")] {
+        world.at(at_ms, move |world| act(world, "1001", Act::Call(number.into())));
+        world.at(at_ms + 3000, |world| act(world, "1001", Act::HangUp));
+    }
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    let hops = |to: &str| {
+        let mut to = world.sent().iter().filter(|sent| &*sent.to == to);
+        let invite = to.find(|sent| sent.message.method() == Method::Invite);
+        invite.and_then(|sent| sent.message.number(HeaderName::MaxForwards))
+    };
+    assert_eq!((hops("1002"), hops("twilio")), (Some(25), Some(25)));
 }

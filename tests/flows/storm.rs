@@ -57,7 +57,12 @@ pub(crate) fn faults(world: &mut World) -> Vec<String> {
             faults.push(format!("{count} CDRs of call {call_id}"));
         }
     }
-    faults.extend(records.keys().map(|call_id| format!("a CDR of no call: {call_id}")));
+    let refused = refused(world.sent());
+    for (call_id, count) in records {
+        if count > 1 || !refused.contains(call_id) {
+            faults.push(format!("{count} CDRs of what was no call: {call_id}"));
+        }
+    }
     faults
 }
 
@@ -76,6 +81,20 @@ fn calls(sent: &[Sent]) -> BTreeSet<&str> {
     let taken: BTreeSet<&str> =
         invites().filter(is_taken).map(|sent| sent.message.call_id()).collect();
     called.intersection(&taken).copied().collect()
+}
+
+/// Returns the Call-IDs of calls that admission refused, other than by its first challenge: each of
+/// somebody known leaves one record, of a stranger none.
+fn refused(sent: &[Sent]) -> BTreeSet<&str> {
+    let is_proof = |sent: &&Sent| sent.message.header(HeaderName::Authorization).is_some();
+    let proved: BTreeSet<&str> =
+        sent.iter().filter(is_proof).map(|sent| sent.message.call_id()).collect();
+    let is_refusal = |sent: &&Sent| {
+        let (status, call_id) = (sent.message.status(), sent.message.call_id());
+        &*sent.from == TANDEM && status >= 400 && (status != 401 || proved.contains(call_id))
+    };
+    let invites = sent.iter().filter(|sent| sent.message.method() == Method::Invite);
+    invites.filter(is_refusal).map(|sent| sent.message.call_id()).collect()
 }
 
 /// Compares a clean network's ladder with the text, whose indentation is not counted and whose

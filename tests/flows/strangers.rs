@@ -1,12 +1,16 @@
 //! Who is not let in: spoofed names, wrong passwords, unknown numbers, strangers.
 
 use crate::{
-    house::{House, act, why, with_pbx, with_phone},
+    house::{DID, House, act, cdr, why, with_pbx, with_phone, with_twilio},
+    inbound::call_in,
     storm::{assert_ladder, faults},
 };
-use tandem::sim::{
-    World,
-    phone::{Act, Habit, Heard, On},
+use tandem::{
+    observe::cdr::{Cdr, Direction},
+    sim::{
+        World,
+        phone::{Act, Habit, Heard, On},
+    },
 };
 
 fn refused(world: &mut World, status: u16) {
@@ -81,7 +85,10 @@ fn a_wrong_password() {
                120 ms  1001 -> tandem  ACK",
     );
     refused(&mut world, 401);
-    with_pbx(&mut world, |pbx, _| assert_eq!(pbx.cdrs(), []));
+    let said = "A005 a phone that says it is 1001 does not know the password";
+    assert_eq!(why(&mut world), said);
+    let cdr = cdr(&mut world);
+    assert_eq!((cdr.ending.status, cdr.caller.user.unwrap().expose()), (401, "1001"));
 }
 
 /// A phone that proved to be 1001 may not say that it is somebody else.
@@ -97,6 +104,63 @@ fn a_phone_may_not_claim_to_be_another() {
         assert_eq!(faults(&mut world), [""; 0]);
         refused(&mut world, 403);
         assert!(world.sent().iter().all(|sent| !["1003", "twilio"].contains(&&*sent.to)));
-        with_pbx(&mut world, |pbx, _| assert_eq!(pbx.cdrs(), []));
+        let whys = with_pbx(&mut world, |pbx, _| {
+            let why = |cdr: &Cdr| cdr.ending.why.as_ref().map(|why| why.code.clone());
+            pbx.cdrs().iter().map(why).collect::<Option<Vec<_>>>()
+        });
+        assert_eq!(whys, Some(vec!["A004".to_owned(), "A004".to_owned()]));
     }
+}
+
+/// A wrong password, then the right one: the call leaves its own record and no other.
+#[test]
+fn a_password_that_is_mended() {
+    let mut house = House::new(1);
+    house.phone("1002").phone_like("1001", "1001", |mut setup| {
+        setup.password = "guess".into();
+        setup
+    });
+    let mut world = house.open();
+    act(&mut world, "1002", Act::Register);
+    world.run_until(1000);
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, Act::Answer).when(On::Up, 1000, Act::HangUp);
+    });
+    act(&mut world, "1001", Act::Call("1002".into()));
+    world.run_until(1030);
+    with_phone(&mut world, "1001", |phone, _| phone.set_password("secret of 1001"));
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    assert_eq!(cdr(&mut world).ending.status, 200, "{}", world.ladder());
+}
+
+/// A node that drains records whom it turned away, as far as it knows them: a phone that is registered
+/// there, a carrier. A flood of others leaves nothing.
+#[test]
+fn calls_that_a_draining_node_refuses() {
+    let mut house = House::new(1);
+    house.twilio().phone("1001").phone("1002");
+    house.phone_like("stranger", "1001", |mut setup| {
+        setup.user = "1003".into();
+        setup
+    });
+    let mut world = house.open();
+    for name in ["1001", "1002"] {
+        act(&mut world, name, Act::Register);
+    }
+    world.run_until(1000);
+    world.begin_again();
+    with_pbx(&mut world, |pbx, now| pbx.with_shard(now, |shard, _| shard.drain()));
+    act(&mut world, "1001", Act::Call("1002".into()));
+    with_twilio(&mut world, |twilio, now| twilio.call_in(&call_in(DID), now));
+    for at_ms in 0..100 {
+        world.at(at_ms * 10, |world| act(world, "stranger", Act::Call("1002".into())));
+    }
+    assert_eq!(faults(&mut world), [""; 0]);
+    let said = with_pbx(&mut world, |pbx, _| {
+        let each =
+            |cdr: &Cdr| (cdr.direction, cdr.ending.status, cdr.ending.why.clone().unwrap().code);
+        pbx.cdrs().iter().map(each).collect::<Vec<_>>()
+    });
+    let a001 = "A001".to_owned();
+    assert_eq!(said, [(Direction::Internal, 503, a001.clone()), (Direction::Inbound, 503, a001)]);
 }

@@ -154,6 +154,11 @@ impl Phone {
         self.carry_out(None, act, now);
     }
 
+    /// Gives it another password.
+    pub fn set_password(&mut self, password: &str) {
+        self.setup.password = password.into();
+    }
+
     /// Returns what it has heard so far.
     pub fn heard(&self) -> &[Heard] {
         &self.heard
