@@ -10,6 +10,7 @@ use tandem::{
         admin::AdminCommand,
         cli_check, config_files,
         demo::{self, DemoArgs},
+        doctor::{self, DoctorArgs},
         node::{Node, Place},
         places::World,
         service,
@@ -43,6 +44,8 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: Option<String>,
     },
+    /// Look at everything that keeps a first call from succeeding, in the order in which people fail
+    Doctor(DoctorArgs),
     /// Try the dialplan without a call
     Dialplan {
         /// What about it.
@@ -102,6 +105,11 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let path = config_files::path(config.as_deref());
             Ok(print(&cli_check::check(path, std::io::stdout().is_terminal())))
         }
+        Command::Doctor(args) => block_on(async {
+            let output = doctor::run(&args).await;
+            print!("{}", output.text);
+            Ok(ExitCode::from(output.exit.code()))
+        }),
         Command::Dialplan { what } => Ok(print(&dialplan(&what))),
         Command::Admin(command) => block_on(async {
             let socket = socket_of(&command)?;

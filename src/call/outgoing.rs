@@ -16,6 +16,7 @@ use crate::{
     observe::log,
     sip::{Builder, HeaderName, Message, Method, NameAddr},
     transaction::ClientId,
+    trunk::refusal::carrier_error,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -352,9 +353,7 @@ impl Leg {
             q850: response.header_str(HeaderName::Reason).map(|r| r.into()),
             authenticated: outgoing.authenticated,
             received: response.via().received(),
-            carrier_error: response
-                .other("X-Twilio-Error")
-                .and_then(|value| leading_number(&value)),
+            carrier_error: carrier_error(response),
             guard: None,
         };
         let contacts = if status / 100 == 3 { contacts(response) } else { vec![] };
@@ -487,12 +486,6 @@ fn build_invite(
 /// loses the BYE.
 fn twilio_nat(response: &Message) -> bool {
     crate::dialog::contact_uri(response).is_some_and(|uri| uri.contains(";twnat="))
-}
-
-/// Reads the number at the start of `32201 Authentication failure`.
-fn leading_number(value: &[u8]) -> Option<u32> {
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(value.get(..digits)?).ok()?.parse().ok()
 }
 
 fn contacts(response: &Message) -> Vec<Box<str>> {

@@ -83,6 +83,14 @@ fn beside_its_twin(listen: &Listen, bound: &[Listener]) -> SocketAddr {
     SocketAddr::new(wanted.ip(), port)
 }
 
+/// Tries whether a listener could be opened here.
+pub(super) fn is_free(transport: Transport, address: SocketAddr) -> io::Result<()> {
+    match transport {
+        Transport::Udp => udp::bind(address).map(drop),
+        Transport::Tcp | Transport::Tls => bind_tcp(address).map(drop),
+    }
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

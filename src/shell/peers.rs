@@ -91,7 +91,7 @@ impl Peers {
 }
 
 /// A trunk is known by its own name: where `address` says where it is, that is not the name.
-fn peer_of(trunk: &Trunk, host: Option<&str>) -> Peer {
+pub(super) fn peer_of(trunk: &Trunk, host: Option<&str>) -> Peer {
     let hosts = || trunk.uris.iter().map(|uri| &uri.host);
     let asked = hosts().find(|known| host.is_some_and(|host| known.eq_ignore_ascii_case(host)));
     let host = trunk.tls.server_name.as_ref().or(asked).or_else(|| hosts().next());

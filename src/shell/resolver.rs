@@ -8,7 +8,10 @@ use hickory_resolver::{
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
     net::runtime::TokioRuntimeProvider,
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// How long one server may take, and how often it is asked before the next one is.
 const SERVER_MAX: Duration = Duration::from_secs(1);
@@ -31,6 +34,32 @@ pub(super) fn resolver(servers: &[SocketAddr]) -> Option<TokioResolver> {
         builder.build()
     };
     built.inspect_err(|error| tracing::warn!(%error, "no name resolution")).ok()
+}
+
+/// Answers to those who wait for them: the doctor, not a call.
+pub(super) struct Names(Option<TokioResolver>);
+
+/// Where a name leads, and for how long that holds.
+pub(super) struct Found {
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) ttl: Duration,
+}
+
+impl Names {
+    pub(super) fn new(servers: &[SocketAddr]) -> Self {
+        Self(resolver(servers))
+    }
+
+    /// Looks up the addresses of a name, or says in a sentence why there are none.
+    pub(super) async fn addresses(&self, host: &str) -> Result<Found, String> {
+        if let Ok(ip) = host.trim_matches(['[', ']']).parse() {
+            return Ok(Found { ips: vec![ip], ttl: Duration::MAX });
+        }
+        let Some(resolver) = &self.0 else { return Err("there is no name server".to_owned()) };
+        let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
+        let ttl = found.valid_until().saturating_duration_since(super::now());
+        Ok(Found { ips: found.iter().collect(), ttl })
+    }
 }
 
 /// Over UDP, and over TCP what is too long for that.

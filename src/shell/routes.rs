@@ -90,7 +90,7 @@ impl Routes {
 }
 
 /// Asks the kernel from which address it would send to this peer.
-fn source_of(peer: IpAddr) -> Option<IpAddr> {
+pub(super) fn source_of(peer: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = match peer {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

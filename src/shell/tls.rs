@@ -7,7 +7,7 @@ use super::peers::Peer;
 use crate::{
     config::{Config, Trunk},
     ids::Transport,
-    tls::{Authorities, Client, Failure, Server, Trust, server_name},
+    tls::{Authorities, Client, Failure, Server, Trust, Validity, server_name},
 };
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
@@ -92,6 +92,12 @@ impl Security {
         let name = server_name(&peer.host).ok_or(Failure::OtherName)?;
         in_time(connector.connect(name, stream)).await
     }
+}
+
+/// Returns from when to when the peer's certificate holds.
+pub(super) fn certificate(stream: &client::TlsStream<TcpStream>) -> Option<Validity> {
+    let (_, session) = stream.get_ref();
+    Validity::read(session.peer_certificates()?.first()?)
 }
 
 async fn in_time<S>(handshake: impl Future<Output = io::Result<S>>) -> Result<S, Failure> {

@@ -15,7 +15,8 @@ use crate::observe::{
 use std::fmt::Write;
 
 mod table;
-use table::{Table, dash, or_dash};
+pub(in crate::shell) use table::Table;
+use table::{dash, or_dash};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,7 +39,7 @@ impl Exit {
         }
     }
 
-    fn wrong_if(is_wrong: bool) -> Self {
+    pub(super) fn wrong_if(is_wrong: bool) -> Self {
         if is_wrong { Self::Wrong } else { Self::Ok }
     }
 }

@@ -23,7 +23,7 @@ pub struct Validity {
 
 impl Validity {
     /// Reads a certificate (DER); `None` where its outline is not one's.
-    pub(super) fn read(certificate: &[u8]) -> Option<Self> {
+    pub fn read(certificate: &[u8]) -> Option<Self> {
         let (whole, _) = element(certificate, SEQUENCE)?;
         let (mut rest, _) = element(whole, SEQUENCE)?;
         if let Some((_, after)) = element(rest, EXPLICIT_0) {

@@ -6,7 +6,10 @@
 //! The table is Twilio's (SIP status, `X-Twilio-Error` number, reason phrase); other carriers use the
 //! same statuses, and what is not in the table is [`Refusal::Other`] with the carrier's own words.
 
-use crate::observe::mask::{NumberBuf, Text};
+use crate::{
+    observe::mask::{NumberBuf, Text},
+    sip::Message,
+};
 use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
 /// The carrier gives up on a dialog without our ACK after 64*T1 (RFC 3261 13.3.1.4).
@@ -30,6 +33,25 @@ pub enum Answer {
         /// The address that the carrier saw us at: `received` of our Via.
         received: Option<IpAddr>,
     },
+}
+
+impl Answer {
+    /// Reads a final response.
+    pub fn of(response: &Message) -> Self {
+        Self::Final {
+            status: response.status(),
+            reason: String::from_utf8_lossy(response.reason()).into(),
+            error: carrier_error(response),
+            received: response.via().received(),
+        }
+    }
+}
+
+/// Returns the number at the start of `X-Twilio-Error`: `32204`, or `32204 Caller ID ...`.
+pub fn carrier_error(response: &Message) -> Option<u32> {
+    let value = response.other("X-Twilio-Error")?;
+    let text = std::str::from_utf8(&value).ok()?;
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// How far authentication had come when the answer arrived.

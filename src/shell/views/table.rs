@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// A table with a header, or a list of names and values.
-pub(super) struct Table {
+pub(in crate::shell) struct Table {
     /// Printed where there are no rows.
     empty: &'static str,
     header: Vec<String>,
@@ -14,7 +14,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(empty: &'static str, header: &[&str]) -> Self {
+    pub(in crate::shell) fn new(empty: &'static str, header: &[&str]) -> Self {
         Self { empty, header: header.iter().map(|cell| (*cell).into()).collect(), rows: vec![] }
     }
 
@@ -22,7 +22,7 @@ impl Table {
         Self { empty: "nothing", header: vec![], rows: vec![] }
     }
 
-    pub(super) fn row(&mut self, cells: Vec<String>) {
+    pub(in crate::shell) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
     }
 
