@@ -53,7 +53,7 @@ def start_phone(scratch):
     running = []
     addresses = (f"127.0.2.{number}" for number in itertools.count(1))
 
-    def start(kind, pbx, user, transport="udp", codecs=None, secret=None, register=True):
+    def start(kind, pbx, user, transport="udp", codecs=None, secret=None, register=True, ca=None):
         phone = Phone(
             kind,
             scratch,
@@ -64,6 +64,7 @@ def start_phone(scratch):
             "127.0.0.1" if kind == "baresip" else next(addresses),
             transport,
             codecs,
+            ca,
         )
         running.append(phone)
         if register:

@@ -64,7 +64,7 @@ def free_range(count):
 class Pbx:
     """A running PBX. It listens on ports that the system chose."""
 
-    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", carrier=CARRIER, rtp=""):
+    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", carrier=CARRIER, rtp="", certificate=None):
         self.scratch = scratch
         self.log = scratch / "pbx.log"
         self.config = scratch / "pbx.toml"
@@ -72,6 +72,9 @@ class Pbx:
         first = free_range(rtp_ports)
         # Set once known, so that a restarted PBX is where its phones look for it.
         self.listen = [f"udp:{ADDRESS}:0", f"tcp:{ADDRESS}:0"]
+        self.certificate = certificate
+        if certificate:
+            self.listen.append(f"tls:{ADDRESS}:0")
         self.rtp = f"{first}-{first + rtp_ports - 1}"
         self.trunk, self.carrier = trunk, carrier
         self.users, self.more, self.media = users, more, rtp
@@ -90,6 +93,9 @@ class Pbx:
             '[log]\nlevel = "info"',
             self.more,
         ]
+        if self.certificate:
+            certificate, key = self.certificate
+            parts.append(f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"')
         if self.trunk:
             parts.append(
                 f'[trunk.twilio]\npreset = "twilio"\nuri = "{TERMINATION}"\n'
@@ -114,7 +120,7 @@ class Pbx:
             raise AssertionError(f"tandem did not start:\n{self.logged()}") from None
         self.listen = listeners
         by_transport = dict(reversed(place.split(":", 1)[::-1]) for place in listeners)
-        self.udp, self.tcp = by_transport["udp"], by_transport["tcp"]
+        self.by_transport = by_transport
 
     def listeners(self):
         """the listeners are bound"""
@@ -124,7 +130,7 @@ class Pbx:
         return done.returncode in (0, 1) and json.loads(done.stdout or "{}").get("listeners")
 
     def address(self, transport="udp"):
-        return {"udp": self.udp, "tcp": self.tcp}[transport]
+        return self.by_transport[transport]
 
     def cli(self, *words, check=True):
         command = [PROGRAM, *words, "--json", "--socket", self.socket]

@@ -1,6 +1,7 @@
 """A telephone by baresip, driven by lines of JSON; see wire.py.
 
-Its one argument is JSON: user, password, pbx (address), says (WAV), transport, codecs.
+Its one argument is JSON: user, password, pbx (address), says (WAV), transport, codecs,
+ca (whom to trust over TLS, or null).
 """
 
 import asyncio
@@ -21,7 +22,9 @@ AHEAD = 10 * FRAME
 
 
 class Telephone:
-    def __init__(self, agent, pbx, says):
+    def __init__(self, agent, pbx, says, transport):
+        # A connection that is there is used only where the address says so.
+        self.suffix = ";transport=tls" if transport == "tls" else ""
         self.agent = agent
         self.pbx = pbx
         self.says = says
@@ -77,7 +80,7 @@ class Telephone:
             case "unregister":
                 await self.agent.unregister()
             case "dial":
-                self.take(await self.agent.dial(f"sip:{order['to']}@{self.pbx}"))
+                self.take(await self.agent.dial(f"sip:{order['to']}@{self.pbx}{self.suffix}"))
             case "answer":
                 await self.call.answer()
             case "reject":
@@ -106,7 +109,8 @@ async def main(wanted):
     with wave.open(wanted["says"]) as file:
         sound = file.readframes(file.getnframes())
     runtime = Runtime()
-    await runtime.start(Config(net_interface="127.0.0.1", sip_trace=True))
+    trust = f"sip_cafile {wanted['ca']}\nsip_verify_server yes\n" if wanted["ca"] else ""
+    await runtime.start(Config(net_interface="127.0.0.1", sip_trace=True, extra_config_text=trust))
     account = Account(
         wanted["user"],
         wanted["pbx"],
@@ -115,7 +119,7 @@ async def main(wanted):
         audio_codecs=tuple(wanted["codecs"]),
     )
     agent = await UserAgent.create(runtime, account)
-    phone = Telephone(agent, wanted["pbx"], sound)
+    phone = Telephone(agent, wanted["pbx"], sound, wanted["transport"])
     agent.on_incoming(phone.on_incoming)
     sounding = asyncio.create_task(phone.speak_and_listen())
     # A thread reads the orders, because the loop must keep the sound going.

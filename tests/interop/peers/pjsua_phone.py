@@ -1,6 +1,7 @@
 """A telephone by PJSIP, driven by lines of JSON; see wire.py.
 
-Its one argument is JSON: user, password, pbx (address), says (WAV), own (address), transport, codecs.
+Its one argument is JSON: user, password, pbx (address), says (WAV), own (address), transport, codecs,
+ca (whom to trust over TLS, or null).
 """
 
 import json
@@ -82,12 +83,12 @@ class Account(pj.Account):
 class Telephone:
     def __init__(self, wanted):
         self.pbx, own, transport = wanted["pbx"], wanted["own"], wanted["transport"]
-        self.suffix = ";transport=tcp" if transport == "tcp" else ""
+        self.suffix = "" if transport == "udp" else f";transport={transport}"
         self.call = None
         self.over = []
         self.packets = (0, 0)
         self.recorder = None
-        self.endpoint = self.start(own, transport, wanted["codecs"])
+        self.endpoint = self.start(own, transport, wanted["codecs"], wanted["ca"])
         self.player = pj.AudioMediaPlayer()
         self.player.createPlayer(wanted["says"])
         config = pj.AccountConfig()
@@ -104,7 +105,7 @@ class Telephone:
         self.account = Account(self)
         self.account.create(config)
 
-    def start(self, own, transport, codecs):
+    def start(self, own, transport, codecs, ca):
         endpoint = pj.Endpoint()
         endpoint.libCreate()
         config = pj.EpConfig()
@@ -118,7 +119,16 @@ class Telephone:
         address = pj.TransportConfig()
         address.port = 0
         address.boundAddress = address.publicAddress = own
-        kind = pj.PJSIP_TRANSPORT_TCP if transport == "tcp" else pj.PJSIP_TRANSPORT_UDP
+        if transport == "tls":
+            address.tlsConfig.CaListFile = ca
+            address.tlsConfig.verifyServer = True
+            address.tlsConfig.method = pj.PJSIP_TLSV1_2_METHOD
+        kinds = {
+            "udp": pj.PJSIP_TRANSPORT_UDP,
+            "tcp": pj.PJSIP_TRANSPORT_TCP,
+            "tls": pj.PJSIP_TRANSPORT_TLS,
+        }
+        kind = kinds[transport]
         number = endpoint.transportCreate(kind, address)
         self.address = endpoint.transportGetInfo(number).localName
         endpoint.audDevManager().setNullDev()
