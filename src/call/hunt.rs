@@ -5,7 +5,7 @@
 
 use super::{
     Call, Ender, Phase,
-    leaving::{Place, Queued},
+    leaving::{Asker, Queued},
     leg::{By, Refused, Stage},
     wire::Wire,
 };
@@ -110,8 +110,9 @@ impl Call {
             };
             hunt.next_group = hunt.next_group.saturating_add(1);
             let dial = hunt.dial.clone();
+            let asker = Asker::new(self.identity.phone.clone());
             for target in &group {
-                match self.legs_for(target, &dial, Place::New, wire) {
+                match self.legs_for(target, &dial, &asker, wire) {
                     Ok(legs) => legs.into_iter().for_each(|leg| self.ring(leg, wire)),
                     Err(refused) => self.target_refused(None, refused, wire),
                 }
@@ -248,6 +249,7 @@ impl Call {
             };
             caller.answer(&sdp, wire);
         }
+        wire.watch.answered(leg, wire.now);
         self.phase = Phase::Talking;
         self.draft.answered(wire);
         self.draft.log_answer();
@@ -317,15 +319,15 @@ impl Call {
         wire: &mut Wire<'_>,
     ) {
         let Some(found) = self.legs.get(&leg) else { return };
-        let context = found.profile.as_phone().map(|user| user.context.clone());
+        let user = found.profile.as_phone().cloned();
         let follow = self.program.hunt().is_some_and(|hunt| {
             hunt.redirects = hunt.redirects.saturating_add(1);
             hunt.redirects <= REDIRECTS_MAX && hunt.ringing.contains(&leg)
         });
         let mut legs = vec![];
-        if let (true, Some(context)) = (follow, context) {
+        if let (true, Some(user)) = (follow, user) {
             for contact in contacts {
-                legs.extend(self.legs_for_redirect(contact, &context, wire));
+                legs.extend(self.legs_for_redirect(contact, &user, wire));
             }
         }
         for leg in legs {

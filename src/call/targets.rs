@@ -7,7 +7,7 @@ use super::{
     Call, Leg,
     headers::{self, Identity},
     hunt::own_number,
-    leaving::Place,
+    leaving::{Asker, charge},
     leg::{By, Origin, Refused},
     outgoing::InviteSpec,
     profile::Profile,
@@ -30,17 +30,19 @@ impl Call {
         &mut self,
         target: &Target,
         dial: &Dial,
-        place: Place,
+        asker: &Asker,
         wire: &mut Wire<'_>,
     ) -> Result<Vec<Leg>, Refused> {
         match target {
             Target::User(name) => self.legs_of_user(name, wire),
             Target::Trunk { trunk, number, .. } => {
-                let outbound = self.outbound(dial, target)?;
-                if !self.pass_gate((target, dial), &outbound, place, wire)? {
+                let outbound = self.outbound((target, dial), asker, wire)?;
+                if !self.pass_gate((target, dial), &outbound, asker, wire)? {
                     return Ok(vec![]);
                 }
-                self.leg_of_trunk(trunk, number, &outbound, wire).map(|leg| vec![leg])
+                let leg = self.leg_of_trunk(trunk, number, &outbound, wire)?;
+                charge(leg.id(), (trunk, asker), &outbound, wire);
+                Ok(vec![leg])
             }
             Target::Uri(uri) => self.leg_of_uri(uri, wire).map(|leg| vec![leg]),
         }
@@ -137,7 +139,7 @@ impl Call {
     pub(super) fn legs_for_redirect(
         &mut self,
         contact: &str,
-        context: &str,
+        user: &Arc<User>,
         wire: &mut Wire<'_>,
     ) -> Vec<Leg> {
         let Some(uri) = Uri::parse(contact) else { return vec![] };
@@ -145,11 +147,12 @@ impl Call {
         let Some(number) = own_number(&uri, is_ours) else {
             return self.leg_of_uri(contact, wire).into_iter().collect();
         };
-        let Some(dial) = self.dial_for(context, number, wire) else { return vec![] };
+        let Some(dial) = self.dial_for(&user.context, number, wire) else { return vec![] };
         let group = dial.groups.first().map_or(&[][..], Vec::as_slice);
+        let asker = Asker::new(Some(user.clone()));
         group
             .iter()
-            .filter_map(|target| self.legs_for(target, &dial, Place::New, wire).ok())
+            .filter_map(|target| self.legs_for(target, &dial, &asker, wire).ok())
             .flatten()
             .collect()
     }
@@ -211,6 +214,7 @@ impl Call {
     pub(super) fn release_trunk(&self, leg: &Leg, wire: &mut Wire<'_>) {
         if let Some(trunk) = leg.profile.as_trunk() {
             wire.trunks.release(&trunk.name, leg.id());
+            wire.watch.ended(leg.id(), wire.now);
         }
     }
 }

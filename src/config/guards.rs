@@ -10,14 +10,17 @@ use super::{
     raw::{Entry, Kind as Raw, Span, Table, Value},
     rule_problem::RuleError,
     section::{Reading, Section, items, table},
-    values::{count, duration_within, e164, flag, one_of, text},
+    values::{count, duration_within, e164, flag, one_of, string, text},
 };
 use crate::{
     dialplan::{
         Action, Allow, Callee, Countries, Country, Decision, Dialplan, E164, Kind, LocalTime,
         Origin, Pattern, Query, Ring, Rule, Step, Target, Template,
     },
-    guard::{Callers, Emergency, Rate, TrunkGuard, UserGuard, by_country, weakness},
+    guard::{
+        Budget, Callers, Emergency, Opening, OutOfHours, Rate, TrunkGuard, UserGuard, by_country,
+        weakness,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,6 +64,8 @@ pub(super) fn trunk(
         }),
         queue_for: section.or_off("queue_for", Some(QUEUE_FOR), duration_within("1s", "10m")),
         queue_max: section.or("queue_max", QUEUE_MAX, count(1, 1000)),
+        budget: budget(section),
+        opening: opening(section),
     }
 }
 
@@ -70,6 +75,47 @@ pub(super) fn user(section: &mut Section<'_, '_, '_>, country: Country) -> UserG
         caller_ids: caller_ids(section, country),
         anonymous: section.or("anonymous", false, flag),
         allow: allow(section),
+        budget: budget(section),
+        opening: opening(section),
+    }
+}
+
+fn budget(section: &mut Section<'_, '_, '_>) -> Budget {
+    let Some(entry) = section.entry("budget") else { return Budget::default() };
+    let title = ("budget", "`budget`".to_owned());
+    let mut inner = Section::open(Some(entry), title, section.reading);
+    let mut limit = |key| inner.optional(key, count(0, 1_000_000));
+    let budget = Budget {
+        calls_per_hour: limit("calls_per_hour"),
+        calls_per_day: limit("calls_per_day"),
+        minutes_per_hour: limit("minutes_per_hour"),
+        minutes_per_day: limit("minutes_per_day"),
+        countries_per_day: limit("countries_per_day"),
+    };
+    inner.finish();
+    budget
+}
+
+/// Reads `hours` and `out_of_hours`; that the hours exist is seen to once the dialplan is read.
+fn opening(section: &mut Section<'_, '_, '_>) -> Option<Opening> {
+    let hours = section.optional("hours", string);
+    let words = [("refuse", OutOfHours::Refuse), ("alarm", OutOfHours::Alarm)];
+    let otherwise = section.or("out_of_hours", OutOfHours::Refuse, one_of(&words));
+    hours.map(|hours| Opening { hours, otherwise })
+}
+
+/// Reports hours that nobody has defined.
+pub(super) fn check_hours(plan: &Dialplan, root: &Table, reading: &mut Reading<'_>) {
+    for kind in ["trunk", "user"] {
+        for (_, table) in named_tables(root.get(kind), &mut Reading::new(reading.source)) {
+            let Some(value) = table.get("hours").map(|entry| &entry.value) else { continue };
+            let Ok(name) = text(value) else { continue };
+            if !plan.hours.contains_key(name) {
+                let known = plan.hours.keys().map(|name| &**name);
+                let near = super::near::nearest(name, known).map(Into::into);
+                reading.problem(&value.span, RuleError::NoHours { name: name.into(), near });
+            }
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 
 use super::checked::Config;
 use crate::{
-    dialplan::{Country, Dial, E164, Target},
-    guard::{Destination, Refusal},
+    dialplan::{Country, Dial, E164, LocalTime, Target},
+    guard::{Account, Destination, OutOfHours, Refusal},
 };
 
 /// A call that may leave by a trunk.
@@ -121,12 +121,50 @@ impl Config {
         dial.limits.anonymous || self.users.get(from).is_some_and(|user| user.guard.anonymous)
     }
 
-    /// Returns what the guards say against the targets of a dial, one line each.
-    pub fn objections(&self, from: &str, dial: &Dial) -> Vec<(Target, Refusal)> {
+    /// Returns what the guards say against the targets of a dial.
+    pub fn objections(&self, from: &str, dial: &Dial, at: LocalTime) -> Vec<(Target, Refusal)> {
         let targets = dial.groups.iter().flatten();
-        let refused = targets.filter_map(|target| {
-            self.outbound(from, dial, target)?.err().map(|refusal| (target.clone(), refusal))
-        });
+        let refused = targets
+            .filter_map(|target| Some((target.clone(), self.objection(from, dial, target, at)?)));
         refused.collect()
+    }
+
+    /// Returns why a call does not leave, as far as the files say.
+    pub fn objection(
+        &self,
+        from: &str,
+        dial: &Dial,
+        target: &Target,
+        at: LocalTime,
+    ) -> Option<Refusal> {
+        let Target::Trunk { trunk, .. } = target else { return None };
+        let outbound = match self.outbound(from, dial, target)? {
+            Ok(outbound) => outbound,
+            Err(refusal) => return Some(refusal),
+        };
+        self.out_of_hours(from, trunk, at)
+            .filter(|(_, otherwise)| !outbound.is_emergency && *otherwise == OutOfHours::Refuse)
+            .map(|(refusal, _)| refusal)
+    }
+
+    /// Returns whose hours do not include this moment, and what then holds.
+    pub fn out_of_hours(
+        &self,
+        from: &str,
+        trunk: &str,
+        at: LocalTime,
+    ) -> Option<(Refusal, OutOfHours)> {
+        let user =
+            self.users.get(from).map(|user| (Account::User(from.into()), &user.guard.opening));
+        let carrier = self.trunks.get(trunk);
+        let carrier = carrier.map(|found| (Account::Trunk(trunk.into()), &found.guard.opening));
+        let closed = user.into_iter().chain(carrier).filter_map(|(whose, opening)| {
+            let opening = opening.as_ref()?;
+            let is_open = self.dialplan.hours.get(&opening.hours)?.is_open(at);
+            let refusal = Refusal::OutOfHours { whose, hours: opening.hours.clone() };
+            (!is_open).then_some((refusal, opening.otherwise))
+        });
+        // Who refuses comes before who only warns.
+        closed.min_by_key(|(_, otherwise)| *otherwise == OutOfHours::Alarm)
     }
 }

@@ -455,6 +455,22 @@ fn each_mistake_has_its_sentence() {
             "[trunk.a]\nuri = 'a.b'\nmax_rate = '1 a second'",
             "3 C064 `1 a second` is not a rate | write \"1/s\" or \"30/m\", up to 1000",
         ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nbudget = { calls_per_hour = -1 }",
+            "3 C010 -1 is out of range: 0 to 1000000",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nbudget = { calls_per_minute = 1 }",
+            "3 C002 `calls_per_minute` is not a key of `budget` | did you mean `calls_per_hour`?",
+        ),
+        (
+            "[hours.office]\ndays = 'mon'\n[user.a]\npassword = 'x'\nhours = 'offic'",
+            "5 D012 there are no hours `offic` | did you mean `office`?",
+        ),
+        (
+            "[user.a]\npassword = 'x'\nout_of_hours = 'alert'",
+            "3 C011 `alert` is not one of `refuse`, `alarm`",
+        ),
         ("[trunk.a]\nuri = 'a.b'\nqueue_for = '1h'", "3 C010 `1h` is out of range: 1s to 10m"),
         (
             "[emergency]\nnumbers = 'one'",

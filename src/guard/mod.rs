@@ -3,6 +3,7 @@
 //! Owns: who may be shown as calling, where calls may go, and how each refusal is said.
 //! Never: refuses an emergency call, reads a clock, or sends anything.
 
+mod budget;
 mod caller;
 mod destination;
 mod emergency;
@@ -10,6 +11,7 @@ mod gate;
 mod refusal;
 mod watch;
 
+pub use budget::{Account, Budget, Ledger, Opening, OutOfHours, Use};
 pub use caller::{Callers, Weak, weakness};
 pub use destination::Destination;
 pub use emergency::{ALWAYS, Emergency, by_country};
@@ -33,6 +35,10 @@ pub struct TrunkGuard {
     pub queue_for: Option<Duration>,
     /// How many wait at a time.
     pub queue_max: u16,
+    /// How much may be called.
+    pub budget: Budget,
+    /// When.
+    pub opening: Option<Opening>,
 }
 
 /// What guards a user's calls by trunks.
@@ -44,4 +50,8 @@ pub struct UserGuard {
     pub anonymous: bool,
     /// Where the calls may go.
     pub allow: Option<Allow>,
+    /// How much may be called.
+    pub budget: Budget,
+    /// When.
+    pub opening: Option<Opening>,
 }

@@ -3,6 +3,7 @@
 //! Owns: the words for `G...` codes, and the statuses that go with them.
 //! Never: prints a number in full.
 
+use super::Account;
 use crate::dialplan::{Country, E164, Kind};
 use std::{fmt, time::Duration};
 
@@ -34,6 +35,22 @@ pub enum Refusal {
     QueueFull(usize),
     /// Its turn did not come in this time.
     WaitedTooLong(Duration),
+    /// A limit of a budget is reached.
+    Budget {
+        /// Whose.
+        whose: Account,
+        /// The limit's key.
+        key: &'static str,
+        /// What it allows.
+        limit: u32,
+    },
+    /// Nobody is to call now.
+    OutOfHours {
+        /// Who is not.
+        whose: Account,
+        /// When it would be: named hours.
+        hours: Box<str>,
+    },
 }
 
 /// How soon a caller may try again, in seconds, where waiting helps (RFC 3261 20.33).
@@ -53,6 +70,8 @@ impl Refusal {
             Self::TrunkFull(_) => "G021",
             Self::QueueFull(_) => "G022",
             Self::WaitedTooLong(_) => "G023",
+            Self::Budget { .. } => "G030",
+            Self::OutOfHours { .. } => "G031",
         }
     }
 
@@ -67,6 +86,8 @@ impl Refusal {
             Self::TrunkFull(_) => (503, "Trunk Full"),
             Self::QueueFull(_) => (503, "Queue Full"),
             Self::WaitedTooLong(_) => (503, "Waited Too Long"),
+            Self::Budget { .. } => (403, "Budget Used Up"),
+            Self::OutOfHours { .. } => (403, "Out Of Hours"),
         }
     }
 
@@ -102,6 +123,16 @@ impl Refusal {
                 "raise `max_calls` if the carrier allows more, or set `queue_for`".to_owned()
             }
             Self::QueueFull(_) => "raise `queue_max`, or `max_rate` and `max_calls`".to_owned(),
+            Self::Budget { whose, key, .. } => format!(
+                "see who calls what with `tandem cdr` and `tandem budgets`; then raise `{key}`, or \
+                 `tandem budgets --reset-{} {}`",
+                whose.kind(),
+                whose.name()
+            ),
+            Self::OutOfHours { whose, .. } => format!(
+                "change `hours` of the {}, or write `out_of_hours = \"alarm\"`",
+                whose.kind()
+            ),
             Self::WaitedTooLong(_) => {
                 "raise `queue_for`, or `max_rate` and `max_calls` if the carrier allows more".to_owned()
             }
@@ -130,6 +161,12 @@ impl fmt::Display for Refusal {
                 write!(f, "it carries {max} calls, which is all of `max_calls`")
             }
             Self::QueueFull(waiting) => write!(f, "{waiting} calls wait for it already"),
+            Self::Budget { whose, key, limit } => {
+                write!(f, "{whose} has used up its budget: `{key} = {limit}`")
+            }
+            Self::OutOfHours { whose, hours } => {
+                write!(f, "{whose} does not call outside of the hours `{hours}`")
+            }
             Self::WaitedTooLong(waited) => {
                 write!(f, "its turn did not come within {} s", waited.as_secs())
             }

@@ -45,6 +45,15 @@ pub enum Request {
     Phones,
     /// How are the trunks?
     Trunks,
+    /// What has been used of the budgets?
+    Budgets,
+    /// Forget what has been used of one.
+    ResetBudget {
+        /// `user` or `trunk`.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
     /// Which calls were there?
     Cdr(CdrQuery),
     /// Read the configuration again.
@@ -96,13 +105,15 @@ pub enum Response {
     Phones(Vec<PhoneRow>),
     /// To `Trunks`.
     Trunks(Vec<TrunkRow>),
+    /// To `Budgets`.
+    Budgets(Vec<BudgetRow>),
     /// To `CallShow` of a call that is over.
     Record(Box<Cdr>),
     /// To `Cdr`.
     Cdrs(Vec<Cdr>),
     /// To `Reload`.
     Reload(ReloadReport),
-    /// To `Drain` and `Hangup`: one sentence on what will happen.
+    /// To `Drain`, `Hangup` and `ResetBudget`: one sentence on what will happen.
     Done(String),
     /// There is no such thing: one sentence.
     NotFound(String),
@@ -414,6 +425,52 @@ pub struct TrunkRow {
     pub waiting: u64,
     /// Why it refused a call last.
     pub last_refusal: Option<Explanation>,
+}
+
+/// What somebody has used of a budget.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BudgetRow {
+    /// `user` or `trunk`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Calls in the last hour.
+    pub calls_per_hour: Used,
+    /// Calls in the last day.
+    pub calls_per_day: Used,
+    /// Minutes in the last hour.
+    pub minutes_per_hour: Used,
+    /// Minutes in the last day.
+    pub minutes_per_day: Used,
+    /// Countries in the last day.
+    pub countries_per_day: Used,
+}
+
+impl BudgetRow {
+    /// Returns whether some limit allows nothing more.
+    pub fn is_used_up(&self) -> bool {
+        self.each().iter().any(|used| used.limit.is_some_and(|limit| used.used >= limit))
+    }
+
+    /// Returns all of it, in the order of the fields.
+    pub fn each(&self) -> [Used; 5] {
+        [
+            self.calls_per_hour,
+            self.calls_per_day,
+            self.minutes_per_hour,
+            self.minutes_per_day,
+            self.countries_per_day,
+        ]
+    }
+}
+
+/// So much of so much.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Used {
+    /// What was used.
+    pub used: u32,
+    /// What is allowed; `None`: anything.
+    pub limit: Option<u32>,
 }
 
 /// What a reload did.

@@ -9,13 +9,13 @@
 
 mod admission;
 mod dispatch;
+mod guards;
 mod guesses;
 mod invite;
 mod key;
 mod ladders;
 mod packets;
 mod phones;
-mod queue;
 mod refused;
 mod register;
 mod report;
@@ -256,6 +256,7 @@ impl Shard {
             && self.core.tags.is_empty()
             && self.core.call_ids.is_empty()
             && self.invites.is_empty()
+            && self.core.watch.is_quiet()
             && self.media_legs.is_empty()
             && self.probes.is_empty()
             && self.pings.is_quiet()

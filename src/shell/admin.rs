@@ -49,6 +49,8 @@ pub enum AdminCommand {
     Phones(Reach),
     /// The trunks; exits with 1 when one is down
     Trunks(Reach),
+    /// What users and trunks have used of their budgets; exits with 1 when one is used up
+    Budgets(BudgetArgs),
     /// The calls that are over, the newest first
     Cdr(CdrArgs),
     /// Read the configuration again; calls go on
@@ -88,6 +90,32 @@ pub struct LadderArgs {
     /// One line a message instead of columns
     #[arg(long)]
     pub lines: bool,
+}
+
+/// `tandem budgets`.
+#[derive(Clone, Debug, clap::Args, Eq, PartialEq)]
+pub struct BudgetArgs {
+    /// Forget what this user has used
+    #[arg(long, value_name = "NAME", conflicts_with = "reset_trunk")]
+    pub reset_user: Option<String>,
+    /// Forget what this trunk has used
+    #[arg(long, value_name = "NAME")]
+    pub reset_trunk: Option<String>,
+    /// Common arguments.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+impl BudgetArgs {
+    fn request(&self) -> Request {
+        let reset = |kind: &str, name: &String| Request::ResetBudget {
+            kind: kind.to_owned(),
+            name: name.clone(),
+        };
+        let user = self.reset_user.as_ref().map(|name| reset("user", name));
+        let trunk = || self.reset_trunk.as_ref().map(|name| reset("trunk", name));
+        user.or_else(trunk).unwrap_or(Request::Budgets)
+    }
 }
 
 /// `tandem cdr`.
@@ -133,6 +161,7 @@ impl AdminCommand {
             | Self::Explain(one)
             | Self::Hangup(one) => &one.reach,
             Self::Call { what: CallCommand::Ladder(args) } => &args.one.reach,
+            Self::Budgets(args) => &args.reach,
             Self::Cdr(args) => &args.reach,
         }
     }
@@ -150,6 +179,7 @@ impl AdminCommand {
             Self::Call { what: CallCommand::Ladder(args) } => {
                 Request::CallLadder { call: args.one.call }
             }
+            Self::Budgets(args) => args.request(),
             Self::Explain(one) => Request::CallExplain { call: one.call },
             Self::Hangup(one) => Request::Hangup { call: one.call },
             Self::Cdr(args) => Request::Cdr(CdrQuery {
@@ -240,6 +270,15 @@ mod tests {
             ("explain c00-2a", Request::CallExplain { call }),
             ("phones", Request::Phones),
             ("trunks", Request::Trunks),
+            ("budgets", Request::Budgets),
+            (
+                "budgets --reset-user 1001",
+                Request::ResetBudget { kind: "user".into(), name: "1001".into() },
+            ),
+            (
+                "budgets --reset-trunk twilio",
+                Request::ResetBudget { kind: "trunk".into(), name: "twilio".into() },
+            ),
             ("cdr", cdr(CdrQuery::default())),
             (
                 "cdr -n 5 --failed",

@@ -93,7 +93,7 @@ fn try_in(
     };
     let context = config.context_of(from);
     let explanation = config.dialplan.explain(&Query { context, from, dialled, at });
-    let (guards, is_refused) = guards(&config, from, &explanation.decision);
+    let (guards, is_refused) = guards(&config, (from, at), &explanation.decision);
     let text = format!("context {context} of {path}\n{explanation}{guards}");
     let is_well = explanation.is_match() && !is_refused;
     Outcome { text, code: if is_well { OK } else { WRONG } }
@@ -101,7 +101,7 @@ fn try_in(
 
 /// Tells what the guards say against each target that leaves by a trunk, and whether that leaves
 /// nobody to be called by a dial.
-fn guards(config: &Config, from: &str, decision: &Decision) -> (String, bool) {
+fn guards(config: &Config, (from, at): (&str, LocalTime), decision: &Decision) -> (String, bool) {
     let steps = match decision {
         Decision::Matched { steps, .. } => steps.as_slice(),
         Decision::NoRule | Decision::NoContext => &[],
@@ -109,7 +109,7 @@ fn guards(config: &Config, from: &str, decision: &Decision) -> (String, bool) {
     let mut text = String::new();
     let mut is_refused = false;
     for dial in steps.iter().filter_map(Step::as_dial) {
-        let objections = config.objections(from, dial);
+        let objections = config.objections(from, dial, at);
         is_refused |= objections.len() == dial.groups.iter().map(Vec::len).sum::<usize>();
         for (target, refusal) in objections {
             let (status, phrase) = refusal.answer();

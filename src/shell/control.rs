@@ -225,6 +225,8 @@ async fn answer<A: Admin>(
         | Request::Calls
         | Request::Phones
         | Request::Trunks
+        | Request::Budgets
+        | Request::ResetBudget { .. }
         | Request::Reload
         | Request::Drain
         | Request::Hangup { .. } => None,
@@ -311,6 +313,8 @@ mod tests {
                 Request::Calls
                 | Request::Phones
                 | Request::Trunks
+                | Request::Budgets
+                | Request::ResetBudget { .. }
                 | Request::Cdr(_)
                 | Request::Reload => Response::Refused("not now".into()),
             }

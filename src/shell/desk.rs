@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     config::{Config, Listen},
+    guard::Account,
     observe::{
         cdr::UtcMs,
         explain::Story,
@@ -301,6 +302,17 @@ impl Admin for Desk {
             }
             Request::Phones => Response::Phones(self.phones().await),
             Request::Trunks => Response::Trunks(self.trunks().await),
+            Request::Budgets => Response::Budgets(self.ask_shard(Order::Budgets).await),
+            Request::ResetBudget { kind, name } => {
+                let account = match &*kind {
+                    "trunk" => Account::Trunk(name.into()),
+                    _ => Account::User(name.into()),
+                };
+                match self.ask_shard(|reply| Order::ResetBudget(account.clone(), reply)).await {
+                    true => Response::Done(format!("{account} begins anew")),
+                    false => Response::NotFound(format!("{account} has used nothing")),
+                }
+            }
             Request::Cdr(_) => Response::Refused("the store answers this".to_owned()),
             Request::Reload => Response::Reload(self.reload().await),
             Request::Drain => {

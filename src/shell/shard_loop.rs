@@ -14,12 +14,13 @@ use super::{
 use crate::{
     call::Record,
     config::Config,
+    guard::Account,
     ids::{CallId, Flow, Transport},
     media,
     observe::{
         ladder::Rungs,
         metrics,
-        status::{CallDetail, CallSummary, TrunkRow},
+        status::{BudgetRow, CallDetail, CallSummary, TrunkRow},
     },
     shard::{Answer, Output, Pulse, Shard},
     tls::Failure,
@@ -131,6 +132,10 @@ pub(super) enum Order {
     Ladder(CallId, oneshot::Sender<Option<Rungs>>),
     /// List the trunks.
     Trunks(oneshot::Sender<Vec<TrunkRow>>),
+    /// List the budgets.
+    Budgets(oneshot::Sender<Vec<BudgetRow>>),
+    /// Forget what was used of a budget.
+    ResetBudget(Account, oneshot::Sender<bool>),
     /// Count the calls of some users.
     CallsOf(Vec<Box<str>>, oneshot::Sender<Vec<u64>>),
     /// Tell how the phones answer OPTIONS.
@@ -320,6 +325,10 @@ impl ShardLoop {
             Order::Call(call, reply) => _ = reply.send(self.shard.call(call, now())),
             Order::Ladder(call, reply) => _ = reply.send(self.shard.ladder(call)),
             Order::Trunks(reply) => _ = reply.send(self.shard.trunks(now())),
+            Order::Budgets(reply) => _ = reply.send(self.shard.budgets(now())),
+            Order::ResetBudget(account, reply) => {
+                _ = reply.send(self.shard.reset_budget(&account));
+            }
             Order::CallsOf(users, reply) => {
                 _ = reply.send(users.iter().map(|user| self.shard.calls_of(user)).collect());
             }

@@ -8,8 +8,8 @@ use crate::observe::{
     ladder::Rungs,
     mask::Text,
     status::{
-        CallDetail, CallSummary, ContactRow, PhoneRow, ReloadReport, Response, SignallingCounts,
-        StatusReport, TrunkRow, TrunkState,
+        BudgetRow, CallDetail, CallSummary, ContactRow, PhoneRow, ReloadReport, Response,
+        SignallingCounts, StatusReport, TrunkRow, TrunkState,
     },
 };
 use std::fmt::Write;
@@ -51,6 +51,7 @@ pub fn exit(response: &Response) -> Exit {
         Response::Trunks(rows) => {
             Exit::wrong_if(rows.iter().any(|row| row.state == TrunkState::Down))
         }
+        Response::Budgets(rows) => Exit::wrong_if(rows.iter().any(BudgetRow::is_used_up)),
         Response::Reload(report) => Exit::wrong_if(!report.is_applied),
         Response::NotFound(_) | Response::Refused(_) => Exit::Wrong,
         Response::Calls(_)
@@ -74,6 +75,7 @@ pub fn json(response: &Response) -> String {
         Response::Story(story) => serde_json::to_value(story),
         Response::Phones(rows) => serde_json::to_value(rows),
         Response::Trunks(rows) => serde_json::to_value(rows),
+        Response::Budgets(rows) => serde_json::to_value(rows),
         Response::Record(cdr) => serde_json::to_value(cdr),
         Response::Cdrs(cdrs) => serde_json::to_value(cdrs),
         Response::Reload(report) => serde_json::to_value(report),
@@ -95,6 +97,7 @@ pub fn text(response: &Response) -> String {
         Response::Story(story) => format!("{story}\n"),
         Response::Phones(rows) => phones(rows),
         Response::Trunks(rows) => trunks(rows),
+        Response::Budgets(rows) => budgets(rows),
         Response::Record(cdr) => record(cdr),
         Response::Cdrs(cdrs) => records(cdrs),
         Response::Reload(report) => reload(report),
@@ -226,6 +229,19 @@ fn phones(rows: &[PhoneRow]) -> String {
             ];
             table.row(first.iter().cloned().chain(rest).collect());
         }
+    }
+    table.to_string()
+}
+
+fn budgets(rows: &[BudgetRow]) -> String {
+    let header = ["WHOSE", "NAME", "CALLS/H", "CALLS/D", "MIN/H", "MIN/D", "COUNTRIES/D"];
+    let mut table = Table::new("nobody has called by a trunk", &header);
+    for row in rows {
+        let used = row.each().map(|used| match used.limit {
+            Some(limit) => format!("{} of {limit}", used.used),
+            None => used.used.to_string(),
+        });
+        table.row([row.kind.clone(), row.name.clone()].into_iter().chain(used).collect());
     }
     table.to_string()
 }

@@ -106,6 +106,12 @@ impl House {
         self
     }
 
+    /// Adds lines to `[node]`.
+    pub(crate) fn node_keys(&mut self, lines: &str) -> &mut Self {
+        self.config = self.config.replace("[node]\n", &format!("[node]\n{lines}\n"));
+        self
+    }
+
     /// Adds further sections to the configuration.
     pub(crate) fn sections(&mut self, lines: &str) -> &mut Self {
         self.config = format!("{lines}\n{}", self.config);

@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod acks;
+mod budgets;
 mod cancel;
 mod codecs;
 mod guards;

@@ -116,7 +116,7 @@ impl Case {
     /// Returns how the dialplan's decision differs from what is wanted; empty if it does not.
     pub fn differences(&self, config: &Config) -> Vec<String> {
         let explanation = self.explain(config);
-        let got = Got::new(&explanation, &self.from, config);
+        let got = Got::new(&explanation, (&self.from, self.at), config);
         let want = &self.want;
         let compared = [
             differs("the rule", want.rule.as_deref(), got.rule.as_deref()),
@@ -169,7 +169,7 @@ struct Got {
 }
 
 impl Got {
-    fn new(explanation: &Explanation, from: &str, config: &Config) -> Self {
+    fn new(explanation: &Explanation, (from, at): (&str, LocalTime), config: &Config) -> Self {
         let (rule, steps) = match &explanation.decision {
             Decision::Matched { rule, steps, .. } => (rule, steps),
             Decision::NoRule | Decision::NoContext => {
@@ -179,7 +179,7 @@ impl Got {
         let mut got = Self { rule: Some(rule.clone()), ..Self::default() };
         for step in steps {
             match step {
-                Step::Dial(dial) => got.dial(dial, from, config),
+                Step::Dial(dial) => got.dial(dial, (from, at), config),
                 Step::Reject(status) => got.rejected = Some(*status),
                 Step::Answer
                 | Step::Play(_)
@@ -192,7 +192,7 @@ impl Got {
         got
     }
 
-    fn dial(&mut self, dial: &Dial, from: &str, config: &Config) {
+    fn dial(&mut self, dial: &Dial, (from, at): (&str, LocalTime), config: &Config) {
         let targets = || dial.groups.iter().flatten();
         let to = targets().map(|target| match target {
             Target::User(to) | Target::Trunk { number: to, .. } | Target::Uri(to) => to.clone(),
@@ -209,9 +209,9 @@ impl Got {
             None => dial.caller_id.clone(),
         };
         // Where nobody is left to be called, the guards' refusal is the call's.
-        if outbound.len() == targets().count()
-            && let Some(Err(refusal)) = outbound.first()
-            && outbound.iter().all(Result::is_err)
+        let objections = config.objections(from, dial, at);
+        if let Some((_, refusal)) = objections.first()
+            && objections.len() == targets().count()
         {
             self.rejected = Some(refusal.answer().0);
         }

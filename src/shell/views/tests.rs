@@ -8,7 +8,10 @@ use crate::{
             Direction,
             tests::{answered, refused},
         },
-        status::{CallCounts, CertificateRow, ContactRow, LegRow, Phase, PortCounts, StoreReport},
+        status::{
+            BudgetRow, CallCounts, CertificateRow, ContactRow, LegRow, Phase, PortCounts,
+            StoreReport, Used,
+        },
     },
 };
 
@@ -211,6 +214,26 @@ fn a_reload_says_what_is_in_use() {
     );
 }
 
+fn budget(calls: u32) -> BudgetRow {
+    BudgetRow {
+        kind: "user".into(),
+        name: "1001".into(),
+        calls_per_hour: Used { used: calls, limit: Some(10) },
+        minutes_per_day: Used { used: 61, limit: None },
+        ..BudgetRow::default()
+    }
+}
+
+#[test]
+fn budgets_say_what_of_what() {
+    assert_eq!(text(&Response::Budgets(vec![])), "nobody has called by a trunk\n");
+    assert_eq!(
+        text(&Response::Budgets(vec![budget(9)])),
+        "WHOSE  NAME  CALLS/H  CALLS/D  MIN/H  MIN/D  COUNTRIES/D\n\
+         user   1001  9 of 10  0        0      61     0\n"
+    );
+}
+
 #[test]
 fn exit_codes_are_stable() {
     for (response, want) in [
@@ -218,6 +241,8 @@ fn exit_codes_are_stable() {
         (Response::Status(Box::new(report(TrunkState::Down))), 1),
         (Response::Trunks(vec![trunk(TrunkState::Suspect)]), 0),
         (Response::Trunks(vec![trunk(TrunkState::Down)]), 1),
+        (Response::Budgets(vec![budget(9)]), 0),
+        (Response::Budgets(vec![budget(10)]), 1),
         (Response::Calls(vec![]), 0),
         (Response::Cdrs(vec![refused(1)]), 0),
         (Response::Reload(ReloadReport::default()), 1),
