@@ -70,6 +70,9 @@ async fn run<N: Node>(
         while let Some((flow, bytes)) = node.poll_transmit() {
             wires.send(flow, bytes).await;
         }
+        while let Some(flow) = node.poll_close() {
+            wires.close(flow);
+        }
         let deadline = node.poll_timeout();
         tokio::select! {
             biased;

@@ -195,6 +195,12 @@ impl Wires {
         }
     }
 
+    /// Ends a connection.
+    pub(super) fn close(&mut self, flow: Flow) {
+        // Its task ends with the only way to give it something to write.
+        self.connections.remove(&flow);
+    }
+
     fn open(&mut self, flow: Flow) -> mpsc::Sender<Bytes> {
         let (writer, queue) = mpsc::channel(WRITES_MAX);
         self.connections.insert(flow, writer.clone());
@@ -395,6 +401,23 @@ mod tests {
         assert!(matches!(connect(1).await, Ok(Ok(_))));
         assert!(connect(2).await.is_err());
         assert!(matches!(connect(3).await, Ok(Err(_))));
+    }
+
+    /// The other side is not told; it sees that nothing can come any more.
+    #[tokio::test]
+    async fn a_connection_that_is_closed() {
+        let open = |last| (IpAddr::from(Ipv4Addr::new(127, 9, 4, last)), Reach::Open);
+        let (ours, _) = Sockets::bind(&[open(1)], 0).await.unwrap();
+        let (theirs, port) = Sockets::bind(&[open(2)], 0).await.unwrap();
+        let (mut ours, mut theirs) = (Wires::start(ours).unwrap(), Wires::start(theirs).unwrap());
+        let remote = SocketAddr::new(open(2).0, port);
+        let local = SocketAddr::new(open(1).0, 0);
+        let flow = Flow { transport: Transport::Tcp, local, remote };
+        ours.send(flow, Bytes::from_static(OPTIONS.as_bytes())).await;
+        let seen = message(&mut theirs).await;
+        theirs.close(seen);
+        let ended = timeout(PATIENCE, ours.arrival()).await.unwrap();
+        assert!(matches!(ended, Some(Arrival::Closed(closed)) if closed == flow));
     }
 
     async fn message(wires: &mut Wires) -> Flow {

@@ -177,6 +177,14 @@ impl Voice {
         self.echoes.clear();
     }
 
+    /// Goes on as another stream: SSRC, sequence numbers and timestamps have nothing to do with what
+    /// came before.
+    pub fn renew(&mut self) {
+        self.ssrc = self.ssrc.wrapping_mul(0x9e37_79b1).wrapping_add(1);
+        self.sequence = self.sequence.wrapping_mul(0x2f35) >> 1;
+        self.timestamp = self.timestamp.wrapping_add(self.ssrc);
+    }
+
     /// Presses keys, one after the other (RFC 4733). Nobody hears them where events were not agreed.
     pub fn press(&mut self, digits: &str) {
         self.keypad.press(digits);
@@ -375,6 +383,13 @@ mod tests {
             assert!(report.heard > Duration::from_millis(1800), "{report:?}");
             assert_eq!((report.sent, report.lost), (100, 0));
         }
+
+        let ssrc = caller.ssrc;
+        caller.renew();
+        assert_ne!(caller.ssrc, ssrc);
+        run(&mut caller, &mut callee, start + Duration::from_secs(2), Duration::from_secs(1));
+        let report = callee.report();
+        assert_eq!((report.received, report.lost), (150, 0), "another stream, not a gap");
 
         let ulaw = agreed("PCMU", 0, Direction::SendRecv);
         let mut caller = Voice::new(Says::Tone(440.0), 440.0, &mut entropy);

@@ -184,6 +184,16 @@ fn error_of(number: &str) -> Option<u32> {
     if let FarEnd::Refuses { error, .. } = far_end(number) { error } else { None }
 }
 
+/// A far end that sees no ACK drops the call after 30 s.
+#[test]
+fn a_call_that_is_dropped_for_want_of_an_ack() {
+    let mut world = play(1, Network::CLEAN, "+15005550030", true);
+    assert_eq!(faults(&mut world), [""; 0]);
+    let why = cdr(&mut world).ending.why.unwrap();
+    let want = "the carrier ended the call 30 s after the answer, as if our ACK had not arrived";
+    assert_eq!((&*why.code, &*why.sentence), ("T017", want));
+}
+
 /// The help is the operator's next step.
 #[test]
 fn the_cdr_says_what_to_do() {

@@ -4,7 +4,10 @@
 //! Never: tells a number in full.
 
 use super::trunk::Ended;
-use crate::{observe::mask::Text, sim::twilio::Deviation};
+use crate::{
+    observe::mask::Text,
+    sim::twilio::{Deviation, Entry},
+};
 use serde::Serialize;
 use std::{
     io::{self, Write},
@@ -27,7 +30,7 @@ pub(super) enum Told {
     /// A socket is open.
     Listening { transport: &'static str, address: SocketAddr },
     /// The PBX broke a rule.
-    Deviation { rule: String, evidence: String, error: Option<u32> },
+    Deviation(Entry),
     /// A call is over.
     Call {
         call: u64,
@@ -44,11 +47,8 @@ pub(super) enum Told {
 
 impl Told {
     pub(super) fn deviation(deviation: &Deviation) -> Self {
-        Self::Deviation {
-            rule: deviation.rule.to_string(),
-            evidence: Text(&deviation.evidence).to_string(),
-            error: deviation.rule.error(),
-        }
+        let evidence = Text(&deviation.evidence).to_string();
+        Self::Deviation(Entry { evidence, ..deviation.entry() })
     }
 
     pub(super) fn call(ended: &Ended) -> Self {
@@ -67,9 +67,9 @@ impl Told {
     fn line(&self) -> String {
         match self {
             Self::Listening { transport, address } => format!("listening on {transport}:{address}"),
-            Self::Deviation { rule, evidence, error } => {
+            Self::Deviation(Entry { sentence, evidence, error, .. }) => {
                 let error = error.map_or_else(String::new, |e| format!(" (Twilio error {e})"));
-                format!("deviation: {rule}, but: {evidence}{error}")
+                format!("deviation: {sentence}, but: {evidence}{error}")
             }
             Self::Call { status, sent, received, lost, heard_ms, digits, .. } => {
                 let pressed =

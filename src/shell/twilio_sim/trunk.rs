@@ -13,7 +13,7 @@ use crate::{
     },
     sim::{
         Reach,
-        twilio::{CallIn, CallNumber, Deviation, Event, Proxy, Setup, Twilio, Zone},
+        twilio::{CallIn, CallNumber, Deviation, Event, Packet, Proxy, Setup, Twilio, Zone},
         voice::{Report, Says, Voice},
     },
 };
@@ -113,6 +113,7 @@ impl Trunk {
         let (publish, ended) = watch::channel(vec![]);
         let (far_ends, says) = watch::channel(far_ends);
         let (originations, calls) = mpsc::channel(EVENTS_MAX);
+        let (packets, packets_seen) = mpsc::channel(EVENTS_MAX);
         let voices = Voices {
             host: host.clone(),
             ip: address.ip(),
@@ -120,10 +121,12 @@ impl Trunk {
             entropy: Entropy::from_u64(seed),
             running: BTreeMap::new(),
             callers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            packets,
             holding: JoinSet::new(),
             publish,
         };
-        let voices = tokio::spawn(voices.run(queue, calls));
+        let voices = tokio::spawn(voices.run(queue, calls, packets_seen));
         Ok(Self { address, proxies, host, voices, originations, ended, far_ends })
     }
 
@@ -185,6 +188,10 @@ struct Voices {
     entropy: Entropy,
     running: BTreeMap<CallNumber, Speaker>,
     callers: BTreeMap<CallNumber, Caller>,
+    /// What each far end speaks in.
+    streams: BTreeMap<CallNumber, u32>,
+    /// Tells of packets that came.
+    packets: mpsc::Sender<(CallNumber, Packet)>,
     /// A task for each call that is about to hold, or does.
     holding: JoinSet<()>,
     publish: watch::Sender<Vec<Ended>>,
@@ -195,6 +202,7 @@ impl Voices {
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut calls: mpsc::Receiver<Origination>,
+        mut packets: mpsc::Receiver<(CallNumber, Packet)>,
     ) {
         loop {
             while self.holding.try_join_next().is_some() {}
@@ -205,6 +213,9 @@ impl Voices {
                     Some(event) => self.take(event).await,
                     None => return,
                 },
+                Some((call, packet)) = packets.recv() => {
+                    self.host.with(move |twilio, _| twilio.rtp_arrives(call, packet)).await;
+                }
                 Some(Origination { call, press, hold }) = calls.recv() => {
                     let made = self.host.with(move |twilio, now| twilio.call_in(&call, now)).await;
                     if let Some(call) = made {
@@ -218,7 +229,13 @@ impl Voices {
     async fn take(&mut self, event: Event) {
         match event {
             Event::MediaWanted { call } => self.open(call).await,
-            Event::MediaStart { call, agreed, .. } => self.order(call, Order::Aim(agreed)),
+            Event::MediaStart { call, agreed, stream } => {
+                let before = self.streams.insert(call, stream);
+                if before.is_some_and(|before| before != stream) {
+                    self.order(call, Order::Renew);
+                }
+                self.order(call, Order::Aim(agreed));
+            }
             Event::MediaStop { call } => self.order(call, Order::Hush),
             Event::Up { call } => self.up(call),
             Event::Over { call, status } => self.over(call, status),
@@ -253,6 +270,7 @@ impl Voices {
 
     fn over(&mut self, call: CallNumber, status: u16) {
         self.callers.remove(&call);
+        self.streams.remove(&call);
         let speaker = self.running.remove(&call);
         let report = speaker.map(|speaker| speaker.report()).unwrap_or_default();
         let Report { sent, received, lost, .. } = report;
@@ -266,7 +284,10 @@ impl Voices {
             Speech::Tone => Says::Tone(FAR_TONE_HZ),
         };
         let voice = Voice::new(says, NEAR_TONE_HZ, &mut self.entropy);
-        match Speaker::start(voice, self.ip).await {
+        let packets = self.packets.clone();
+        // A trunk that is so far behind judges the next ones.
+        let judge = Box::new(move |packet| _ = packets.try_send((call, packet)));
+        match Speaker::start_judged(voice, self.ip, judge).await {
             Ok(speaker) => {
                 let local = speaker.local;
                 self.running.insert(call, speaker);

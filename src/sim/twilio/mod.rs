@@ -26,7 +26,7 @@ pub use call::CallNumber;
 pub use media::Packet;
 pub use numbers::{At, FarEnd, NUMBERS, ORDINARY, Ring, Then, far_end};
 pub use origination::{CallIn, Origination};
-pub use rules::{Deviation, Known, Rule};
+pub use rules::{Deviation, Entry, Known, Rule};
 pub use setup::{Account, Edge, Limits, Policy, Proxy, Setup, State, Timing};
 pub use zone::{Answer, Data, Kind, TTL_S, Zone};
 

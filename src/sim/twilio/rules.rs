@@ -3,6 +3,7 @@
 //! Owns: the rules' words and the numbers of Twilio's own error catalogue.
 //! Never: checks one.
 
+use serde::Serialize;
 use std::fmt;
 
 /// How a rule is known.
@@ -177,18 +178,32 @@ pub struct Deviation {
     pub evidence: String,
 }
 
+/// A deviation as an object of JSON.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Entry {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// What must be so.
+    pub sentence: &'static str,
+    /// How that is known: `documented`, `seen`, `met`.
+    pub known: &'static str,
+    /// What was seen.
+    pub evidence: String,
+    /// Of Twilio's catalogue.
+    pub error: Option<u32>,
+}
+
 impl Deviation {
-    /// Returns it as a line of JSON: `rule`, `sentence`, `known`, `evidence`, `error` (a number or null).
-    pub fn to_json(&self) -> String {
+    /// Returns it as programs read it.
+    pub fn entry(&self) -> Entry {
         let Self { rule, evidence } = self;
-        serde_json::json!({
-            "rule": rule.name(),
-            "sentence": rule.sentence(),
-            "known": rule.known().as_str(),
-            "evidence": evidence,
-            "error": rule.error(),
-        })
-        .to_string()
+        Entry {
+            rule: rule.name(),
+            sentence: rule.sentence(),
+            known: rule.known().as_str(),
+            evidence: evidence.clone(),
+            error: rule.error(),
+        }
     }
 }
 
@@ -214,9 +229,9 @@ mod tests {
         let evidence = "a call from \"1001\"\n".to_owned();
         let deviation = Deviation { rule: Rule::CallerE164, evidence };
         assert_eq!(
-            deviation.to_json(),
-            "{\"error\":32206,\"evidence\":\"a call from \\\"1001\\\"\\n\",\"known\":\"documented\",\
-             \"rule\":\"caller-e164\",\"sentence\":\"the calling number is E.164 with `+`\"}"
+            serde_json::to_string(&deviation.entry()).unwrap(),
+            "{\"rule\":\"caller-e164\",\"sentence\":\"the calling number is E.164 with `+`\",\
+             \"known\":\"documented\",\"evidence\":\"a call from \\\"1001\\\"\\n\",\"error\":32206}"
         );
         assert_eq!(
             Deviation { rule: Rule::RouteSet, evidence: "BYE with no Route".into() }.to_string(),

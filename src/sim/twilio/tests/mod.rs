@@ -24,9 +24,12 @@ fn every_rule_has_a_client_that_breaks_it() {
         calls_in::CLIENTS,
     ];
     let clients = clients.concat();
-    for (rule, play) in &clients {
-        assert_eq!(play(), [*rule], "{}", rule.name());
-    }
+    let unlike: Vec<_> = clients
+        .iter()
+        .map(|(rule, play)| (rule, play()))
+        .filter(|(rule, broken)| broken != &[**rule])
+        .collect();
+    assert!(unlike.is_empty(), "who should break one rule broke others: {unlike:?}");
     let are_broken: BTreeSet<Rule> = clients.iter().map(|(rule, _)| *rule).collect();
     let whole: Vec<&Rule> = Rule::ALL.iter().filter(|rule| !are_broken.contains(rule)).collect();
     assert!(whole.is_empty(), "nobody breaks {whole:?}");
