@@ -85,7 +85,7 @@ impl Bench {
             ptime_ms: 20,
             telephone_events: Some(events),
         };
-        self.worker.handle_command(Command::Aim { leg, remote, stream }, self.now);
+        self.worker.handle_command(Command::Aim { leg, remote, stream, keys: None }, self.now);
         self.peers.push((slot, rtp));
     }
 
@@ -103,7 +103,12 @@ impl Bench {
             let [t1, t2, t3, t4] = self.frames.wrapping_mul(160).to_be_bytes();
             for (slot, from) in &self.peers {
                 packet[..12].copy_from_slice(&[0x80, 0, s1, s2, t1, t2, t3, t4, 0, 0, 0, 9]);
-                black_box(self.worker.handle_rtp(*slot, *from, &mut packet, self.now));
+                black_box(self.worker.handle_rtp(
+                    *slot,
+                    *from,
+                    (&mut packet, PACKET_LEN),
+                    self.now,
+                ));
                 if self.worker.poll_timeout().is_some_and(|at| at <= self.now) {
                     self.worker.handle_timeout(self.now, &mut |report| {
                         black_box(report);

@@ -6,9 +6,13 @@
 use super::wire::{Wire, advertised_ip};
 use crate::{
     ids::{Entropy, Flow, LegId, Transport},
-    media,
+    media::{
+        self,
+        srtp::{Keys, MasterKey, Suite},
+    },
     sdp::{
-        self, Agreed, Codec, Description, Direction, Local, NoCommonCodec, Policy, SdpError, Srtp,
+        self, Agreed, Codec, Crypto, CryptoSuite, Description, Direction, Local, NoCommonCodec,
+        Policy, SdpError, Secured, Srtp,
     },
 };
 use bytes::Bytes;
@@ -241,7 +245,11 @@ impl LegMedia {
             sends: agreed.direction.sends(),
             receives: agreed.direction.receives(),
         };
-        Some(media::Command::Aim { leg, remote, stream: stream(agreed) })
+        let keys = match &agreed.srtp {
+            None => None,
+            Some(secured) => Some(Box::new(keys(secured)?)),
+        };
+        Some(media::Command::Aim { leg, remote, stream: stream(agreed), keys })
     }
 
     /// Returns whether one side has stopped the other's voice.
@@ -276,6 +284,19 @@ fn stream(agreed: &Agreed) -> media::Stream {
         ptime_ms: agreed.ptime_ms,
         telephone_events,
     }
+}
+
+/// Says to the media worker what a leg encrypts and decrypts with.
+fn keys(secured: &Secured) -> Option<Keys> {
+    let suite = match secured.send.suite {
+        CryptoSuite::AesCm128HmacSha1_80 => Suite::AesCm128HmacSha1_80,
+        CryptoSuite::AesCm128HmacSha1_32 => Suite::AesCm128HmacSha1_32,
+        CryptoSuite::AeadAes128Gcm => Suite::AeadAes128Gcm,
+        CryptoSuite::AeadAes256Gcm => Suite::AeadAes256Gcm,
+    };
+    let key = |line: &Crypto| MasterKey::new(suite, line.key.expose());
+    let receive = key(&secured.receive)?.with_mki(secured.receive.mki_len);
+    Some(Keys { send: key(&secured.send)?, receive })
 }
 
 /// Says to the media worker what happens to each payload type between two legs.

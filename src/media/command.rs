@@ -3,7 +3,7 @@
 //! Owns: the vocabulary between whoever controls calls and the media plane.
 //! Never: decides anything.
 
-use super::{path::PathMap, quality::Quality};
+use super::{path::PathMap, quality::Quality, srtp::Keys};
 use crate::{ids::LegId, network::Network};
 use std::{
     fmt,
@@ -30,6 +30,8 @@ pub enum Command {
         remote: Remote,
         /// What was agreed.
         stream: Stream,
+        /// The keys of SRTP; `None`: plain RTP. What has the same key as before goes on as it was.
+        keys: Option<Box<Keys>>,
     },
     /// Joins two legs of this worker. Ends their echoes and prompts, unless these two are joined
     /// already: then only the maps change.

@@ -3,6 +3,8 @@
 //! Owns: the closed list of reasons.
 //! Never: allocates or logs; a peer can cause these at line rate.
 
+use super::srtp::Shut;
+
 /// Why a packet went nowhere.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Discard {
@@ -32,15 +34,30 @@ pub enum Discard {
     Duplicate,
     /// Of a source, or of a time, before the last change of source.
     Late,
-    /// The operating system would not send it.
+    /// The operating system would not send it, or there is no key to send it with.
     Unsendable,
     /// The other side is an IPv6 address and our port for it an IPv4 one, or the reverse.
     WrongFamily,
+    /// SRTP that is forged, damaged, or of another key; or plain RTP where SRTP was agreed.
+    Unauthentic,
+    /// SRTP that was here before, or is too old to tell.
+    Replayed,
+}
+
+impl From<Shut> for Discard {
+    fn from(shut: Shut) -> Self {
+        match shut {
+            Shut::Malformed => Self::NotRtp,
+            Shut::Unauthentic => Self::Unauthentic,
+            Shut::Replayed => Self::Replayed,
+            Shut::Exhausted => Self::Unsendable,
+        }
+    }
 }
 
 impl Discard {
     /// Every reason, in the order of [`Discards::iter`].
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::TooShort,
         Self::TooLong,
         Self::NotRtp,
@@ -56,6 +73,8 @@ impl Discard {
         Self::Late,
         Self::Unsendable,
         Self::WrongFamily,
+        Self::Unauthentic,
+        Self::Replayed,
     ];
 
     /// Returns the word for metrics and CDRs.
@@ -76,6 +95,8 @@ impl Discard {
             Self::Late => "late",
             Self::Unsendable => "unsendable",
             Self::WrongFamily => "wrong_family",
+            Self::Unauthentic => "unauthentic",
+            Self::Replayed => "replayed",
         }
     }
 }
@@ -130,6 +151,6 @@ mod tests {
             assert_eq!((count as usize, discards.count(reason)), (n + 1, count));
         }
         discards.merge(&discards.clone());
-        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 120, 26));
+        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 153, 26));
     }
 }

@@ -44,19 +44,24 @@ impl Source {
         };
     }
 
-    /// Admits an RTP packet by its source, or not.
-    pub(super) fn admit(&mut self, remote: &Remote, from: SocketAddr) -> Result<(), Discard> {
+    /// Returns whether an RTP packet from there could be admitted; nothing is learned from it yet.
+    pub(super) fn expects(&self, remote: &Remote, from: SocketAddr) -> Result<(), Discard> {
         let is_right = match (&remote.latch, self.rtp) {
             (Latch::Strict { ranges }, _) => {
                 from.ip() == remote.rtp.ip() || Network::any(ranges, from.ip())
             }
-            (Latch::Learn, Some(learned)) => learned == from,
-            (Latch::Learn, None) => {
-                self.rtp = Some(from);
-                true
-            }
+            (Latch::Learn, learned) => learned.is_none_or(|learned| learned == from),
         };
         is_right.then_some(()).ok_or(Discard::StrangeSource)
+    }
+
+    /// Admits an RTP packet by its source, or not.
+    pub(super) fn admit(&mut self, remote: &Remote, from: SocketAddr) -> Result<(), Discard> {
+        self.expects(remote, from)?;
+        if remote.latch == Latch::Learn {
+            self.rtp = Some(from);
+        }
+        Ok(())
     }
 
     /// Admits an RTCP packet by its source, or not: it must come from where RTP comes from, or from

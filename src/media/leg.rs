@@ -15,6 +15,7 @@ use super::{
     quality::{Measured, Quality},
     rtcp::Reports,
     rtp::{self, Header, SequenceNumber, Ssrc, Timestamp},
+    srtp::Link,
 };
 use crate::ids::{Entropy, LegId};
 use std::{
@@ -44,6 +45,8 @@ pub(super) struct Arrival {
     pub(super) header: Header,
     /// Where in the packet the payload is.
     pub(super) payload: Range<usize>,
+    /// How long the packet is, without what protected it.
+    pub(super) len: usize,
     pub(super) run: Run,
 }
 
@@ -55,6 +58,7 @@ pub(super) struct Leg {
     pub(super) remote: Option<Remote>,
     pub(super) stream: Option<Stream>,
     pub(super) source: Source,
+    pub(super) link: Link,
     pub(super) inlet: Inlet,
     pub(super) outlet: Outlet,
     pub(super) player: Player,
@@ -88,6 +92,7 @@ impl Leg {
             remote: None,
             stream: None,
             source: Source::new(local.ip()),
+            link: Link::default(),
             inlet: Inlet::default(),
             outlet: Outlet::new(entropy),
             player: Player::Off,
@@ -125,14 +130,16 @@ impl Leg {
         self.silent_since = expected.then_some(now);
     }
 
-    /// Takes a packet from the peer's side: where it stands, or why it does not count.
+    /// Takes a packet from the peer's side, and opens it in place: where it stands, or why it does not
+    /// count.
     pub(super) fn accept(
         &mut self,
-        packet: &[u8],
+        packet: &mut [u8],
         from: SocketAddr,
         now: Instant,
     ) -> Result<Arrival, Discard> {
-        let (header, payload) = rtp::read(packet)?;
+        let len = self.open_rtp(packet, from)?;
+        let (header, payload) = rtp::read(packet.get(..len).unwrap_or_default())?;
         let (Some(remote), Some(stream)) = (&self.remote, &self.stream) else {
             return Err(Discard::TooEarly);
         };
@@ -146,7 +153,30 @@ impl Leg {
         if self.silent_since.is_some() {
             self.silent_since = Some(now);
         }
-        Ok(Arrival { header, payload, run })
+        Ok(Arrival { header, payload, len, run })
+    }
+
+    /// Decrypts a packet, where the leg has keys. What is not authentic must not move a latch; what is
+    /// must be counted also while nothing is expected, lest a rollover be missed.
+    fn open_rtp(&mut self, packet: &mut [u8], from: SocketAddr) -> Result<usize, Discard> {
+        let Some(remote) = self.remote.as_ref().filter(|_| self.link.is_secure()) else {
+            return Ok(packet.len());
+        };
+        if packet.len() > rtp::DATAGRAM_MAX {
+            return Err(Discard::TooLong);
+        }
+        self.source.expects(remote, from)?;
+        Ok(self.link.open_rtp(packet)?)
+    }
+
+    /// Encrypts the packet in `buffer[..len]`, where the leg has keys, and returns what to send.
+    pub(super) fn seal_rtp<'p>(
+        &mut self,
+        buffer: &'p mut [u8],
+        len: usize,
+    ) -> Result<&'p mut [u8], Discard> {
+        let len = self.link.seal_rtp(buffer, len)?;
+        buffer.get_mut(..len).ok_or(Discard::Unsendable)
     }
 
     /// Hears a digit in a packet of the peer's, if it is one.

@@ -67,13 +67,22 @@ impl Outlet {
         let [i, j, ..] = entropy.next_u64().to_be_bytes();
         Self {
             ssrc: Ssrc(u32::from_be_bytes([a, b, c, d])),
-            next: SequenceNumber(u16::from_be_bytes([i, j])),
+            // RFC 3711 3.3.1: a receiver that misses the first packets must not miss a rollover.
+            next: SequenceNumber(u16::from_be_bytes([i, j]) >> 1),
             anchor: (Timestamp(u32::from_be_bytes([e, f, g, h])), None),
             splice: None,
             latest: None,
             packets: 0,
             octets: 0,
         }
+    }
+
+    /// Becomes another source, whose numbers begin anew.
+    pub(super) fn renew(&mut self, random: u64) {
+        let [a, b, c, d, i, j, ..] = random.to_be_bytes();
+        self.ssrc = Ssrc(u32::from_be_bytes([a, b, c, d]));
+        self.next = SequenceNumber(u16::from_be_bytes([i, j]) >> 1);
+        self.splice = None;
     }
 
     pub(super) fn ssrc(&self) -> Ssrc {

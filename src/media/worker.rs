@@ -166,8 +166,14 @@ impl Worker {
                     self.separate(slot);
                 }
             }
-            Command::Aim { leg, remote, stream } => {
-                self.with(leg, |leg| leg.aim(remote, stream, now));
+            Command::Aim { leg, remote, stream, keys } => {
+                let random = if keys.is_some() { self.entropy.next_u64() } else { 0 };
+                self.with(leg, |leg| {
+                    if leg.link.aim(keys) {
+                        leg.outlet.renew(random);
+                    }
+                    leg.aim(remote, stream, now);
+                });
             }
             Command::Play { leg, prompt, loops, token } => {
                 self.with(leg, |leg| leg.play(prompt, loops, token, now));
@@ -282,6 +288,8 @@ mod port_tests;
 mod relay_tests;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod srtp_tests;
 #[cfg(test)]
 mod storm_tests;
 #[cfg(test)]

@@ -7,7 +7,10 @@ use super::now;
 use crate::{
     config::Rtp,
     ids::Entropy,
-    media::{Action, Channel, Command, DATAGRAM_MAX, Datagram, Event, PortRange, Settings, Worker},
+    media::{
+        Action, Channel, Command, DATAGRAM_MAX, Datagram, Event, PortRange, Settings, Worker,
+        srtp::TRAILER_MAX,
+    },
     observe::metrics,
 };
 use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
@@ -191,8 +194,8 @@ impl Thread {
 
     fn run(&mut self) {
         let mut ready = Events::with_capacity(READY_MAX);
-        // One more than is relayed: what fills it may have been cut.
-        let mut buffer = [0; DATAGRAM_MAX + 1];
+        // One more than is relayed: what fills it may have been cut. Behind it, room to encrypt.
+        let mut buffer = [0; DATAGRAM_MAX + 1 + TRAILER_MAX];
         let mut publish_at = now();
         loop {
             let wait = self.wait(publish_at);
@@ -253,13 +256,14 @@ impl Thread {
         let (slot, channel) = (token / 2, channel_of(token));
         for _ in 0..BURST_MAX {
             let Some(Some(pair)) = self.sockets.get(slot) else { return };
+            let room = buffer.get_mut(..=DATAGRAM_MAX).unwrap_or_default();
             let received = match channel {
-                Channel::Rtp => pair.rtp.recv_from(buffer),
-                Channel::Rtcp => pair.rtcp.recv_from(buffer),
+                Channel::Rtp => pair.rtp.recv_from(room),
+                Channel::Rtcp => pair.rtcp.recv_from(room),
             };
             match received {
                 Ok((len, from)) => {
-                    let Some(packet) = buffer.get_mut(..len) else { return };
+                    let packet = (&mut *buffer, len);
                     take(&mut self.worker, &self.sockets, (slot, channel), from, packet);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -383,13 +387,16 @@ fn take(
     sockets: &[Option<Pair>],
     (slot, channel): (usize, Channel),
     from: SocketAddr,
-    packet: &mut [u8],
+    (buffer, len): (&mut [u8], usize),
 ) {
     let read_at = now();
     match channel {
-        Channel::Rtcp => worker.handle_rtcp(slot, from, packet, read_at),
+        Channel::Rtcp => {
+            let packet = buffer.get(..len).unwrap_or_default();
+            worker.handle_rtcp(slot, from, packet, read_at);
+        }
         Channel::Rtp => {
-            let datagram = worker.handle_rtp(slot, from, packet, read_at);
+            let datagram = worker.handle_rtp(slot, from, (buffer, len), read_at);
             let Some(datagram) = datagram else { return };
             let sent_from = datagram.slot;
             if send(sockets, datagram) {

@@ -11,7 +11,7 @@ use crate::{
     ids::Entropy,
     media::{
         Law, decode, encode,
-        srtp::{Keys, Receiver, Sender, TRAILER_MAX},
+        srtp::{Link, TRAILER_MAX},
         tone::{Ear, chord},
     },
 };
@@ -78,32 +78,6 @@ struct Peer {
     events: Option<u8>,
 }
 
-/// One direction's keys, and what they make.
-#[derive(Debug, Default)]
-struct Secrecy {
-    keys: Option<Keys>,
-    sender: Option<Sender>,
-    receiver: Option<Receiver>,
-}
-
-impl Secrecy {
-    /// Goes on with these keys; what has not changed goes on as it was.
-    fn aim(&mut self, keys: Option<&Keys>) {
-        let before = self.keys.take();
-        if before.as_ref().map(|keys| &keys.send) != keys.map(|keys| &keys.send) {
-            self.sender = keys.and_then(|keys| Sender::new(&keys.send));
-        }
-        if before.as_ref().map(|keys| &keys.receive) != keys.map(|keys| &keys.receive) {
-            self.receiver = match (self.receiver.take(), keys) {
-                (Some(receiver), Some(keys)) => receiver.rekeyed(&keys.receive),
-                (None, Some(keys)) => Receiver::new(&keys.receive),
-                (_, None) => None,
-            };
-        }
-        self.keys = keys.cloned();
-    }
-}
-
 /// One end of a call's media.
 #[derive(Debug)]
 pub struct Voice {
@@ -113,7 +87,7 @@ pub struct Voice {
     said: usize,
     ear: Ear,
     peer: Option<Peer>,
-    secrecy: Secrecy,
+    link: Link,
     next_at: Option<Instant>,
     sequence: u16,
     timestamp: u32,
@@ -142,7 +116,7 @@ impl Voice {
             said: 0,
             ear: Ear::new(listens_for_hz),
             peer: None,
-            secrecy: Secrecy::default(),
+            link: Link::default(),
             next_at: None,
             // RFC 3711 3.3.1: the first packets must not be beyond a rollover.
             sequence: random as u16 >> 1,
@@ -167,7 +141,7 @@ impl Voice {
             listens: agreed.direction.sends(),
             events: agreed.events,
         });
-        self.secrecy.aim(agreed.keys.as_ref());
+        self.link.aim(agreed.keys.clone().map(Box::new));
         self.next_at.get_or_insert(now);
     }
 
@@ -199,13 +173,11 @@ impl Voice {
     pub fn receive(&mut self, packet: &[u8]) {
         let Some(peer) = self.peer else { return };
         let mut plain = packet.to_vec();
-        if let Some(receiver) = &mut self.secrecy.receiver {
-            match receiver.unprotect_rtp(&mut plain) {
-                Ok(len) => plain.truncate(len),
-                Err(_) => {
-                    self.report.shut += 1;
-                    return;
-                }
+        match self.link.open_rtp(&mut plain) {
+            Ok(len) => plain.truncate(len),
+            Err(_) => {
+                self.report.shut += 1;
+                return;
             }
         }
         let packet = plain.as_slice();
@@ -275,12 +247,10 @@ impl Voice {
         packet.extend(time.to_be_bytes());
         packet.extend(self.ssrc.to_be_bytes());
         packet.extend(payload);
-        if let Some(sender) = &mut self.secrecy.sender {
-            let len = packet.len();
-            packet.resize(len + TRAILER_MAX, 0);
-            let Ok(len) = sender.protect_rtp(&mut packet, len) else { return };
-            packet.truncate(len);
-        }
+        let len = packet.len();
+        packet.resize(len + TRAILER_MAX, 0);
+        let Ok(len) = self.link.seal_rtp(&mut packet, len) else { return };
+        packet.truncate(len);
         self.sequence = self.sequence.wrapping_add(1);
         self.report.sent += 1;
         self.outbox.push_back((to, packet));
@@ -314,7 +284,7 @@ impl Voice {
 mod tests {
     use super::*;
     use crate::{
-        media::srtp::{MasterKey, Suite},
+        media::srtp::{Keys, MasterKey, Suite},
         sdp::Direction,
     };
 

@@ -5,6 +5,7 @@
 
 mod cipher;
 mod context;
+mod link;
 mod suite;
 #[cfg(test)]
 mod tests;
@@ -12,4 +13,5 @@ mod window;
 
 pub use cipher::TRAILER_MAX;
 pub use context::{Receiver, Sender, Shut};
+pub use link::Link;
 pub use suite::{Keys, MasterKey, Suite};

@@ -6,12 +6,13 @@
 use super::{Channel, Datagram, Worker};
 use crate::media::{
     command::Event,
+    discard::Discard,
     leg::Sound,
     player::Player,
     rtcp,
     rtp::{self, DATAGRAM_MAX},
 };
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 /// Takes what is to be sent.
 type Send<'s> = dyn FnMut(Datagram<'_>) + 's;
@@ -64,9 +65,25 @@ impl Worker {
         leg.outlet.count(tick.payload.len());
         let mut buffer = [0; 64];
         let len = rtp::build(&header, &tick.payload, &mut buffer);
-        let packet = buffer.get(..len).unwrap_or_default();
-        send(Datagram { slot, channel: Channel::Rtp, to, packet });
-        self.counters.generated = self.counters.generated.saturating_add(1);
+        let sealed = leg.seal_rtp(&mut buffer, len);
+        self.send_own(slot, to, sealed, send);
+    }
+
+    /// Sends an RTP packet of our own making.
+    fn send_own(
+        &mut self,
+        slot: usize,
+        to: SocketAddr,
+        packet: Result<&mut [u8], Discard>,
+        send: &mut Send<'_>,
+    ) {
+        match packet {
+            Ok(packet) => {
+                send(Datagram { slot, channel: Channel::Rtp, to, packet });
+                self.counters.generated = self.counters.generated.saturating_add(1);
+            }
+            Err(reason) => self.discard(slot, reason),
+        }
     }
 
     fn release_key(&mut self, slot: usize, now: Instant) {
@@ -84,9 +101,8 @@ impl Worker {
         let mut buffer = [0; DATAGRAM_MAX];
         match leg.next_of_prompt(&mut buffer, now) {
             Sound::Packet { to, len } => {
-                let packet = buffer.get(..len).unwrap_or_default();
-                send(Datagram { slot, channel: Channel::Rtp, to, packet });
-                self.counters.generated = self.counters.generated.saturating_add(1);
+                let sealed = leg.seal_rtp(&mut buffer, len);
+                self.send_own(slot, to, sealed, send);
             }
             Sound::Withheld => {}
             Sound::Over => {
@@ -108,6 +124,7 @@ impl Worker {
         let received = leg.inlet.report();
         let mut buffer = [0; 256];
         let len = leg.reports.write(sent, received, &mut buffer, (random, now));
+        let len = leg.link.seal_rtcp(&mut buffer, len).unwrap_or(0);
         if let (Some(to), Some(packet @ [_, ..])) = (to, buffer.get(..len)) {
             send(Datagram { slot, channel: Channel::Rtcp, to, packet });
             self.counters.reports = self.counters.reports.saturating_add(1);

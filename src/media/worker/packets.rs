@@ -21,16 +21,20 @@ use std::{
 };
 
 impl Worker {
-    /// Takes an RTP packet of a leg's peer. What is to be sent is rewritten in place.
+    /// Takes the RTP packet of a leg's peer in `buffer[..len]`. What is to be sent is rewritten in place;
+    /// where it is encrypted, it needs room for [`TRAILER_MAX`](crate::media::srtp::TRAILER_MAX) more.
     pub fn handle_rtp<'p>(
         &mut self,
         slot: usize,
         from: SocketAddr,
-        packet: &'p mut [u8],
+        (buffer, len): (&'p mut [u8], usize),
         now: Instant,
     ) -> Option<Datagram<'p>> {
-        match self.forward(slot, plain(from), packet, now) {
-            Ok((slot, to)) => Some(Datagram { slot, channel: Channel::Rtp, to, packet }),
+        match self.forward(slot, plain(from), (&mut *buffer, len), now) {
+            Ok((slot, to, len)) => {
+                let packet = buffer.get(..len)?;
+                Some(Datagram { slot, channel: Channel::Rtp, to, packet })
+            }
             Err(reason) => {
                 self.discard(slot, reason);
                 None
@@ -42,10 +46,11 @@ impl Worker {
         &mut self,
         slot: usize,
         from: SocketAddr,
-        packet: &mut [u8],
+        (buffer, len): (&mut [u8], usize),
         now: Instant,
-    ) -> Result<(usize, SocketAddr), Discard> {
+    ) -> Result<(usize, SocketAddr, usize), Discard> {
         let leg = self.leg_mut(slot).ok_or(Discard::TooEarly)?;
+        let packet = buffer.get_mut(..len).ok_or(Discard::TooLong)?;
         let arrival = leg.accept(packet, from, now)?;
         let (id, is_first) = (leg.id, std::mem::take(&mut leg.is_unheard));
         let was_listening = leg.listener.poll_timeout().is_some();
@@ -63,10 +68,9 @@ impl Worker {
         }
         let feed = Feed::Relayed(id, arrival.run);
         if is_echo {
-            let to = self.echo(slot, feed, &arrival, packet, now)?;
-            return Ok((slot, to));
+            return self.echo(slot, feed, &arrival, buffer, now);
         }
-        self.relay(slot, feed, &arrival, packet, now)
+        self.relay(slot, feed, &arrival, buffer, now)
     }
 
     fn echo(
@@ -74,9 +78,9 @@ impl Worker {
         slot: usize,
         feed: Feed,
         arrival: &Arrival,
-        packet: &mut [u8],
+        buffer: &mut [u8],
         now: Instant,
-    ) -> Result<SocketAddr, Discard> {
+    ) -> Result<(usize, SocketAddr, usize), Discard> {
         let leg = self.leg_mut(slot).ok_or(Discard::TooEarly)?;
         // The peer may want digits under another number than that under which it sends them.
         let payload_type = match leg.telephone_events() {
@@ -84,9 +88,10 @@ impl Worker {
             Some(_) | None => arrival.header.payload_type,
         };
         let header = Header { payload_type, ..arrival.header };
-        let to = leg.place(leg.keypad.is_pressing(), feed, (arrival, header), packet, now)?;
+        let to = leg.place(leg.keypad.is_pressing(), feed, (arrival, header), buffer, now)?;
+        let len = leg.seal_rtp(buffer, arrival.len)?.len();
         self.counters.generated = self.counters.generated.saturating_add(1);
-        Ok(to)
+        Ok((slot, to, len))
     }
 
     fn relay(
@@ -94,9 +99,9 @@ impl Worker {
         slot: usize,
         feed: Feed,
         arrival: &Arrival,
-        packet: &mut [u8],
+        buffer: &mut [u8],
         now: Instant,
-    ) -> Result<(usize, SocketAddr), Discard> {
+    ) -> Result<(usize, SocketAddr, usize), Discard> {
         let join = self.joins.get(slot).and_then(Option::as_ref).ok_or(Discard::NoPeer)?;
         let Some(Slot::Open(other)) = self.slots.get_mut(join.to) else {
             return Err(Discard::NoPeer);
@@ -106,16 +111,17 @@ impl Worker {
             return Err(Discard::NotNegotiated);
         };
         let header = Header { payload_type, ..arrival.header };
-        let to = other.place(other.is_busy(), feed, (arrival, header), packet, now)?;
-        if let Some(payload) = packet.get_mut(arrival.payload.clone()) {
+        let to = other.place(other.is_busy(), feed, (arrival, header), buffer, now)?;
+        if let Some(payload) = buffer.get_mut(arrival.payload.clone()) {
             codec::convert(payload, convert);
         }
+        let len = other.seal_rtp(buffer, arrival.len)?.len();
         let counters = &mut self.counters;
         counters.relayed = counters.relayed.saturating_add(1);
-        counters.relayed_bytes = counters.relayed_bytes.saturating_add(packet.len() as u64);
+        counters.relayed_bytes = counters.relayed_bytes.saturating_add(len as u64);
         counters.transcoded =
             counters.transcoded.saturating_add(u64::from(convert != Convert::Keep));
-        Ok((join.to, to))
+        Ok((join.to, to, len))
     }
 
     /// Notes how long a packet of this leg stayed with us.
@@ -170,6 +176,16 @@ impl Leg {
         if packet.len() > rtp::DATAGRAM_MAX {
             return Err(Discard::TooLong);
         }
+        // Its own copy, because few are encrypted, and few there are.
+        let mut opened = [0; rtp::DATAGRAM_MAX];
+        let packet = match opened.get_mut(..packet.len()).filter(|_| self.link.is_secure()) {
+            None => packet,
+            Some(opened) => {
+                opened.copy_from_slice(packet);
+                let len = self.link.open_rtcp(opened)?;
+                opened.get(..len).unwrap_or_default()
+            }
+        };
         self.source.admit_rtcp(remote, from)?;
         let is_read = self.reports.read(packet, self.outlet.ssrc(), now);
         is_read.then_some(()).ok_or(Discard::NotRtcp)

@@ -111,7 +111,7 @@ fn commands_for_legs_that_are_not_there_do_nothing() {
     };
     let map = PathMap::new;
     for command in [
-        Command::Aim { leg: C, remote, stream: stream(Law::Mu, 101) },
+        Command::Aim { leg: C, remote, stream: stream(Law::Mu, 101), keys: None },
         Command::Bridge { a: C, b: LegId(9), a_to_b: map(), b_to_a: map() },
         Command::Bridge { a: A, b: C, a_to_b: map(), b_to_a: map() },
         Command::Bridge { a: C, b: A, a_to_b: map(), b_to_a: map() },

@@ -5,11 +5,13 @@ use super::{
     rig::{A, B, C, FRAME_MS, Peer, Rig, Sent, assert_continuous, prompt, stream},
 };
 use crate::{
+    ids::Entropy,
     media::{
         Discard,
         command::{Command, Event, Latch, Law, Remote},
         path::{Convert, PathMap},
         rtp::{self, DATAGRAM_MAX, SequenceNumber},
+        srtp::{Keys, MasterKey, Sender, Suite, TRAILER_MAX},
     },
     network::Network,
 };
@@ -420,6 +422,18 @@ fn every_reason_to_discard_is_counted_once() {
     rig.aim(&a, Remote { rtp: "[2001:db8::1]:4000".parse().unwrap(), ..a.remote() }, pcmu);
     rig.say(&mut b);
     note(&rig, Discard::WrongFamily);
+    let key = MasterKey::draw(Suite::AesCm128HmacSha1_80, &mut Entropy::from_u64(1));
+    let mut sealed = [a.next(), vec![0; TRAILER_MAX]].concat();
+    let len = sealed.len() - TRAILER_MAX;
+    let len = Sender::new(&key).unwrap().protect_rtp(&mut sealed, len).unwrap();
+    let keys = Some(Box::new(Keys { send: key.clone(), receive: key }));
+    let remote = a.remote();
+    rig.give(Command::Aim { leg: A, remote, stream: pcmu, keys });
+    rig.say(&mut a);
+    note(&rig, Discard::Unauthentic);
+    rig.packet(A, a.address, &sealed[..len]).unwrap();
+    rig.packet(A, a.address, &sealed[..len]);
+    note(&rig, Discard::Replayed);
     assert_eq!(counted.len(), Discard::ALL.len());
 
     let all = rig.discards();

@@ -13,6 +13,7 @@ use crate::{
         ports::PortRange,
         quality::Quality,
         rtp::{self, Header, SequenceNumber, Ssrc, Timestamp},
+        srtp::TRAILER_MAX,
     },
     sim::epoch,
 };
@@ -123,7 +124,7 @@ impl Rig {
     }
 
     pub(super) fn aim(&mut self, peer: &Peer, remote: Remote, stream: Stream) {
-        self.give(Command::Aim { leg: peer.leg, remote, stream });
+        self.give(Command::Aim { leg: peer.leg, remote, stream, keys: None });
     }
 
     pub(super) fn play(&mut self, leg: LegId, prompt: &Prompt, loops: bool, token: u64) {
@@ -150,7 +151,11 @@ impl Rig {
     pub(super) fn packet(&mut self, leg: LegId, from: SocketAddr, packet: &[u8]) -> Option<Sent> {
         let mut packet = packet.to_vec();
         let (slot, now, at_ms) = (self.slot(leg), self.now, self.elapsed_ms());
-        self.worker.handle_rtp(slot, from, &mut packet, now).map(|datagram| sent(at_ms, datagram))
+        let len = packet.len();
+        packet.resize(len + TRAILER_MAX, 0);
+        self.worker
+            .handle_rtp(slot, from, (&mut packet, len), now)
+            .map(|datagram| sent(at_ms, datagram))
     }
 
     /// Lets a peer say the next frame, and returns what is sent on.

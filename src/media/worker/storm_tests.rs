@@ -187,7 +187,12 @@ fn command(kind: u8, n: u8, value: u8) -> Command {
             if value & 64 != 0 {
                 (stream.voice, stream.clock_rate) = (None, u32::from(value & 1) * 48_000);
             }
-            Command::Aim { leg, remote: Remote { latch, sends, receives, ..peer.remote() }, stream }
+            Command::Aim {
+                leg,
+                remote: Remote { latch, sends, receives, ..peer.remote() },
+                stream,
+                keys: None,
+            }
         }
         4 | 5 => {
             let (a_to_b, b_to_a) = (map(8, Convert::UlawToAlaw), map(0, Convert::Keep));
@@ -257,7 +262,7 @@ proptest! {
                 Happening::Command(kind, n, value) => rig.handle_command(command(kind, n, value), now),
                 Happening::Rtp(n, by, mut bytes) => {
                     let before = bytes.len();
-                    let sent = rig.handle_rtp((n % 5).into(), from(by), &mut bytes, now);
+                    let sent = rig.handle_rtp((n % 5).into(), from(by), (&mut bytes, before), now);
                     prop_assert!(sent.is_none_or(|sent| sent.packet.len() == before));
                 }
                 Happening::Rtcp(n, by, bytes) => {

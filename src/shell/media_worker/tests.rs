@@ -52,7 +52,7 @@ impl Bench {
         let payload_type = if law == Law::Mu { 0 } else { 8 };
         let voice = Some(Voice { payload_type, law });
         let stream = Stream { voice, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
-        self.send(Command::Aim { leg, remote, stream });
+        self.send(Command::Aim { leg, remote, stream, keys: None });
         SocketAddr::new(HERE, port)
     }
 
