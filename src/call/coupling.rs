@@ -56,8 +56,11 @@ impl Call {
         }
     }
 
-    fn aim(&self, leg: LegId, wire: &mut Wire<'_>) {
+    fn aim(&mut self, leg: LegId, wire: &mut Wire<'_>) {
         let Some(found) = self.legs.get(&leg) else { return };
+        if let Some(agreed) = found.media.agreed() {
+            self.draft.encrypted(leg == self.caller, agreed);
+        }
         if let Some(command) = found.media.aim(leg, &found.profile.latch) {
             wire.media(self.id, command);
         }

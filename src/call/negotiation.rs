@@ -148,6 +148,12 @@ impl LegMedia {
         audio.is_some_and(|audio| audio.formats.iter().any(|format| format.codec.is_g711()))
     }
 
+    /// Returns whether what we sent last asks for SRTP.
+    pub fn has_said_srtp(&self) -> bool {
+        let said = self.last_said().and_then(|said| Description::parse(said).ok());
+        said.as_ref().and_then(|said| said.audio()).is_some_and(|audio| audio.is_srtp)
+    }
+
     /// Returns the session description that we sent last.
     pub fn last_said(&self) -> Option<Bytes> {
         self.local.as_ref().and_then(|local| local.last.clone())
@@ -167,6 +173,17 @@ impl LegMedia {
         let offer = sdp::fresh_offer(&self.policy, direction, local);
         self.note_offer(&offer);
         Ok(offer)
+    }
+
+    /// Makes our offer again without SRTP, where that was preferred and has been refused.
+    pub fn offer_plain(&mut self) -> Option<Bytes> {
+        let offered = self.offered.as_ref().filter(|offered| {
+            let is_srtp = offered.audio().is_some_and(|audio| audio.is_srtp);
+            is_srtp && self.policy.srtp == Srtp::Prefer
+        })?;
+        let offer = self.local.as_mut()?.offer_plain(offered)?;
+        self.note_offer(&offer);
+        Some(offer)
     }
 
     fn note_offer(&mut self, offer: &Bytes) {

@@ -343,6 +343,13 @@ impl Leg {
                     return self.repeat_invite(wire);
                 }
             }
+            // It has no SRTP, which was only preferred.
+            415 | 488 | 606 => {
+                if let Some(offer) = self.media.offer_plain() {
+                    outgoing.offer = Some(offer);
+                    return self.repeat_invite(wire);
+                }
+            }
             _ => {}
         }
         let Origin::Outgoing(outgoing) = &self.origin else { return };

@@ -9,7 +9,7 @@ use crate::{
     dialog::{Reach, Refresher, SessionTimer},
     ids::Entropy,
     media::Latch,
-    sdp::Policy,
+    sdp::{CryptoSuite, Policy, Srtp},
     sip::{Builder, CSeq, HeaderName, Message, Method},
     trunk::TrunkCredentials,
 };
@@ -64,7 +64,8 @@ impl Profile {
             update: true,
             tcp_too: false,
             calls_max: None,
-            policy: Policy::phone(config.rtp.codecs.clone()),
+            policy: Policy::phone(config.rtp.codecs.clone())
+                .with_srtp(user.srtp, &CryptoSuite::ALL),
             latch: match user.latch {
                 LatchPolicy::Learn => Latch::Learn,
                 LatchPolicy::Strict => Latch::Strict { ranges: [].into() },
@@ -90,7 +91,7 @@ impl Profile {
             update: trunk.update,
             tcp_too: trunk.tcp_too,
             calls_max: trunk.max_calls,
-            policy: Policy::trunk(trunk.codecs.clone()),
+            policy: Policy::trunk(trunk.codecs.clone()).with_srtp(trunk.srtp, &trunk.srtp_suites),
             latch: Latch::Strict { ranges: trunk.media_sources.as_slice().into() },
             contact_user: trunk.name.clone(),
             credentials,
@@ -107,7 +108,8 @@ impl Profile {
             update: true,
             tcp_too: false,
             calls_max: None,
-            policy: Policy::phone(config.rtp.codecs.clone()),
+            policy: Policy::phone(config.rtp.codecs.clone())
+                .with_srtp(Srtp::Prefer, &CryptoSuite::ALL),
             latch: Latch::Learn,
             contact_user: "tandem".into(),
             credentials: None,

@@ -159,6 +159,13 @@ impl Draft {
         self.cdr.media.is_transcoded = caller.format.codec != callee.format.codec;
     }
 
+    /// Notes whether a leg's media is encrypted, and how.
+    pub(super) fn encrypted(&mut self, is_caller: bool, agreed: &Agreed) {
+        let media = &mut self.cdr.media;
+        let side = if is_caller { &mut media.caller } else { &mut media.callee };
+        side.srtp = agreed.srtp.as_ref().map(|srtp| srtp.send.suite.name().to_owned());
+    }
+
     pub(super) fn quality(&mut self, is_caller: bool, is_peer: bool, quality: &Quality) {
         let side = match (is_caller, is_peer) {
             (true, _) => &mut self.cdr.media.caller,
@@ -337,7 +344,7 @@ impl Draft {
             },
             rang: self.cdr.times.ring.is_some(),
             offered_g711: leg.media.has_said_g711(),
-            offered_srtp: false,
+            offered_srtp: leg.media.has_said_srtp(),
             max_forwards: leg.max_forwards(),
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     guard::{Emergency, Pacing, TrunkGuard, UserGuard},
     ids::Transport,
     network::Network,
-    sdp::Codec,
+    sdp::{Codec, CryptoSuite, Srtp},
     sip::digest::Algorithm,
     tls::{Authorities, Clients, Identity, Validity},
     trunk::health::Pace,
@@ -249,6 +249,10 @@ pub struct Trunk {
     pub context: Box<str>,
     /// Whether it wants E.164 numbers with `+`, short ones aside.
     pub e164: bool,
+    /// Whether its media is encrypted.
+    pub srtp: Srtp,
+    /// With what, the best first.
+    pub srtp_suites: Vec<CryptoSuite>,
     /// What stands between it and a call.
     pub guard: TrunkGuard,
 }
@@ -294,6 +298,8 @@ pub struct User {
     pub max_contacts: usize,
     /// Whence media may come.
     pub latch: LatchPolicy,
+    /// Whether its media is encrypted.
+    pub srtp: Srtp,
     /// What stands between the user and a call by a trunk.
     pub guard: UserGuard,
 }

@@ -18,6 +18,7 @@ pub mod scenario;
 mod secret;
 mod section;
 mod source;
+mod srtp;
 mod timezone;
 mod tls;
 mod trunks;
@@ -87,8 +88,9 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
 
     let home = trunks::home(root).unwrap_or(Country::US);
     let node = node::node(root, home, &mut reading);
+    let sip = node::sip(root, &mut reading);
     let mut trunks = trunks::trunks(root, node.country, &mut reading);
-    let users = users::users(root, node.country, &mut reading);
+    let users = users::users(root, node.country, &sip, &mut reading);
     if root.get("trunk").is_none() && root.get("user").is_none() {
         reading.problem(&Span::default(), ConfigError::Nothing);
     }
@@ -105,7 +107,7 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
 
     let config = Config {
         node,
-        sip: node::sip(root, &mut reading),
+        sip,
         tls: tls::tls(root, &mut reading),
         rtp: node::rtp(root, &mut reading),
         http: node::http(root, &mut reading),

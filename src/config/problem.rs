@@ -162,6 +162,12 @@ pub enum ConfigError {
     NotTermination(Box<str>),
     #[error("`{0}` cannot stand in a SIP header")]
     HeaderText(Box<str>),
+    #[error(
+        "Twilio takes SRTP over TLS only, and refuses calls that have one of the two (32207, 32209)"
+    )]
+    SrtpWithoutTls,
+    #[error("the keys of SRTP go over UDP or TCP, where whoever reads them can listen")]
+    KeysReadable,
     #[error("neither a trunk nor a user is configured")]
     Nothing,
     #[error("{number} is neither owned nor verified on trunk `{trunk}`")]
@@ -229,6 +235,8 @@ impl ConfigError {
             Self::SecretFileReadable(_) => "C043",
             Self::NotTermination(_) => "C044",
             Self::HeaderText(_) => "C045",
+            Self::SrtpWithoutTls => "C080",
+            Self::KeysReadable => "C081",
             Self::NotOwned { .. } => "C060",
             Self::WeakCallerId { .. } => "C061",
             Self::EmergencyNumber(_) => "C062",
@@ -254,6 +262,7 @@ impl ConfigError {
                 | Self::NotTermination(_)
                 | Self::HttpOpen { .. }
                 | Self::NoCallerId
+                | Self::KeysReadable
                 | Self::Nothing
                 | Self::NoContext { .. }
                 | Self::WeakCallerId { .. }
@@ -336,6 +345,13 @@ impl ConfigError {
             Self::HttpOpen { .. } => "write \"127.0.0.1:8090\", or false".into(),
             Self::NoCallerId => {
                 "write `caller_id = \"+1...\"`: a number bought or verified in the account".into()
+            }
+            Self::SrtpWithoutTls => {
+                "write `transport = \"tls\"`, and turn on Secure Trunking in Twilio's console".into()
+            }
+            Self::KeysReadable => {
+                "write `transport = \"tls\"` for the trunk, or listen on \"tls:0.0.0.0:5061\" for phones"
+                    .into()
             }
             Self::Nothing => "add a `[user.1001]` and a `[trunk.NAME]`".into(),
             Self::DidTwice(_) => {

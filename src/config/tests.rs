@@ -5,7 +5,7 @@ use crate::{
     dialplan::{Decision, LocalTime, Query, Step},
     ids::Transport,
     network::Network,
-    sdp::Codec,
+    sdp::{Codec, Srtp},
     trunk::source::TWILIO_SIGNALLING,
 };
 use proptest::prelude::*;
@@ -115,6 +115,28 @@ fn trunks_can_be_tested_on_loopback() {
     assert!(Network::any(&trunk.sources, "127.0.0.1".parse().unwrap()));
     assert!(Network::any(&trunk.media_sources, "127.0.0.1".parse().unwrap()));
     assert!(Network::any(&trunk.sources, "54.172.60.1".parse().unwrap()));
+}
+
+/// Twilio's secure trunks want TLS and SRTP, the others neither.
+#[test]
+fn srtp_goes_with_tls() {
+    for (preset, transport, srtp, want, suites) in [
+        ("none", "udp", "", Srtp::Prefer, 4),
+        ("none", "tls", "", Srtp::Prefer, 4),
+        ("none", "tls", "srtp = 'require'", Srtp::Require, 4),
+        ("none", "tls", "srtp = 'off'", Srtp::Off, 4),
+        ("twilio", "tcp", "", Srtp::Prefer, 2),
+        ("twilio", "tls", "", Srtp::Require, 2),
+        ("twilio", "tls", "srtp = 'off'", Srtp::Off, 2),
+    ] {
+        let config = sound(&format!(
+            "[trunk.a]\npreset = '{preset}'\nuri = 'a.pstn.twilio.com'\ntransport = '{transport}'\n\
+             caller_id = '+17756187988'\n{srtp}\n",
+        ));
+        let trunk = &config.trunks["a"];
+        let got = (trunk.srtp, trunk.srtp_suites.len());
+        assert_eq!(got, (want, suites), "{preset} {transport} {srtp}");
+    }
 }
 
 #[test]
@@ -336,6 +358,27 @@ fn each_mistake_has_its_sentence() {
             "[trunk.a]\nuri = 'a.b'\ncaller_id = '1001'",
             "3 C021 `1001` is not an E.164 number | write `+`, the country code and the number: \
              \"+17756187988\"",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nsrtp = 'maybe'",
+            "3 C011 `maybe` is not one of `off`, `prefer`, `require`",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.pstn.twilio.com'\npreset = 'twilio'\nsrtp = 'require'\n\
+             caller_id = '+17756187988'",
+            "4 C080 Twilio takes SRTP over TLS only, and refuses calls that have one of the two \
+             (32207, 32209) | write `transport = \"tls\"`, and turn on Secure Trunking in Twilio's \
+             console",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nsrtp = 'require'",
+            "3 C081 the keys of SRTP go over UDP or TCP, where whoever reads them can listen | write \
+             `transport = \"tls\"` for the trunk, or listen on \"tls:0.0.0.0:5061\" for phones",
+        ),
+        (
+            "[user.a]\npassword = 'x'\nsrtp = 'require'",
+            "3 C081 the keys of SRTP go over UDP or TCP, where whoever reads them can listen | write \
+             `transport = \"tls\"` for the trunk, or listen on \"tls:0.0.0.0:5061\" for phones",
         ),
         (
             "[user.a]\npassword = 'env:NOPE'",

@@ -12,6 +12,7 @@ use super::{
     raw::{Entry, Kind, Span, Table},
     secret::Secret,
     section::{Reading, Section},
+    srtp,
     tls::trunk_tls,
     users::{check_name, secret},
     values::{
@@ -150,13 +151,15 @@ fn trunk(
         (defaults.anonymous_from, defaults.max_rate),
         country,
     );
+    let transport = section.or("transport", Transport::Udp, transport);
+    let (srtp, srtp_suites) = srtp::trunk(&mut section, preset == Preset::Twilio, transport);
     let at_hand = at_hand(address, uris.as_deref().unwrap_or_default());
 
     let trunk = Trunk {
         name: entry.key.clone(),
         uris: uris.unwrap_or_default(),
         address,
-        transport: section.or("transport", Transport::Udp, transport),
+        transport,
         tls: trunk_tls(&mut section),
         tcp_too: section.or("tcp_too", false, flag),
         username,
@@ -179,6 +182,8 @@ fn trunk(
         update: section.or("update", defaults.update, flag),
         context: section.or("context", "inbound".into(), string),
         e164: section.or("e164", defaults.e164, flag),
+        srtp,
+        srtp_suites,
         guard,
     };
     section.finish();

@@ -4,7 +4,7 @@
 //! Never: keeps a secret anywhere but in a [`Secret`].
 
 use super::{
-    checked::{LatchPolicy, User, UserSecret},
+    checked::{LatchPolicy, Sip, User, UserSecret},
     guards,
     load::named_tables,
     problem::ConfigError,
@@ -12,9 +12,13 @@ use super::{
     secret::Secret,
     section::{Reading, Section},
     source::beside,
+    srtp,
     values::{count, e164, header_text, one_of, string, text},
 };
-use crate::dialplan::{Country, E164};
+use crate::{
+    dialplan::{Country, E164},
+    ids::Transport,
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 const MD5_HEX: usize = 32;
@@ -24,12 +28,14 @@ const SHA256_HEX: usize = 64;
 pub(super) fn users(
     root: &Table,
     country: Country,
+    sip: &Sip,
     reading: &mut Reading<'_>,
 ) -> BTreeMap<Box<str>, Arc<User>> {
     let mut users = BTreeMap::new();
     let mut dids = BTreeMap::new();
+    let listens_on_tls = sip.listen.iter().any(|listen| listen.transport == Transport::Tls);
     for (entry, table) in named_tables(root.get("user"), reading) {
-        if let Some(user) = user(entry, table, country, &mut dids, reading) {
+        if let Some(user) = user(entry, table, (country, listens_on_tls), &mut dids, reading) {
             users.insert(entry.key.clone(), Arc::new(user));
         }
     }
@@ -39,7 +45,7 @@ pub(super) fn users(
 fn user(
     entry: &Entry,
     table: &Table,
-    country: Country,
+    (country, listens_on_tls): (Country, bool),
     dids: &mut BTreeMap<E164, Span>,
     reading: &mut Reading<'_>,
 ) -> Option<User> {
@@ -59,6 +65,7 @@ fn user(
     let policies = [("learn", LatchPolicy::Learn), ("strict", LatchPolicy::Strict)];
     let context = section.or("context", "internal".into(), string);
     let max_contacts = section.or("max_contacts", 5, count(1, 1000));
+    let srtp = srtp::user(&mut section, listens_on_tls);
     let guard = guards::user(&mut section, country);
     let latch = section.or("latch", LatchPolicy::Learn, one_of(&policies));
     section.finish();
@@ -71,6 +78,7 @@ fn user(
         context,
         max_contacts,
         latch,
+        srtp,
         guard,
     })
 }

@@ -252,6 +252,9 @@ pub struct Stream {
 pub struct LegMedia {
     /// The codec agreed on last; none where the leg got no media.
     pub codec: Option<String>,
+    /// The suite of SRTP; none where the media was plain.
+    #[serde(default)]
+    pub srtp: Option<String>,
     /// From the peer to us, as we measured it.
     pub received: Option<Stream>,
     /// From us to the peer, as its RTCP reports say.
@@ -333,6 +336,7 @@ pub(crate) mod tests {
         let stream = |lost| Stream { packets: 250, lost, jitter_ms: 1.5, mos: Some(4.4) };
         let leg = |codec: &str| LegMedia {
             codec: Some(codec.into()),
+            srtp: (codec == "PCMA").then(|| "AES_CM_128_HMAC_SHA1_80".into()),
             received: Some(stream(1)),
             sent: Some(stream(0)),
             relay_jitter_us: Some(120),

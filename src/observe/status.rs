@@ -335,6 +335,9 @@ pub struct LegRow {
     pub state: String,
     /// The codec agreed on.
     pub codec: Option<String>,
+    /// The suite of SRTP; none where the media is plain.
+    #[serde(default)]
+    pub srtp: Option<String>,
     /// Our RTP port.
     pub rtp_port: Option<u16>,
     /// Where its media comes from.

@@ -118,6 +118,24 @@ impl Local {
         self.say(&say, (0, 0))
     }
 
+    /// Writes our offer again without SRTP, for a peer that refused it before anything was agreed.
+    pub fn offer_plain(&mut self, offered: &Description) -> Option<Bytes> {
+        let audio = offered.audio()?;
+        for stream in &mut self.streams {
+            if let Stream::Audio { protocol, is_secure } = stream {
+                (*protocol, *is_secure) = ("RTP/AVP".into(), false);
+            }
+        }
+        let say = Say {
+            formats: audio.formats.clone(),
+            direction: audio.direction,
+            ptime_ms: audio.ptime_ms,
+            max_ptime_ms: audio.max_ptime_ms,
+            crypto: vec![],
+        };
+        Some(self.say(&say, (0, 0)))
+    }
+
     /// Writes an answer: our stream takes the place of the offer's audio, all others are refused.
     pub(super) fn answer(&mut self, offer: &Description, say: &Say) -> Bytes {
         let ours = offer.audio_index();

@@ -155,6 +155,9 @@ fn leg_row(leg: &Leg) -> LegRow {
         }
         .to_owned(),
         codec: agreed.map(|agreed| agreed.format.codec.name().to_owned()),
+        srtp: agreed
+            .and_then(|agreed| agreed.srtp.as_ref())
+            .map(|srtp| srtp.send.suite.name().to_owned()),
         rtp_port: leg.media.open_port(),
         rtp_remote: agreed.map(|agreed| agreed.remote.to_string()),
     }

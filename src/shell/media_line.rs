@@ -33,9 +33,9 @@ impl MediaLine {
         let untaken = if self.waiting.is_empty() {
             match self.worker.try_send(command) {
                 Ok(()) => return Ok(()),
-                Err(Untaken::Full(command)) => command,
+                Err(Untaken::Full(command)) => *command,
                 // Nobody has legs there any more, or will.
-                Err(Untaken::Gone(command)) if is_new => return Err(command),
+                Err(Untaken::Gone(command)) if is_new => return Err(*command),
                 Err(Untaken::Gone(_)) => return Ok(()),
             }
         } else {
@@ -64,7 +64,7 @@ impl MediaLine {
         while let Some(command) = self.waiting.pop_front() {
             match self.worker.try_send(command) {
                 Ok(()) => {}
-                Err(Untaken::Full(command)) => return self.waiting.push_front(command),
+                Err(Untaken::Full(command)) => return self.waiting.push_front(*command),
                 Err(Untaken::Gone(_)) => self.waiting.clear(),
             }
         }

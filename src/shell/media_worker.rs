@@ -78,9 +78,9 @@ enum Order {
 #[derive(Debug)]
 pub enum Untaken {
     /// Its queue is full.
-    Full(Command),
+    Full(Box<Command>),
     /// Its thread has ended.
-    Gone(Command),
+    Gone(Box<Command>),
 }
 
 impl MediaHandle {
@@ -91,8 +91,10 @@ impl MediaHandle {
         let _ = self.waker.wake();
         match sent {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(Order::Command(command))) => Err(Untaken::Full(command)),
-            Err(TrySendError::Disconnected(Order::Command(command))) => Err(Untaken::Gone(command)),
+            Err(TrySendError::Full(Order::Command(command))) => Err(Untaken::Full(command.into())),
+            Err(TrySendError::Disconnected(Order::Command(command))) => {
+                Err(Untaken::Gone(command.into()))
+            }
             // What comes back is what was handed over.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(()),
         }

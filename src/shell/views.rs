@@ -181,7 +181,8 @@ fn call(detail: &CallDetail) -> String {
     page.pair("start", summary.start.to_string());
     let media = if detail.is_transcoded { "transcoded" } else { "as received" };
     page.pair("media", media.into());
-    let header = ["LEG", "NAME", "STATE", "FLOW", "CODEC", "RTP", "RTP FROM", "SIP CALL-ID"];
+    let header =
+        ["LEG", "NAME", "STATE", "FLOW", "CODEC", "SRTP", "RTP", "RTP FROM", "SIP CALL-ID"];
     let mut legs = Table::new("no legs", &header);
     for leg in &detail.legs {
         legs.row(vec![
@@ -190,6 +191,7 @@ fn call(detail: &CallDetail) -> String {
             leg.state.clone(),
             leg.flow.clone(),
             or_dash(leg.codec.as_ref()),
+            or_dash(leg.srtp.as_ref()),
             or_dash(leg.rtp_port.as_ref()),
             or_dash(leg.rtp_remote.as_ref()),
             leg.sip_call_id.clone(),
@@ -341,7 +343,8 @@ fn leg_media(leg: &LegMedia) -> String {
     let received = stream("received", leg.received.as_ref());
     let sent = stream("sent", leg.sent.as_ref());
     let relay = leg.relay_jitter_us.map_or_else(String::new, |us| format!("; relay {us} µs"));
-    format!("{}{received}{sent}{relay}", or_dash(leg.codec.as_ref()))
+    let srtp = leg.srtp.as_ref().map_or_else(String::new, |suite| format!(" over SRTP ({suite})"));
+    format!("{}{srtp}{received}{sent}{relay}", or_dash(leg.codec.as_ref()))
 }
 
 fn reload(report: &ReloadReport) -> String {

@@ -25,6 +25,7 @@ mod register;
 mod reliable;
 mod ringback;
 mod session_timer;
+mod srtp;
 mod steps;
 mod storm;
 mod strangers;

@@ -427,8 +427,7 @@ fn every_reason_to_discard_is_counted_once() {
     let len = sealed.len() - TRAILER_MAX;
     let len = Sender::new(&key).unwrap().protect_rtp(&mut sealed, len).unwrap();
     let keys = Some(Box::new(Keys { send: key.clone(), receive: key }));
-    let remote = a.remote();
-    rig.give(Command::Aim { leg: A, remote, stream: pcmu, keys });
+    rig.give(Command::Aim { leg: A, remote: a.remote(), stream: pcmu, keys });
     rig.say(&mut a);
     note(&rig, Discard::Unauthentic);
     rig.packet(A, a.address, &sealed[..len]).unwrap();

@@ -114,6 +114,7 @@ fn a_call_shows_its_legs_and_why_it_went_there() {
         flow: "udp:192.0.2.1:5060".into(),
         state: "confirmed".into(),
         codec: Some("PCMU".into()),
+        srtp: Some("AEAD_AES_128_GCM".into()),
         rtp_port: Some(10_000),
         rtp_remote: None,
     };
@@ -129,8 +130,8 @@ fn a_call_shows_its_legs_and_why_it_went_there() {
     for line in [
         "to         +1415****199 (dialled (415)****199)",
         "caller id  +1775****988",
-        "LEG    NAME  STATE      FLOW                CODEC  RTP    RTP FROM  SIP CALL-ID",
-        "l00-1  1001  confirmed  udp:192.0.2.1:5060  PCMU   10000  -         a@b",
+        "LEG    NAME  STATE      FLOW                CODEC  SRTP              RTP    RTP FROM  SIP CALL-ID",
+        "l00-1  1001  confirmed  udp:192.0.2.1:5060  PCMU   AEAD_AES_128_GCM  10000  -         a@b",
         "internal[2] matches +1415****199",
         "dial trunk:twilio",
     ] {
@@ -189,7 +190,7 @@ talk          5000 ms
 ended         answered by caller, 200, Q.850 16
 caller media  PCMU; received 250 packets, 1 lost, jitter 1.5 ms, MOS 4.4; sent 250 packets, \
 0 lost, jitter 1.5 ms, MOS 4.4; relay 120 µs, transcoded
-callee media  PCMA; received 250 packets, 1 lost, jitter 1.5 ms, MOS 4.4; sent 250 packets, \
+callee media  PCMA over SRTP (AES_CM_128_HMAC_SHA1_80); received 250 packets, 1 lost, jitter 1.5 ms, MOS 4.4; sent 250 packets, \
 0 lost, jitter 1.5 ms, MOS 4.4; relay 120 µs, transcoded
 ";
     assert_eq!(text(&Response::Record(Box::new(answered(42)))), want);
