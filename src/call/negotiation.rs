@@ -3,7 +3,7 @@
 //! Owns: the leg's session description, its media port, the outcome of the last offer and answer.
 //! Never: knows the other leg; it is handed what that one agreed on.
 
-use super::wire::{Wire, advertised_ip};
+use super::wire::Wire;
 use crate::{
     ids::{Entropy, Flow, LegId, Transport},
     media::{
@@ -44,6 +44,8 @@ pub struct LegMedia {
     local: Option<Local>,
     /// Our offer that has no answer yet.
     offered: Option<Description>,
+    /// The other leg's description that our last offer was made from.
+    offered_for: Option<Description>,
     /// The peer's last accepted description.
     theirs: Option<Description>,
     agreed: Option<Agreed>,
@@ -74,6 +76,7 @@ impl LegMedia {
             port: Port::Closed,
             local: None,
             offered: None,
+            offered_for: None,
             theirs: None,
             agreed: None,
         }
@@ -81,8 +84,23 @@ impl LegMedia {
 
     /// Fixes the addresses once the peer's is known.
     pub fn place(&mut self, flow: Flow, wire: &Wire<'_>) {
-        self.addresses = Some((flow.local.ip(), advertised_ip(wire.config, flow)));
+        self.addresses = Some((flow.local.ip(), wire.advertised(flow).ip()));
         self.is_private = flow.transport == Transport::Tls;
+    }
+
+    /// Makes our last offer again, where the peer is to be told another address by now.
+    pub fn offer_from_elsewhere(&mut self, flow: Flow, wire: &Wire<'_>) -> Option<Bytes> {
+        let (bound, told) = self.addresses?;
+        let public = wire.advertised(flow).ip();
+        if told == public {
+            return None;
+        }
+        self.addresses = Some((bound, public));
+        self.local.as_mut()?.rtp.set_ip(public);
+        match self.offered_for.clone() {
+            Some(other) => self.offer_from(&other).ok(),
+            None => self.fresh_offer(Direction::SendRecv).ok(),
+        }
     }
 
     /// Returns the command that opens the port, the first time it can be given.
@@ -163,6 +181,7 @@ impl LegMedia {
     pub fn offer_from(&mut self, other: &Description) -> Result<Bytes, NoCommonCodec> {
         let local = self.local.as_mut().ok_or(NoCommonCodec::NoPort)?;
         let offer = sdp::offer_from(other, &self.policy, local)?;
+        self.offered_for = Some(other.clone());
         self.note_offer(&offer);
         Ok(offer)
     }

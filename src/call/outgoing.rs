@@ -333,6 +333,10 @@ impl Leg {
                 let credentials =
                     self.profile.authorize(response, Method::Invite, &uri, wire.entropy);
                 if !credentials.is_empty() {
+                    // The challenge may have shown under which address we are seen.
+                    let offer =
+                        outgoing.flow.and_then(|flow| self.media.offer_from_elsewhere(flow, wire));
+                    outgoing.offer = offer.or(outgoing.offer.take());
                     return self.send_invite(&credentials, wire);
                 }
             }

@@ -102,6 +102,8 @@ pub struct Wire<'s> {
     pub wall: SystemTime,
     /// The configuration that holds for new calls.
     pub config: &'s Arc<Config>,
+    /// Under which address carriers see us, where they have said so.
+    pub learned: Option<IpAddr>,
     /// Makes identifiers.
     pub mint: &'s mut Mint,
     /// Makes everything else that is random.
@@ -133,7 +135,7 @@ pub struct Wire<'s> {
 impl Wire<'_> {
     /// Returns the address that we name to this peer in Via, Contact and SDP.
     pub fn advertised(&self, flow: Flow) -> SocketAddr {
-        SocketAddr::new(advertised_ip(self.config, flow), flow.local.port())
+        SocketAddr::new(advertised_ip(self.config, self.learned, flow), flow.local.port())
     }
 
     /// Makes a Via value and the branch in it.
@@ -146,7 +148,7 @@ impl Wire<'_> {
 
     /// Makes a Contact value that leads back to this listener.
     pub fn contact(&self, flow: Flow, user: &str) -> String {
-        contact(self.config, flow, user)
+        contact(self.config, self.learned, flow, user)
     }
 
     /// Starts a client transaction for a leg.
@@ -193,8 +195,8 @@ impl Wire<'_> {
 }
 
 /// Makes a Contact value that leads back to this listener.
-pub fn contact(config: &Config, flow: Flow, user: &str) -> String {
-    let address = SocketAddr::new(advertised_ip(config, flow), flow.local.port());
+pub fn contact(config: &Config, learned: Option<IpAddr>, flow: Flow, user: &str) -> String {
+    let address = SocketAddr::new(advertised_ip(config, learned, flow), flow.local.port());
     match flow.transport {
         Transport::Udp => format!("<sip:{user}@{address}>"),
         Transport::Tcp | Transport::Tls => {
@@ -204,13 +206,14 @@ pub fn contact(config: &Config, flow: Flow, user: &str) -> String {
 }
 
 /// Returns the address of ours that this peer is told: the public one where the peer is outside.
-pub fn advertised_ip(config: &Config, flow: Flow) -> IpAddr {
-    match &config.node.public_ip {
-        PublicIp::Address(ip)
-            if is_global(flow.remote.ip()) && ip.is_ipv4() == flow.remote.is_ipv4() =>
-        {
-            *ip
-        }
-        PublicIp::Address(_) | PublicIp::Auto | PublicIp::Interface(_) => flow.local.ip(),
-    }
+/// `learned` is what a carrier has seen, for `public_ip = "auto"`.
+pub fn advertised_ip(config: &Config, learned: Option<IpAddr>, flow: Flow) -> IpAddr {
+    let public = match &config.node.public_ip {
+        PublicIp::Address(ip) => Some(*ip),
+        PublicIp::Auto => learned.filter(|_| !is_global(flow.local.ip())),
+        PublicIp::Interface(_) => None,
+    };
+    let is_outside = is_global(flow.remote.ip());
+    let fits = |ip: &IpAddr| is_outside && ip.is_ipv4() == flow.remote.is_ipv4();
+    public.filter(fits).unwrap_or_else(|| flow.local.ip())
 }

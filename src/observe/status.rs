@@ -11,6 +11,7 @@ use super::{
 };
 use crate::ids::CallId;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Most CDRs in one answer.
 pub const CDR_LIMIT_MAX: u32 = 10_000;
@@ -136,6 +137,9 @@ pub struct StatusReport {
     pub configured: UtcMs,
     /// Where SIP is listened for: `udp:0.0.0.0:5060`.
     pub listeners: Vec<String>,
+    /// What peers outside are told, where it is not the address of a listener.
+    #[serde(default)]
+    pub public_ip: Option<IpAddr>,
     /// Certificates of ours.
     pub certificates: Vec<CertificateRow>,
     /// Whether new calls are refused.
@@ -426,6 +430,9 @@ pub struct TrunkRow {
     /// Calls that wait for their turn.
     #[serde(default)]
     pub waiting: u64,
+    /// Under which public address it sees us, where we are behind a NAT.
+    #[serde(default)]
+    pub seen_as: Option<IpAddr>,
     /// Why it refused a call last.
     pub last_refusal: Option<Explanation>,
 }

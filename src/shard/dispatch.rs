@@ -74,7 +74,7 @@ impl Shard {
             return self.transmit(flow, ack, now);
         }
         if self.probes.contains_key(&tx) {
-            return self.probe_answered(tx, response, now);
+            return self.probe_answered(tx, response, flow, now);
         }
         if self.pings.has(tx) {
             return self.ping_answered(tx, response, now);
@@ -82,6 +82,7 @@ impl Shard {
         match self.core.owners.get(&tx).copied() {
             Some(owner) => {
                 self.observe_call(owner, Input::CallAnswered, now);
+                self.learn_from_call(owner, response, flow);
                 self.step(owner.call, now, |call, wire| {
                     call.on_response(owner.leg, (tx, response, flow), wire);
                 });

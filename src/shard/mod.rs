@@ -42,6 +42,7 @@ use bytes::Bytes;
 use ladders::Ladders;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -111,6 +112,8 @@ struct Core {
     acks: Acks,
     auth: Authenticator,
     trunks: Trunks,
+    /// Under which public address trunks see us; the last one that said so.
+    learned: Option<IpAddr>,
     watch: Watch,
     owners: BTreeMap<ClientId, Owner>,
     tags: BTreeMap<Box<str>, Owner>,
@@ -168,6 +171,7 @@ impl Shard {
                 acks: Acks::default(),
                 auth,
                 trunks: Trunks::default(),
+                learned: None,
                 watch: Watch::default(),
                 owners: BTreeMap::new(),
                 tags: BTreeMap::new(),
@@ -509,6 +513,7 @@ impl Core {
             now,
             wall,
             config: &self.shared.config,
+            learned: self.learned,
             mint: &mut self.mint,
             entropy: &mut self.entropy,
             tx: &mut self.tx,

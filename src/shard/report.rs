@@ -80,6 +80,7 @@ impl Shard {
             calls: self.core.trunks.calls(name).into(),
             calls_max: trunk.and_then(|trunk| trunk.max_calls).map(u64::from),
             waiting: self.core.watch.waiting(name) as u64,
+            seen_as: state.seen_as,
             last_refusal: state.last_refusal.clone(),
         }
     }

@@ -6,7 +6,8 @@
 use super::{Core, Shard};
 use crate::{
     call::{Owner, advertised_ip, contact},
-    config::Trunk,
+    config::{PublicIp, Trunk},
+    dialog::is_global,
     ids::Flow,
     sip::{Builder, HeaderName, Message, Method},
     transaction::ClientId,
@@ -87,11 +88,18 @@ impl Shard {
         self.probes.insert(tx, Probe { trunk: name.into(), number });
     }
 
-    pub(super) fn probe_answered(&mut self, tx: ClientId, response: &Message, now: Instant) {
+    pub(super) fn probe_answered(
+        &mut self,
+        tx: ClientId,
+        response: &Message,
+        flow: Flow,
+        now: Instant,
+    ) {
         if response.status() < 200 {
             return;
         }
         if let Some(Probe { trunk, number }) = self.probes.remove(&tx) {
+            self.core.learn_address(&trunk, response, flow);
             let input = Input::ProbeAnswered { probe: number, status: response.status() };
             self.observe_trunk(&trunk, input, now);
         }
@@ -105,11 +113,21 @@ impl Shard {
 
     /// What a call's requests meet tells of its trunk as well as an OPTIONS does.
     pub(super) fn observe_call(&mut self, owner: Owner, input: Input, now: Instant) {
-        let leg = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg));
-        let trunk = leg.and_then(|leg| Some(leg.profile.as_trunk()?.name.clone()));
-        if let Some(trunk) = trunk {
+        if let Some(trunk) = self.trunk_of(owner) {
             self.observe_trunk(&trunk, input, now);
         }
+    }
+
+    /// A call's response shows how its trunk sees us.
+    pub(super) fn learn_from_call(&mut self, owner: Owner, response: &Message, flow: Flow) {
+        if let Some(trunk) = self.trunk_of(owner) {
+            self.core.learn_address(&trunk, response, flow);
+        }
+    }
+
+    fn trunk_of(&self, owner: Owner) -> Option<Box<str>> {
+        let leg = self.calls.get(&owner.call)?.leg(owner.leg)?;
+        Some(leg.profile.as_trunk()?.name.clone())
     }
 
     fn observe_trunk(&mut self, trunk: &str, input: Input, now: Instant) {
@@ -126,6 +144,30 @@ fn target(trunk: &Trunk) -> String {
 }
 
 impl Core {
+    /// Learns from a trunk's own response under which public address it sees us (RFC 3261 18.2.1,
+    /// RFC 3581 4), where ours is private. Who else may say so could draw our media to itself.
+    fn learn_address(&mut self, trunk: &str, response: &Message, flow: Flow) {
+        let Some(state) = self.trunks.state_mut(trunk) else { return };
+        let is_its = state.flows().iter().any(|known| known.remote.ip() == flow.remote.ip());
+        let seen = response.via().received().map(|ip| ip.to_canonical()).filter(|ip| {
+            is_its
+                && is_global(*ip)
+                && !is_global(flow.local.ip())
+                && ip.is_ipv4() == flow.local.is_ipv4()
+        });
+        let Some(seen) = seen else { return };
+        state.seen_as = Some(seen);
+        if self.learned == Some(seen) {
+            return;
+        }
+        let before = self.learned.replace(seen);
+        if self.shared.config.node.public_ip == PublicIp::Auto {
+            let _entered = crate::observe::log::trunk_span(trunk).entered();
+            let before = before.map(|ip| ip.to_string());
+            tracing::info!(address = %seen, before, "public address learned");
+        }
+    }
+
     /// Builds an OPTIONS outside any dialog. `routes` are Route values.
     pub(super) fn options(
         &mut self,
@@ -135,7 +177,7 @@ impl Core {
         flow: Flow,
     ) -> (Bytes, String) {
         let config = &self.shared.config;
-        let local = SocketAddr::new(advertised_ip(config, flow), flow.local.port());
+        let local = SocketAddr::new(advertised_ip(config, self.learned, flow), flow.local.port());
         let (branch, tag) = (self.mint.branch(), self.mint.tag());
         let token = flow.transport.token();
         let mut builder = Builder::request(Method::Options.as_str(), uri);
@@ -150,7 +192,7 @@ impl Core {
             .header(HeaderName::To, format_args!("<{to}>"))
             .header(HeaderName::CallId, self.mint.call_id())
             .header(HeaderName::CSeq, "1 OPTIONS")
-            .header(HeaderName::Contact, contact(config, flow, "tandem"))
+            .header(HeaderName::Contact, contact(config, self.learned, flow, "tandem"))
             .header(HeaderName::Accept, "application/sdp")
             .header(HeaderName::UserAgent, &config.sip.user_agent);
         (builder.finish(), branch)

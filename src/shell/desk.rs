@@ -16,7 +16,7 @@ use super::{
     tls::Security,
 };
 use crate::{
-    config::{Config, Listen},
+    config::{Config, Listen, PublicIp},
     guard::Account,
     observe::{
         cdr::UtcMs,
@@ -32,6 +32,7 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -95,6 +96,15 @@ impl Desk {
         }
     }
 
+    /// Returns what peers outside are told: what is configured, or what trunks have seen.
+    fn public_ip(&self, trunks: &[TrunkRow]) -> Option<IpAddr> {
+        match self.config.borrow().node.public_ip {
+            PublicIp::Address(ip) => Some(ip),
+            PublicIp::Auto => trunks.iter().find_map(|row| row.seen_as),
+            PublicIp::Interface(_) => None,
+        }
+    }
+
     /// Sends an order that has no answer.
     pub(super) async fn order(&self, order: Order) {
         if matches!(order, Order::Drain) {
@@ -128,6 +138,7 @@ impl Desk {
             uptime_s: now().saturating_duration_since(self.started).as_secs(),
             configured,
             listeners: self.listeners.clone(),
+            public_ip: self.public_ip(&trunks),
             certificates: self.certificates(),
             is_draining: self.is_draining.load(Relaxed),
             calls: call_counts(&shard),

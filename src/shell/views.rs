@@ -114,6 +114,9 @@ fn status(report: &StatusReport) -> String {
     page.pair("up", format!("{}, since {}", span(report.uptime_s), report.started));
     page.pair("configured", report.configured.to_string());
     page.pair("listening", dash(&report.listeners.join(" ")));
+    if let Some(address) = report.public_ip {
+        page.pair("public", address.to_string());
+    }
     if !report.certificates.is_empty() {
         let each = report.certificates.iter().map(|row| match row.days_left() {
             past @ ..0 => format!("{} expired {} days ago", row.of, past.unsigned_abs()),
@@ -271,6 +274,9 @@ fn trunks(rows: &[TrunkRow]) -> String {
     }
     let mut text = table.to_string();
     for row in rows {
+        if let Some(address) = row.seen_as {
+            _ = writeln!(text, "{} sees us as {address}", row.name);
+        }
         if let Some(why) = &row.last_refusal {
             _ = writeln!(text, "{} refused a call: {why}", row.name);
         }

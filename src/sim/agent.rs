@@ -12,7 +12,7 @@ use crate::{
 use bytes::Bytes;
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -83,6 +83,8 @@ struct Acked {
 pub(super) struct Agent {
     layer: Layer,
     local: SocketAddr,
+    /// Under which address it sees everybody: a NAT in between shows them so.
+    pub(super) sees: Option<IpAddr>,
     /// How long a 2xx is said again before the call is given up.
     pub(super) give_up: Duration,
     pub(super) entropy: Entropy,
@@ -99,6 +101,7 @@ impl Agent {
         Self {
             layer: Layer::new(mint),
             local,
+            sees: None,
             give_up: GIVE_UP,
             entropy,
             outbox: VecDeque::new(),
@@ -220,7 +223,9 @@ impl Agent {
             Some(talk) => talk.local_tag.clone(),
             None => self.layer.mint().tag_of(asked.message.call_id()),
         };
-        Builder::reply(&asked.message, status, reason, Some(&tag), asked.flow.remote)
+        let from = asked.flow.remote;
+        let seen = SocketAddr::new(self.sees.unwrap_or_else(|| from.ip()), from.port());
+        Builder::reply(&asked.message, status, reason, Some(&tag), seen)
     }
 
     pub(super) fn respond(&mut self, tx: ServerId, status: u16, bytes: Bytes, now: Instant) {

@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -26,6 +27,8 @@ pub struct TrunkState {
     ask_at: Option<Instant>,
     /// What its addresses were asked for.
     target: Box<str>,
+    /// Under which public address it sees us, where we are behind a NAT.
+    pub seen_as: Option<IpAddr>,
     /// Why it refused a call last.
     pub last_refusal: Option<Explanation>,
 }
@@ -96,6 +99,7 @@ impl Trunks {
                 flows: vec![],
                 ask_at: Some(now),
                 target: target.into(),
+                seen_as: None,
                 last_refusal: None,
             });
             let mut out = vec![];

@@ -118,6 +118,14 @@ impl House {
         self
     }
 
+    /// Says another `public_ip` than that of the house.
+    pub(crate) fn public_ip(&mut self, value: &str) -> &mut Self {
+        self.config = self
+            .config
+            .replace(&format!("public_ip = \"{PUBLIC}\""), &format!("public_ip = \"{value}\""));
+        self
+    }
+
     /// Replaces the dialplan.
     pub(crate) fn dialplan(&mut self, text: &str) -> &mut Self {
         self.dialplan = text.to_owned();

@@ -19,6 +19,7 @@ mod operator;
 mod outbound;
 mod phone_calls_phone;
 mod phrases;
+mod public_ip;
 mod queue;
 mod redirect;
 mod register;

@@ -25,6 +25,7 @@ fn trunk(state: TrunkState) -> TrunkRow {
         calls: 2,
         calls_max: Some(10),
         waiting: 0,
+        seen_as: Some([203, 0, 113, 1].into()),
         last_refusal: refused(1).ending.why,
     }
 }
@@ -37,6 +38,7 @@ fn report(state: TrunkState) -> StatusReport {
         started: UtcMs(0),
         configured: UtcMs(1_000),
         listeners: vec!["udp:0.0.0.0:5060".into(), "tcp:0.0.0.0:5060".into()],
+        public_ip: Some([203, 0, 113, 1].into()),
         calls: CallCounts { ringing: 1, talking: 2, total: 9, failed: 3 },
         phones: 4,
         ports: PortCounts { used: 6, total: 5_000 },
@@ -67,6 +69,7 @@ node        pbx1, tandem 0.1.0
 up          1 d 02:03:04, since 1970-01-01T00:00:00.000Z
 configured  1970-01-01T00:00:01.000Z
 listening   udp:0.0.0.0:5060 tcp:0.0.0.0:5060
+public      203.0.113.1
 calls       1 ringing, 2 talking; 9 since the start, 3 failed
 phones      4 registered
 rtp         6 of 5000 port pairs taken
@@ -76,6 +79,7 @@ store       open, 0 waiting, 0 lost
 
 TRUNK   STATE  SINCE                     RTT      CALLS    TARGET
 twilio  down   2026-11-05T10:12:13.456Z  12.3 ms  2 of 10  x.pstn.twilio.com 54.172.60.0:5060
+twilio sees us as 203.0.113.1
 twilio refused a call: T001: the carrier does not let us call from +1775****988 (help: set \
 `caller_id` to a number of this account)
 

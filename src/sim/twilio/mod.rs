@@ -121,6 +121,7 @@ impl Twilio {
         let nowhere = || SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let mut agent = Agent::new(local.unwrap_or_else(nowhere), seed);
         agent.give_up = ACK_PATIENCE;
+        agent.sees = setup.sees;
         agent.say_own_trying();
         Self {
             setup,

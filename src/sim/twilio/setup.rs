@@ -41,6 +41,8 @@ pub struct Setup {
     pub names_errors: bool,
     /// Where its media is; `None`: it asks.
     pub media: Option<IpAddr>,
+    /// Under which address it sees the PBX (`received` in its answers); `None`: as it is.
+    pub sees: Option<IpAddr>,
 }
 
 /// A trunk's account.
@@ -150,6 +152,7 @@ impl Setup {
             timing: Timing { post_dial: Duration::from_millis(300), ring: Duration::from_secs(2) },
             names_errors: true,
             media: None,
+            sees: None,
         }
     }
 
