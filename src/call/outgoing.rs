@@ -276,9 +276,7 @@ impl Leg {
         if known || !wire.acks.has_room(tx) {
             return;
         }
-        if !twilio_nat(response) {
-            dialog.refresh_target(response);
-        }
+        dialog.refresh_target(response);
         let ack_flow = dialog.flow();
         let (via, _) = wire.via(ack_flow);
         let mut ack = dialog.ack(cseq, &via);
@@ -491,12 +489,6 @@ fn build_invite(
     }
     profile.write_common_headers(&mut builder, wire.config);
     (branch, finish(builder, outgoing.offer.as_ref()))
-}
-
-/// Twilio marks 2xx over re-dialed connections with `;twnat=` in the Contact; who adopts that target
-/// loses the BYE.
-fn twilio_nat(response: &Message) -> bool {
-    crate::dialog::contact_uri(response).is_some_and(|uri| uri.contains(";twnat="))
 }
 
 fn contacts(response: &Message) -> Vec<Box<str>> {

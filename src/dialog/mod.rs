@@ -155,8 +155,11 @@ impl Dialog {
     }
 
     /// Takes the peer's new Contact from a target refresh (RFC 3261 12.2). The route set stays.
+    ///
+    /// Twilio marks 2xx over connections that were opened anew with `;twnat=` in the Contact; who takes
+    /// that target loses the ACK and the BYE.
     pub fn refresh_target(&mut self, message: &Message) {
-        if let Some(target) = contact_uri(message) {
+        if let Some(target) = contact_uri(message).filter(|target| !target.contains(";twnat=")) {
             self.remote_target = target;
         }
     }

@@ -1,4 +1,4 @@
-//! A trunk on TCP: calls both ways, routed by what its proxies recorded; and large requests to one that
+//! A trunk on TCP or TLS: calls both ways, routed by what its proxies recorded; and large requests to one that
 //! takes datagrams only.
 
 use crate::{
@@ -17,14 +17,15 @@ use tandem::{
     sip::{HeaderName, Method},
 };
 
-fn house(seed: u64) -> World {
+fn house(seed: u64, transport: Transport) -> World {
     let mut house = House::new(seed);
-    house.trunk_keys("qualify = false\ntransport = \"tcp\"").twilio().phone("1001");
+    let keys = format!("qualify = false\ntransport = \"{}\"", transport.param());
+    house.trunk_keys(&keys).twilio().phone("1001");
     house.open_registered()
 }
 
-fn play(seed: u64, network: Network, is_outbound: bool) -> World {
-    let mut world = house(seed);
+fn play(seed: u64, network: Network, transport: Transport, is_outbound: bool) -> World {
+    let mut world = house(seed, transport);
     with_phone(&mut world, "1001", |phone, _| {
         phone.when(On::Called, 100, Act::Answer).when(On::Up, 3000, Act::HangUp);
         phone.when(On::Up, 1000, Act::Hold);
@@ -34,7 +35,7 @@ fn play(seed: u64, network: Network, is_outbound: bool) -> World {
         act(&mut world, "1001", Act::Call("+14155550199".into()));
     } else {
         let call = CallIn {
-            to: vec![Origination::new(addr(PBX), Transport::Tcp)],
+            to: vec![Origination::new(addr(PBX), transport)],
             talks_for: Some(Duration::from_secs(9)),
             ..call_in(DID)
         };
@@ -45,8 +46,9 @@ fn play(seed: u64, network: Network, is_outbound: bool) -> World {
 
 #[test]
 fn both_ways() {
-    for is_outbound in [true, false] {
-        let mut world = play(1, Network::CLEAN, is_outbound);
+    let both = [Transport::Tcp, Transport::Tls].map(|over| [(over, true), (over, false)]);
+    for (transport, is_outbound) in both.into_iter().flatten() {
+        let mut world = play(1, Network::CLEAN, transport, is_outbound);
         assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
         with_phone(&mut world, "1001", |phone, _| {
             assert!(phone.has_heard(&Heard::Changed("sendonly")));
@@ -54,7 +56,7 @@ fn both_ways() {
         });
         let mut with_trunk =
             world.sent().iter().filter(|sent| &*sent.to == TWILIO || &*sent.from == TWILIO);
-        assert!(with_trunk.all(|sent| sent.flow.transport == Transport::Tcp));
+        assert!(with_trunk.all(|sent| sent.flow.transport == transport));
     }
 }
 
@@ -62,9 +64,34 @@ fn both_ways() {
 fn on_bad_networks() {
     storm(
         200,
-        |seed, network| play(seed, network, seed % 2 == 0),
+        |seed, network| {
+            let transport = if seed % 4 < 2 { Transport::Tcp } else { Transport::Tls };
+            play(seed, network, transport, seed % 2 == 0)
+        },
         |world| with_phone(world, "1001", |phone, _| phone.has_heard(&Heard::Up)),
     );
+}
+
+/// The trunk closes a connection that nobody keeps alive: here there is no shell to do that. The call
+/// goes on over another one, whose 2xx has another Contact, with `;twnat=`, that means nothing.
+#[test]
+fn a_call_outlives_its_connection() {
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let mut world = house(1, transport);
+        with_phone(&mut world, "1001", |phone, _| {
+            phone.when(On::Up, 125_000, Act::Hold).when(On::Up, 130_000, Act::HangUp);
+        });
+        act(&mut world, "1001", Act::Call("+14155550199".into()));
+        let idle = "a connection with a call on it is kept alive, but";
+        let faults = faults(&mut world);
+        assert!(faults.len() == 1 && faults[0].starts_with(idle), "{faults:?}");
+        let moved = world.sent().iter().filter(|sent| {
+            let contact = sent.message.header_str(HeaderName::Contact);
+            contact.is_some_and(|contact| contact.contains(";twnat="))
+        });
+        assert_eq!(moved.count(), 1);
+        with_phone(&mut world, "1001", |phone, _| assert!(phone.has_heard(&Heard::Gone(200))));
+    }
 }
 
 /// RFC 3261 18.1.1: with its credentials the INVITE is too large for a datagram, but the trunk takes no

@@ -81,6 +81,7 @@ impl Twilio {
         self.streams.open.remove(&flow);
         for call in self.calls.iter_mut().filter(|call| call.talk.flow == flow) {
             call.talk.follow();
+            call.is_redialled = true;
         }
     }
 }
