@@ -1,13 +1,13 @@
 //! Calls whose media is encrypted, on one side or both (RFC 4568).
 
 use crate::{
-    house::{DID, House, act, cdr, why, with_pbx, with_phone, with_twilio},
+    house::{DID, House, PBX, act, addr, cdr, why, with_pbx, with_phone, with_twilio},
     inbound::call_in,
     storm::{assert_ladder, faults, storm},
 };
 use std::collections::BTreeMap;
 use tandem::{
-    ids::LegId,
+    ids::{LegId, Transport},
     media::{
         Command,
         srtp::{Keys, Suite},
@@ -17,6 +17,7 @@ use tandem::{
         Network, World,
         phone::{Act, Habit, Heard, On},
         sdes::Sdes,
+        twilio::{CallIn, Origination},
     },
     sip::HeaderName,
 };
@@ -226,5 +227,78 @@ fn on_bad_networks() {
             let ours = keys(world).into_iter().next().and_then(|mut keys| keys.pop());
             is_up && theirs == ours
         },
+    );
+}
+
+/// Over TLS keys are safe, and so SRTP is offered; a phone that has none is offered RTP then.
+#[test]
+fn what_is_preferred_is_not_insisted_on() {
+    for srtp in [None, Some(Sdes::mandatory())] {
+        let mut house = House::new(1);
+        house.phone("1001").phone_like("1002", "1002", |mut setup| {
+            setup.transport = Transport::Tls;
+            setup.srtp = srtp.clone();
+            setup
+        });
+        let mut world = house.open_registered();
+        with_phone(&mut world, "1002", |phone, _| {
+            phone.when(On::Called, 100, Act::Answer).when(On::Up, 1000, Act::HangUp);
+        });
+        act(&mut world, "1001", Act::Call("1002".into()));
+        assert_eq!(faults(&mut world), [""; 0]);
+        let is_refused = world.sent().iter().any(|sent| sent.message.status() == 488);
+        assert_eq!(is_refused, srtp.is_none(), "{}", world.ladder());
+        assert_eq!(suites(&mut world), [None, srtp.map(|_| AES80.into())]);
+        assert_eq!(cdr(&mut world).ending.status, 200);
+    }
+}
+
+/// Secure Trunking: TLS and SRTP, both ways, with a plain phone.
+fn secure_trunk(seed: u64, network: Network, is_outbound: bool) -> World {
+    let mut house = House::new(seed);
+    house.trunk_keys("qualify = false\ntransport = \"tls\"").phone("1001");
+    house.twilio_like(|mut setup| {
+        setup.policy.secure = true;
+        setup
+    });
+    let mut world = house.open_registered();
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Called, 100, Act::Answer).when(On::Up, 3000, Act::HangUp);
+        phone.when(On::Up, 1000, Act::Hold);
+    });
+    world.set_network(network);
+    if is_outbound {
+        act(&mut world, "1001", Act::Call("+14155550199".into()));
+    } else {
+        let to = vec![Origination::new(addr(PBX), Transport::Tls)];
+        let call = CallIn { to, ..call_in(DID) };
+        with_twilio(&mut world, |twilio, now| twilio.call_in(&call, now));
+    }
+    world
+}
+
+#[test]
+fn the_trunk_is_secure_both_ways() {
+    for is_outbound in [true, false] {
+        let mut world = secure_trunk(1, Network::CLEAN, is_outbound);
+        assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+        let mut want = [None, Some(AES80.into())];
+        if !is_outbound {
+            want.reverse();
+        }
+        assert_eq!(suites(&mut world), want);
+        with_phone(&mut world, "1001", |phone, _| {
+            assert!(phone.has_heard(&Heard::Changed("sendonly")));
+            assert!(phone.has_heard(&Heard::Gone(200)));
+        });
+    }
+}
+
+#[test]
+fn the_trunk_is_secure_on_bad_networks() {
+    storm(
+        100,
+        |seed, network| secure_trunk(seed, network, seed % 2 == 0),
+        |world| with_phone(world, "1001", |phone, _| phone.has_heard(&Heard::Up)),
     );
 }

@@ -53,7 +53,7 @@ def start_phone(scratch):
     running = []
     addresses = (f"127.0.2.{number}" for number in itertools.count(1))
 
-    def start(kind, pbx, user, transport="udp", codecs=None, secret=None, register=True, ca=None):
+    def start(kind, pbx, user, transport="udp", codecs=None, secret=None, register=True, ca=None, srtp=None):
         phone = Phone(
             kind,
             scratch,
@@ -65,6 +65,7 @@ def start_phone(scratch):
             transport,
             codecs,
             ca,
+            srtp,
         )
         running.append(phone)
         if register:

@@ -64,7 +64,7 @@ def free_range(count):
 class Pbx:
     """A running PBX. It listens on ports that the system chose."""
 
-    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", carrier=CARRIER, rtp="", certificate=None):
+    def __init__(self, scratch, trunk=None, users=USERS, rules=RULES, rtp_ports=200, more="", carrier=CARRIER, rtp="", certificate=None, srtp=None):
         self.scratch = scratch
         self.log = scratch / "pbx.log"
         self.config = scratch / "pbx.toml"
@@ -73,6 +73,8 @@ class Pbx:
         # Set once known, so that a restarted PBX is where its phones look for it.
         self.listen = [f"udp:{ADDRESS}:0", f"tcp:{ADDRESS}:0"]
         self.certificate = certificate
+        # What users say about SRTP, where they say anything.
+        self.srtp = srtp or {}
         if certificate:
             self.listen.append(f"tls:{ADDRESS}:0")
         self.rtp = f"{first}-{first + rtp_ports - 1}"
@@ -105,7 +107,10 @@ class Pbx:
                 # One call a second, as the preset has it, would only make the tests slow.
                 f'caller_id = "{CALLER_ID}"\nmax_rate = false'
             )
-        parts += [f'[user.{user}]\npassword = "env:PHONE_{user}"' for user in self.users]
+        for user in self.users:
+            parts.append(f'[user.{user}]\npassword = "env:PHONE_{user}"')
+            if user in self.srtp:
+                parts.append(f'srtp = "{self.srtp[user]}"')
         return "\n".join(parts) + "\n"
 
     def start(self):

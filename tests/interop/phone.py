@@ -23,7 +23,7 @@ class PhoneError(AssertionError):
 class Phone:
     """One telephone. What happens to it comes in a queue; `wait` takes out what is waited for."""
 
-    def __init__(self, kind, scratch, user, password, pbx, own, transport="udp", codecs=None, ca=None):
+    def __init__(self, kind, scratch, user, password, pbx, own, transport="udp", codecs=None, ca=None, srtp=None):
         self.name = f"{kind}-{user}"
         self.user = user
         self.scratch = scratch
@@ -40,6 +40,7 @@ class Phone:
             "codecs": codecs or ["pcmu", "pcma"],
             # Whom it trusts over TLS.
             "ca": str(ca) if ca else None,
+            "srtp": srtp,
         }
         self.process = Process(
             [sys.executable, PEERS / f"{kind}_phone.py", json.dumps(wanted)],

@@ -1,7 +1,7 @@
 """A telephone by baresip, driven by lines of JSON; see wire.py.
 
 Its one argument is JSON: user, password, pbx (address), says (WAV), transport, codecs,
-ca (whom to trust over TLS, or null).
+ca (whom to trust over TLS, or null), srtp (mandatory, optional or null).
 """
 
 import asyncio
@@ -117,6 +117,11 @@ async def main(wanted):
         wanted["password"],
         transport=wanted["transport"],
         audio_codecs=tuple(wanted["codecs"]),
+        extra_params={
+            None: (),
+            "optional": ("mediaenc=srtp",),
+            "mandatory": ("mediaenc=srtp-mand",),
+        }[wanted["srtp"]],
     )
     agent = await UserAgent.create(runtime, account)
     phone = Telephone(agent, wanted["pbx"], sound, wanted["transport"])

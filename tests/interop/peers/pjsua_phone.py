@@ -1,7 +1,7 @@
 """A telephone by PJSIP, driven by lines of JSON; see wire.py.
 
 Its one argument is JSON: user, password, pbx (address), says (WAV), own (address), transport, codecs,
-ca (whom to trust over TLS, or null).
+ca (whom to trust over TLS, or null), srtp (mandatory, optional, a suite that is, or null).
 """
 
 import json
@@ -100,7 +100,12 @@ class Telephone:
         media = config.mediaConfig.transportConfig
         media.boundAddress = media.publicAddress = own
         media.port = 0
-        config.mediaConfig.srtpUse = 0
+        uses = {None: pj.PJMEDIA_SRTP_DISABLED, "optional": pj.PJMEDIA_SRTP_OPTIONAL}
+        config.mediaConfig.srtpUse = uses.get(wanted["srtp"], pj.PJMEDIA_SRTP_MANDATORY)
+        if wanted["srtp"] not in (None, "optional", "mandatory"):
+            suite = pj.SrtpCrypto()
+            suite.name = wanted["srtp"]
+            config.mediaConfig.srtpOpt.cryptos.append(suite)
         config.mediaConfig.srtpSecureSignaling = 0
         self.account = Account(self)
         self.account.create(config)
