@@ -99,6 +99,15 @@ impl Softphone {
     /// Waits until the phone hears something that is wanted, and returns it; what came before that is
     /// not heard again. `None` if it does not by then.
     pub async fn hears(&mut self, wants: impl Fn(&Heard) -> bool, by: Instant) -> Option<Heard> {
+        self.story(wants, by).await?.pop()
+    }
+
+    /// The same, with all that came before since the last wait.
+    pub async fn story(
+        &mut self,
+        wants: impl Fn(&Heard) -> bool,
+        by: Instant,
+    ) -> Option<Vec<Heard>> {
         let from = self.read;
         let found = |ears: &Ears| {
             ears.heard.iter().enumerate().skip(from).find(|(_, heard)| wants(heard)).map(|(i, _)| i)
@@ -106,21 +115,16 @@ impl Softphone {
         let wait = self.ears.wait_for(|ears| found(ears).is_some());
         let ears = tokio::time::timeout_at(by.into(), wait).await.ok()?.ok()?;
         let index = found(&ears)?;
-        let heard = ears.heard.get(index).cloned();
+        let story = ears.heard.get(from..=index).map(<[Heard]>::to_vec);
         drop(ears);
         self.read = index + 1;
-        heard
+        story
     }
 
     /// Waits until the phone is in no call.
     pub async fn is_free(&mut self, by: Instant) -> bool {
         let wait = self.ears.wait_for(|ears| ears.calls == 0);
         tokio::time::timeout_at(by.into(), wait).await.is_ok_and(|found| found.is_ok())
-    }
-
-    /// Returns everything that was heard since the last thing that was waited for.
-    pub fn unread(&self) -> Vec<Heard> {
-        self.ears.borrow().heard.get(self.read..).unwrap_or_default().to_vec()
     }
 
     /// Returns what its voice has sent and heard, in all its calls.

@@ -16,8 +16,10 @@ const GAP: u16 = 5;
 const FRAME_UNITS: u16 = 160;
 /// -10 dBm0.
 const VOLUME: u8 = 10;
-/// Keys that may wait, and that are remembered.
-const MEMORY: usize = 64;
+/// Keys that may wait.
+const WAITING_MAX: usize = 64;
+/// Keys that are remembered.
+const HEARD_MAX: usize = 4096;
 
 /// One packet of a pressed key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,7 +40,7 @@ pub(super) struct Keypad {
 impl Keypad {
     /// Presses these keys, one after the other; what is no key is left out.
     pub(super) fn press(&mut self, digits: &str) {
-        let room = MEMORY.saturating_sub(self.waiting.len());
+        let room = WAITING_MAX.saturating_sub(self.waiting.len());
         let events = digits.chars().filter_map(|digit| DIGITS.find(digit));
         self.waiting.extend(events.filter_map(|event| u8::try_from(event).ok()).take(room));
     }
@@ -79,7 +81,7 @@ impl Heard {
         let Some(event) = payload.first().filter(|_| payload.len() >= 4) else { return };
         let Some(digit) = DIGITS.chars().nth(usize::from(*event)) else { return };
         let is_new = self.last.replace((ssrc, timestamp)) != Some((ssrc, timestamp));
-        if is_new && self.digits.len() < MEMORY {
+        if is_new && self.digits.len() < HEARD_MAX {
             self.digits.push(digit);
         }
     }

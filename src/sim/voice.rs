@@ -225,12 +225,12 @@ impl Voice {
         self.next_at = Some(at + FRAME);
         let time = self.timestamp;
         self.timestamp = time.wrapping_add(FRAME_SAMPLES as u32);
+        let key = self.keypad.tick().filter(|_| peer.events.is_some());
         if !peer.listens {
+            // A key that is pressed meanwhile is not heard.
             return;
         }
-        if let Some(events) = peer.events
-            && let Some(tone) = self.keypad.tick()
-        {
+        if let (Some(tone), Some(events)) = (key, peer.events) {
             let marker = if tone.since == 0 { 0x80 } else { 0 };
             let time = time.wrapping_sub(tone.since);
             return self.send(peer.address, (marker | events, time), &tone.payload);

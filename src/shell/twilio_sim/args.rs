@@ -46,6 +46,9 @@ pub struct SimArgs {
     /// A call to the PBX.
     #[command(flatten)]
     pub call: CallArgs,
+    /// Make the calls of the scenario once a line comes in on standard input
+    #[arg(long, requires = "scenario")]
+    pub wait: bool,
     /// End after this many calls
     #[arg(long, value_name = "CALLS")]
     pub calls: Option<u64>,

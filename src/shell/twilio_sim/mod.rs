@@ -29,7 +29,7 @@ use std::{
 };
 use tell::{Form, Told, tell};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{sleep, sleep_until},
 };
@@ -72,9 +72,16 @@ pub async fn run(args: SimArgs) -> Result<bool, SimError> {
     };
     let trunk = Arc::new(trunk);
     let mut callers = JoinSet::new();
-    for call in scenario.calls {
-        callers.spawn(originate(trunk.clone(), call));
-    }
+    let beginning = args.wait.then(a_line);
+    let caller = trunk.clone();
+    callers.spawn(async move {
+        if let Some(line) = beginning {
+            // The end of the input is a beginning too.
+            let _ = line.await;
+        }
+        let calls = scenario.calls.into_iter().map(|call| originate(caller.clone(), call));
+        calls.collect::<JoinSet<()>>().join_all().await;
+    });
     let mut ended = trunk.ended();
     let wanted = args.calls.unwrap_or(u64::MAX);
     tokio::select! {
@@ -84,6 +91,17 @@ pub async fn run(args: SimArgs) -> Result<bool, SimError> {
     callers.shutdown().await;
     let is_clean = conclude(&trunk, form).await?;
     Ok(is_clean || !args.strict)
+}
+
+/// Waits for a line on standard input, in a thread that may wait for ever.
+fn a_line() -> oneshot::Receiver<()> {
+    let (came, line) = oneshot::channel();
+    std::thread::spawn(move || {
+        let read = io::stdin().read_line(&mut String::new());
+        tracing::debug!(?read, "calls begin");
+        came.send(())
+    });
+    line
 }
 
 /// Makes the calls of one `[[call]]`.
