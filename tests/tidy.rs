@@ -84,6 +84,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("mio", &["src/shell/"]),
     ("prometheus_client", &["src/observe/metrics"]),
     ("rand_chacha", &["src/ids.rs", "src/sim/"]),
+    ("rcgen", &["src/shell/"]),
     ("regex", &["src/dialplan/pattern.rs"]),
     ("ring", &["src/media/srtp/cipher.rs"]),
     ("rlibphonenumber", &["src/dialplan/number.rs"]),

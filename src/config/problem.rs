@@ -94,6 +94,8 @@ pub enum ConfigError {
     Address(Box<str>),
     #[error("`{text}` is not {want}")]
     Ip { text: Box<str>, want: &'static str },
+    #[error("`{0}` is not the beginning of a number")]
+    Prefix(Box<str>),
     #[error("`{0}` are not keys of a telephone")]
     Keys(Box<str>),
     #[error("`{key}` and `{other}` exclude each other")]
@@ -246,6 +248,7 @@ impl ConfigError {
             Self::Ip { .. } => "C091",
             Self::Keys(_) => "C092",
             Self::Instead { .. } => "C093",
+            Self::Prefix(_) => "C094",
             Self::Tls(problem) => problem.code(),
         }
     }
@@ -289,6 +292,7 @@ impl ConfigError {
             }
             Self::Address(_) => "write \"127.0.0.1:5070\" or \"[::1]:5070\"".into(),
             Self::Ip { .. } => "write it without a port: \"127.54.0.0\"".into(),
+            Self::Prefix(_) => "write `+` and the country code: \"+1\"".into(),
             Self::Keys(_) => "write digits, `*`, `#` and A to D: \"123#\"".into(),
             Self::Instead { other, .. } => format!("leave `{other}` out, or this").into(),
             Self::NameServer(_) => {

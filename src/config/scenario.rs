@@ -15,7 +15,8 @@ use super::{
     tidy,
     trunks::credentials,
     values::{
-        address, count, digits, duration_within, e164, host, ip, ipv4, listen, network, one_of,
+        address, count, digits, duration_within, e164, flag, host, ip, ipv4, listen, network,
+        one_of, prefix,
     },
 };
 use crate::{
@@ -28,7 +29,7 @@ use std::{
 };
 
 /// The sections of a scenario file.
-const SECTIONS: [&str; 5] = ["account", "limits", "place", "far_end", "call"];
+const SECTIONS: [&str; 6] = ["account", "policy", "limits", "place", "far_end", "call"];
 /// The number that the simulated account has if nobody says.
 const NUMBER: &str = "+17756187988";
 /// How long anything in a scenario may take.
@@ -39,6 +40,8 @@ const LONGEST: &str = "1h";
 pub struct Scenario {
     /// `[account]`
     pub account: Account,
+    /// `[policy]`
+    pub policy: Policy,
     /// `[limits]`
     pub limits: Limits,
     /// `[place]`
@@ -60,6 +63,36 @@ pub struct Account {
     pub allow: Vec<Network>,
     /// The account's numbers.
     pub numbers: Vec<E164>,
+    /// Numbers elsewhere that it has proved to be its own.
+    pub verified: Vec<E164>,
+    /// Numbers that may not be called.
+    pub blocked: Vec<E164>,
+    /// What numbers must begin with to be called (`+1`); empty: anything.
+    pub countries: Vec<Box<str>>,
+    /// Whether it is paid for.
+    pub state: State,
+}
+
+/// Whether an account is paid for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// It is.
+    Active,
+    /// Not yet: it calls verified numbers only.
+    Trial,
+    /// Not any more: it calls nobody.
+    Suspended,
+}
+
+/// What the trunk allows and wants.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Policy {
+    /// TLS and SRTP, and nothing else.
+    pub secure: bool,
+    /// Calls may be transferred by REFER.
+    pub transfers: bool,
+    /// Media may come from anywhere.
+    pub symmetric: bool,
 }
 
 /// How much may be asked of it.
@@ -164,7 +197,12 @@ impl Default for Scenario {
                 credentials: None,
                 allow: vec![],
                 numbers: E164::parse(NUMBER).into_iter().collect(),
+                verified: vec![],
+                blocked: vec![],
+                countries: vec![],
+                state: State::Active,
             },
+            policy: Policy::default(),
             limits: Limits::default(),
             place: Place {
                 at: At::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
@@ -197,6 +235,7 @@ fn read(path: &str, source: &dyn Source) -> (Option<Scenario>, Report, [Keys; 2]
     let least = Scenario::default();
     let scenario = Scenario {
         account: account(&root, least.account, &mut reading),
+        policy: policy(&root, &mut reading),
         limits: limits(&root, &mut reading),
         place: place(&root, least.place, &mut reading),
         far_end: far_end(&root, least.far_end, &mut reading),
@@ -220,14 +259,31 @@ fn account(root: &Table, least: Account, reading: &mut Reading<'_>) -> Account {
     let mut section = section(root, "account", reading);
     let (username, password) = credentials(&mut section);
     let numbers = all(&mut section, "numbers", e164(Country::US));
+    let states =
+        [("active", State::Active), ("trial", State::Trial), ("suspended", State::Suspended)];
     let account = Account {
         termination: section.or("termination", least.termination, host),
         credentials: username.zip(password),
         allow: all(&mut section, "allow", network).unwrap_or_default(),
         numbers: numbers.unwrap_or(least.numbers),
+        verified: all(&mut section, "verified", e164(Country::US)).unwrap_or_default(),
+        blocked: all(&mut section, "blocked", e164(Country::US)).unwrap_or_default(),
+        countries: all(&mut section, "countries", prefix).unwrap_or_default(),
+        state: section.or("state", least.state, one_of(&states)),
     };
     section.finish();
     account
+}
+
+fn policy(root: &Table, reading: &mut Reading<'_>) -> Policy {
+    let mut section = section(root, "policy", reading);
+    let policy = Policy {
+        secure: section.or("secure", false, flag),
+        transfers: section.or("transfers", false, flag),
+        symmetric: section.or("symmetric", false, flag),
+    };
+    section.finish();
+    policy
 }
 
 fn limits(root: &Table, reading: &mut Reading<'_>) -> Limits {
@@ -378,6 +434,8 @@ mod tests {
             ("[acount]\n", "`acount` is not a key of the scenario"),
             ("[account]\nnumbers = '4155550100'", "`4155550100` is not an E.164 number"),
             ("[account]\nusername = 'x'", "`username` without `password`"),
+            ("[account]\ncountries = ['1']", "`1` is not the beginning of a number"),
+            ("[account]\nstate = 'Trial'", "`Trial` is not one of `active`, `trial`, `suspended`"),
             ("[place]\nedges = '127.54'", "`127.54` is not an IPv4 address"),
             ("[place]\nblackhole = ['x']", "`x` is not an address"),
             (

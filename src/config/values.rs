@@ -188,6 +188,14 @@ pub(super) fn ipv4(value: &Value) -> Read<Ipv4Addr> {
     text.parse().map_err(|_| ConfigError::Ip { text: text.into(), want: "an IPv4 address" })
 }
 
+/// Reads what numbers of a country begin with.
+pub(super) fn prefix(value: &Value) -> Read<Box<str>> {
+    let text = text(value)?;
+    let digits = text.strip_prefix('+').unwrap_or_default();
+    let is_good = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_good { Ok(text.into()) } else { Err(ConfigError::Prefix(text.into())) }
+}
+
 /// Reads keys of a telephone, or none.
 pub(super) fn digits(value: &Value) -> Read<Box<str>> {
     let text = text(value)?;

@@ -5,7 +5,7 @@
 
 use super::{
     now,
-    wires::{Arrival, Sockets, Wires},
+    wires::{Arrival, Security, Sockets, Wires},
 };
 use crate::sim::Node;
 use std::{future::pending, io, time::Instant};
@@ -32,10 +32,10 @@ impl<N: Node + Send> Host<N> {
     /// `after` is called after every step, for what the peer has to tell.
     pub(super) fn start(
         node: N,
-        sockets: Sockets,
+        (sockets, security): (Sockets, Security),
         after: impl FnMut(&mut N) + Send + 'static,
     ) -> io::Result<Self> {
-        let wires = Wires::start(sockets)?;
+        let wires = Wires::start(sockets, security)?;
         let (steps, queue) = mpsc::channel(STEPS_MAX);
         let task = tokio::spawn(run(node, wires, queue, after));
         Ok(Self { steps, task })
@@ -84,6 +84,7 @@ async fn run<N: Node>(
             arrival = wires.arrival() => match arrival {
                 Some(Arrival::Message(flow, bytes)) => node.receive(flow, bytes, now()),
                 Some(Arrival::Closed(flow)) => node.closed(flow, now()),
+                Some(Arrival::Shaken(flow, shaken)) => node.secured(flow, shaken),
                 Some(Arrival::Opened(..)) => {}
                 None => return,
             },

@@ -6,7 +6,7 @@
 use super::{
     host::Host,
     voices::{Order, Speaker},
-    wires::Sockets,
+    wires::{Security, Sockets},
 };
 use crate::{
     ids::{Entropy, Transport},
@@ -15,6 +15,7 @@ use crate::{
         phone::{Act, Heard, Phone, Setup},
         voice::{Report, Says, Voice},
     },
+    tls::{Client, Trust},
 };
 use std::{io, net::SocketAddr, time::Instant};
 use tokio::sync::watch;
@@ -62,7 +63,11 @@ impl Softphone {
         let (publish, ears) = watch::channel(Ears::default());
         let speaker = voice.orders();
         let mut told: Option<Agreement> = None;
-        let host = Host::start(Phone::new(setup, seed), sockets, move |phone: &mut Phone| {
+        // Whose certificate it is, is the concern of other tests.
+        let connector = Client::new(Trust::Anybody, None).map_err(io::Error::other)?;
+        let connector = Some(connector.config().into());
+        let net = (sockets, Security { connector, acceptor: None });
+        let host = Host::start(Phone::new(setup, seed), net, move |phone: &mut Phone| {
             let calls = phone.calls();
             let media = phone.media().filter(|_| calls > 0);
             if media != told.as_ref() {

@@ -8,6 +8,7 @@ use crate::{
     ids::{Flow, Transport},
     sim::Reach,
     sip::framing::{Frame, Framer},
+    tls::{Failure, server_name},
 };
 use bytes::Bytes;
 use std::{
@@ -24,6 +25,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 /// Arrivals that may wait for the peer, and messages that may wait for a connection.
 const ARRIVALS_MAX: usize = 1024;
@@ -41,20 +43,28 @@ const PONG: &[u8] = b"\r\n";
 pub(super) struct Sockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
     deaf: Vec<Deaf>,
+}
+
+/// What TLS connections are made with: those of others to us, and ours to them.
+#[derive(Clone, Default)]
+pub(super) struct Security {
+    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) connector: Option<TlsConnector>,
 }
 
 /// An address at which everything is lost: datagrams are not read, and no connection is completed,
 /// since the one that may wait to be accepted is our own.
 #[derive(Debug)]
 struct Deaf {
-    _udp: UdpSocket,
+    _udp: Option<UdpSocket>,
     _tcp: TcpListener,
     _own: TcpStream,
 }
 
 impl Deaf {
-    async fn bind(udp: UdpSocket, address: SocketAddr) -> io::Result<Self> {
+    async fn bind(udp: Option<UdpSocket>, address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -69,8 +79,8 @@ impl Sockets {
         Ok(Self { udp: vec![UdpSocket::bind(address).await?], ..Self::default() })
     }
 
-    /// Binds UDP and TCP on one port of every address, which it returns as well: port 0 becomes one
-    /// that is free at all of them. An address that refuses is left alone, a blackholed one is bound
+    /// Binds UDP and TCP on one port of every address, and the next port for TLS. The first port is
+    /// returned as well: 0 becomes one that is free at all of them. An address that refuses is left alone, a blackholed one is bound
     /// and never heard.
     pub(super) async fn bind(addresses: &[(IpAddr, Reach)], port: u16) -> io::Result<(Self, u16)> {
         let mut tries = if port == 0 { TRIES_MAX } else { 1 };
@@ -94,12 +104,16 @@ impl Sockets {
             }
             let socket = udp::bind(SocketAddr::new(*ip, port)).map_err(named)?;
             let address = socket.local_addr()?;
+            let secure = SocketAddr::new(*ip, address.port().wrapping_add(1));
             match reach {
                 Reach::Blackholed => {
-                    sockets.deaf.push(Deaf::bind(socket, address).await.map_err(named)?);
+                    let plain = Deaf::bind(Some(socket), address).await.map_err(named)?;
+                    let secure = Deaf::bind(None, secure).await.map_err(named)?;
+                    sockets.deaf.extend([plain, secure]);
                 }
                 Reach::Open | Reach::Slow(_) | Reach::Refusing => {
                     sockets.tcp.push(TcpListener::bind(address).await.map_err(named)?);
+                    sockets.tls.push(TcpListener::bind(secure).await.map_err(named)?);
                     sockets.udp.push(socket);
                 }
             }
@@ -124,11 +138,13 @@ pub(super) enum Arrival {
     Opened(Flow, mpsc::Sender<Bytes>),
     /// A connection is gone, or could not be opened.
     Closed(Flow),
+    /// A TLS handshake: the name that was asked for, or why it failed.
+    Shaken(Flow, Result<Option<Box<str>>, Failure>),
 }
 
 /// The sockets at work. Everything ends when this is dropped.
-#[derive(Debug)]
 pub(super) struct Wires {
+    security: Security,
     udp: BTreeMap<SocketAddr, Arc<UdpSocket>>,
     connections: BTreeMap<Flow, mpsc::Sender<Bytes>>,
     arrivals: mpsc::Sender<Arrival>,
@@ -139,7 +155,7 @@ pub(super) struct Wires {
 
 impl Wires {
     /// Starts to listen.
-    pub(super) fn start(sockets: Sockets) -> io::Result<Self> {
+    pub(super) fn start(sockets: Sockets, security: Security) -> io::Result<Self> {
         let (arrivals, queue) = mpsc::channel(ARRIVALS_MAX);
         let mut tasks = JoinSet::new();
         let mut udp = BTreeMap::new();
@@ -150,10 +166,16 @@ impl Wires {
         }
         for listener in sockets.tcp {
             let local = listener.local_addr()?;
-            tasks.spawn(accept(listener, local, arrivals.clone()));
+            tasks.spawn(accept(listener, local, None, arrivals.clone()));
+        }
+        for listener in sockets.tls {
+            // Without a certificate nobody listens: the port is kept all the same.
+            let Some(acceptor) = security.acceptor.clone() else { continue };
+            let local = listener.local_addr()?;
+            tasks.spawn(accept(listener, local, Some(acceptor), arrivals.clone()));
         }
         let connections = BTreeMap::new();
-        Ok(Self { udp, connections, arrivals, queue, tasks, _deaf: sockets.deaf })
+        Ok(Self { security, udp, connections, arrivals, queue, tasks, _deaf: sockets.deaf })
     }
 
     /// Waits for the next message, or the end of a connection.
@@ -172,7 +194,7 @@ impl Wires {
                 }
                 Some(Arrival::Closed(flow))
             }
-            Arrival::Message(flow, bytes) => Some(Arrival::Message(flow, bytes)),
+            other @ (Arrival::Message(..) | Arrival::Shaken(..)) => Some(other),
         }
     }
 
@@ -204,16 +226,20 @@ impl Wires {
     fn open(&mut self, flow: Flow) -> mpsc::Sender<Bytes> {
         let (writer, queue) = mpsc::channel(WRITES_MAX);
         self.connections.insert(flow, writer.clone());
-        let arrivals = self.arrivals.clone();
+        let (arrivals, connector) = (self.arrivals.clone(), self.security.connector.clone());
         self.tasks.spawn(async move {
-            match connect(flow).await {
-                Ok(stream) => carry(stream, flow, queue, arrivals).await,
-                Err(error) => {
-                    tracing::debug!(%flow, %error, "connect failed");
-                    drop(queue);
-                    _ = arrivals.send(Arrival::Closed(flow)).await;
-                }
-            }
+            let secure = connector.filter(|_| flow.transport == Transport::Tls);
+            let failed = match (connect(flow).await, secure) {
+                (Ok(stream), None) => return carry(stream, flow, queue, arrivals).await,
+                (Ok(stream), Some(connector)) => match shake(&connector, flow, stream).await {
+                    Ok(stream) => return carry(stream, flow, queue, arrivals).await,
+                    Err(error) => error,
+                },
+                (Err(error), _) => error,
+            };
+            tracing::debug!(%flow, error = %failed, "connect failed");
+            drop(queue);
+            _ = arrivals.send(Arrival::Closed(flow)).await;
         });
         writer
     }
@@ -237,20 +263,53 @@ async fn hear(socket: Arc<UdpSocket>, local: SocketAddr, arrivals: mpsc::Sender<
 }
 
 /// Accepts connections, each in a task that ends with the listener's.
-async fn accept(listener: TcpListener, local: SocketAddr, arrivals: mpsc::Sender<Arrival>) {
+async fn accept(
+    listener: TcpListener,
+    local: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    arrivals: mpsc::Sender<Arrival>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, remote)) => {
-                let flow = Flow { transport: Transport::Tcp, local, remote };
-                connections.spawn(accepted(stream, flow, arrivals.clone()));
-            }
+            Ok((stream, remote)) => match &acceptor {
+                None => {
+                    let flow = Flow { transport: Transport::Tcp, local, remote };
+                    connections.spawn(accepted(stream, flow, arrivals.clone()));
+                }
+                Some(acceptor) => {
+                    let flow = Flow { transport: Transport::Tls, local, remote };
+                    let acceptor = acceptor.clone();
+                    connections.spawn(secured(stream, flow, acceptor, arrivals.clone()));
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+async fn secured(
+    stream: TcpStream,
+    flow: Flow,
+    acceptor: TlsAcceptor,
+    arrivals: mpsc::Sender<Arrival>,
+) {
+    match timeout(PATIENCE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let name = stream.get_ref().1.server_name().map(Into::into);
+            if arrivals.send(Arrival::Shaken(flow, Ok(name))).await.is_ok() {
+                accepted(stream, flow, arrivals).await;
+            }
+        }
+        Ok(Err(error)) => {
+            let failure = Failure::of(&error);
+            _ = arrivals.send(Arrival::Shaken(flow, Err(failure))).await;
+        }
+        Err(_) => _ = arrivals.send(Arrival::Shaken(flow, Err(Failure::Gone))).await,
     }
 }
 
@@ -271,6 +330,16 @@ async fn connect(flow: Flow) -> io::Result<TcpStream> {
     let stream = timeout(PATIENCE, socket.connect(flow.remote)).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// We go by addresses, so the peer is not told a name.
+async fn shake(
+    connector: &TlsConnector,
+    flow: Flow,
+    stream: TcpStream,
+) -> io::Result<client::TlsStream<TcpStream>> {
+    let name = server_name(&flow.remote.ip().to_string()).ok_or(io::ErrorKind::InvalidInput)?;
+    timeout(PATIENCE, connector.connect(name, stream)).await?
 }
 
 /// Carries messages both ways until either side ends it. It ends by hanging up the socket: a TLS
@@ -357,7 +426,7 @@ mod tests {
         let open = |last| (at(last), Reach::Open);
         let (ours, our_port) = Sockets::bind(&[open(1), open(2)], 0).await.unwrap();
         let (theirs, their_port) = Sockets::bind(&[open(3), open(4)], 0).await.unwrap();
-        let (mut ours, mut theirs) = (Wires::start(ours).unwrap(), Wires::start(theirs).unwrap());
+        let (mut ours, mut theirs) = (start(ours), start(theirs));
         for transport in [Transport::Udp, Transport::Tcp] {
             for (from, to) in [(1, 3), (2, 4), (1, 4)] {
                 let local = SocketAddr::new(at(from), our_port);
@@ -378,7 +447,7 @@ mod tests {
         let ip = IpAddr::from(Ipv4Addr::new(127, 9, 3, 9));
         let (sockets, port) = Sockets::bind(&[(ip, Reach::Open)], 0).await.unwrap();
         let local = SocketAddr::new(ip, port);
-        let mut wires = Wires::start(sockets).unwrap();
+        let mut wires = start(sockets);
         let gone = TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap();
         let flow = Flow { transport: Transport::Tcp, local, remote: gone };
         wires.send(flow, Bytes::from_static(OPTIONS.as_bytes())).await;
@@ -393,7 +462,7 @@ mod tests {
         let at = |last| IpAddr::from(Ipv4Addr::new(127, 9, 4, last));
         let reach = [(at(1), Reach::Open), (at(2), Reach::Blackholed), (at(3), Reach::Refusing)];
         let (sockets, port) = Sockets::bind(&reach, 0).await.unwrap();
-        let _wires = Wires::start(sockets).unwrap();
+        let _wires = start(sockets);
         let connect = |last| {
             let address = SocketAddr::new(at(last), port);
             timeout(Duration::from_millis(300), TcpStream::connect(address))
@@ -409,7 +478,7 @@ mod tests {
         let open = |last| (IpAddr::from(Ipv4Addr::new(127, 9, 4, last)), Reach::Open);
         let (ours, _) = Sockets::bind(&[open(1)], 0).await.unwrap();
         let (theirs, port) = Sockets::bind(&[open(2)], 0).await.unwrap();
-        let (mut ours, mut theirs) = (Wires::start(ours).unwrap(), Wires::start(theirs).unwrap());
+        let (mut ours, mut theirs) = (start(ours), start(theirs));
         let remote = SocketAddr::new(open(2).0, port);
         let local = SocketAddr::new(open(1).0, 0);
         let flow = Flow { transport: Transport::Tcp, local, remote };
@@ -420,6 +489,10 @@ mod tests {
         assert!(matches!(ended, Some(Arrival::Closed(closed)) if closed == flow));
     }
 
+    fn start(sockets: Sockets) -> Wires {
+        Wires::start(sockets, Security::default()).unwrap()
+    }
+
     async fn message(wires: &mut Wires) -> Flow {
         loop {
             match wires.arrival().await.unwrap() {
@@ -428,7 +501,7 @@ mod tests {
                     return flow;
                 }
                 Arrival::Opened(..) => {}
-                Arrival::Closed(flow) => panic!("{flow}"),
+                Arrival::Closed(flow) | Arrival::Shaken(flow, _) => panic!("{flow}"),
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::{
     ids::{Entropy, Flow, Transport},
     observe::ladder::{Ladder, Line},
     sip::Message,
+    tls::Failure,
 };
 use bytes::Bytes;
 use std::{
@@ -49,6 +50,11 @@ pub trait Node: Any {
     /// Learns that a connection is gone, or that there never was one.
     fn closed(&mut self, flow: Flow, now: Instant) {
         let _ = (flow, now);
+    }
+    /// Learns of a TLS handshake of somebody who calls it: the name that was asked for, or why there
+    /// is no connection.
+    fn secured(&mut self, flow: Flow, shaken: Result<Option<Box<str>>, Failure>) {
+        let _ = (flow, shaken);
     }
     /// Returns the next connection that it closes.
     fn poll_close(&mut self) -> Option<Flow> {

@@ -326,7 +326,7 @@ fn pbx(
          [store]\nurl = \"sqlite:{}\"\n[control]\nsocket = \"{}\"\n\
          [trunk.twilio]\npreset = \"twilio\"\nuri = \"{TERMINATION}:{port}\"\n\
          source = [\"127.{block}.0.0/16\"]\nmedia_source = [\"127.{block}.0.0/16\"]\n\
-         username = \"Load\"\npassword = \"{PASSWORD}\"\ncaller_id = \"{CALLER_ID}\"\n",
+         username = \"Load\"\npassword = \"{PASSWORD}\"\ncaller_id = \"{CALLER_ID}\"\nmax_rate = false\n",
         at("tandem.db"),
         at("tandem.sock"),
     );

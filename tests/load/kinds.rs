@@ -15,6 +15,8 @@ pub(crate) const FAR_KEYS: &str = "*09";
 pub(crate) const NEAR_KEYS: &str = "1234#";
 /// How much of the tone must be heard in a call that was up.
 const TONE_MIN: Duration = Duration::from_millis(400);
+/// From one call of a phone to its next.
+const EACH_MIN: Duration = Duration::from_millis(1500);
 /// An ordinary number, and those with a will of their own.
 const ORDINARY: &str = "+14155550199";
 
@@ -230,7 +232,7 @@ pub(crate) async fn dial(mut phone: Softphone, kind: &'static Dialling, calls: u
         if let Some(ms) = kind.cancels.get(call % kind.cancels.len().max(1)) {
             let at = began + Duration::from_millis(*ms);
             // Nothing is wanted: this is the wait.
-            phone.is_free(at).await;
+            phone.story(|_| false, at).await;
             phone.act(Act::Cancel).await;
             // What was answered meanwhile cannot be cancelled any more.
             phone.act(Act::HangUp).await;
@@ -259,6 +261,8 @@ pub(crate) async fn dial(mut phone: Softphone, kind: &'static Dialling, calls: u
             story.extend(phone.story(is_end, began + PATIENCE).await.unwrap_or_default());
         }
         let is_free = phone.is_free(began + PATIENCE).await;
+        // People do not redial faster, and a carrier takes only so many calls in a second.
+        phone.story(|_| false, began + EACH_MIN).await;
         let heard = (before, phone.report());
         let problem =
             problem(kind.end, &story, &heard).or((!is_free).then(|| "is not over".into()));

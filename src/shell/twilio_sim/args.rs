@@ -46,6 +46,9 @@ pub struct SimArgs {
     /// A call to the PBX.
     #[command(flatten)]
     pub call: CallArgs,
+    /// Write the authority that signed the trunk's certificate to this file, for the PBX to trust
+    #[arg(long, value_name = "FILE")]
+    pub ca_out: Option<std::path::PathBuf>,
     /// Make the calls of the scenario once a line comes in on standard input
     #[arg(long, requires = "scenario")]
     pub wait: bool,
@@ -66,14 +69,15 @@ pub struct SimArgs {
 /// Where the trunk is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PlaceArgs {
-    /// Where the trunk listens, if it has one address only (UDP and TCP); port 0: any free one
+    /// Where the trunk listens, if it has one address only (UDP and TCP; TLS at the next
+    /// port); port 0: any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", conflicts_with = "edges")]
     pub listen: SocketAddr,
     /// Be at all eight edges: 127.54.0.0 means 127.54.1.1 to .4 for ashburn, 127.54.2.1 to .4 for
     /// umatilla, then dublin, frankfurt, singapore, tokyo, sao-paulo and sydney
     #[arg(long, value_name = "IP")]
     pub edges: Option<Ipv4Addr>,
-    /// The port of the edges; 0: one that is free at all of them
+    /// The port of the edges, TLS at the next one; 0: one that is free at all of them
     #[arg(long, value_name = "PORT", default_value_t = 5060, requires = "edges")]
     pub port: u16,
     /// Where the trunk's names are served (DNS over UDP and TCP); port 0: any free one

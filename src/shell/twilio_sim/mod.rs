@@ -4,6 +4,7 @@
 //! Never: judges the PBX; the simulated trunk keeps the list.
 
 mod args;
+mod authority;
 mod names;
 mod tell;
 mod trunk;
@@ -13,10 +14,12 @@ pub(super) use trunk::{Ended, FAR_TONE_HZ, FarEnds, NEAR_TONE_HZ, Trunk};
 
 use super::now;
 use crate::{
-    config::scenario::{At, Call, Place, Scenario},
+    config::scenario::{At, Call, Place, Scenario, State},
+    dialplan::E164,
+    ids::Transport,
     sim::{
         Reach,
-        twilio::{self, CallIn, Edge, Proxy, Setup, Timing},
+        twilio::{self, CallIn, Edge, Policy, Proxy, Setup, Timing},
     },
 };
 use names::Names;
@@ -62,6 +65,11 @@ pub async fn run(args: SimArgs) -> Result<bool, SimError> {
     let listening = |transport, address| tell(form, &Told::Listening { transport, address });
     listening("udp", trunk.address)?;
     listening("tcp", trunk.address)?;
+    let secure = trunk.proxy(trunk.address.ip(), Transport::Tls);
+    listening("tls", secure.unwrap_or(trunk.address))?;
+    if let Some(path) = &args.ca_out {
+        std::fs::write(path, &trunk.certificate)?;
+    }
     let _names = match (scenario.place.dns, trunk.zone(args.seed).await) {
         (Some(wanted), Some(zone)) => {
             let names = Names::start(zone, wanted).await?;
@@ -156,7 +164,21 @@ fn setup(scenario: &Scenario) -> Setup {
     setup.account.credentials =
         credentials.map(|(user, password)| (user.clone(), password.expose().into()));
     setup.account.allowed = account.allow.clone();
-    setup.account.numbers = account.numbers.iter().map(|number| number.expose().into()).collect();
+    let exposed = |numbers: &[E164]| numbers.iter().map(|number| number.expose().into()).collect();
+    setup.account.verified = exposed(&account.verified);
+    setup.account.blocked = exposed(&account.blocked);
+    setup.account.countries = account.countries.clone();
+    setup.account.state = match account.state {
+        State::Active => twilio::State::Active,
+        State::Trial => twilio::State::Trial,
+        State::Suspended => twilio::State::Suspended,
+    };
+    setup.policy = Policy {
+        secure: scenario.policy.secure,
+        transfers: scenario.policy.transfers,
+        symmetric: scenario.policy.symmetric,
+    };
+    setup.account.numbers = exposed(&account.numbers);
     setup.limits.calls_per_s = scenario.limits.calls_per_second;
     setup.limits.calls_max = scenario.limits.calls;
     let far_end = &scenario.far_end;

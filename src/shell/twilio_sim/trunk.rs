@@ -3,13 +3,14 @@
 //! Owns: the trunk's task, its calls' voices, and what the far ends do besides speaking.
 //! Never: judges the PBX; the simulated trunk keeps the list.
 
+use super::authority::Authority;
 use crate::{
     config::scenario::Speech,
     ids::{Entropy, Transport},
     shell::{
         host::Host,
         voices::{Order, Speaker},
-        wires::Sockets,
+        wires::{Security, Sockets},
     },
     sim::{
         Reach,
@@ -67,6 +68,8 @@ pub(in crate::shell) struct Ended {
 pub(in crate::shell) struct Trunk {
     /// Where it listens first.
     pub(in crate::shell) address: SocketAddr,
+    /// Of the authority that signed its certificate, as PEM.
+    pub(in crate::shell) certificate: String,
     proxies: Vec<Proxy>,
     host: Arc<Host<Twilio>>,
     voices: JoinHandle<()>,
@@ -98,12 +101,15 @@ impl Trunk {
         let address = SocketAddr::new(first.ip(), port);
         let proxies = setup.edges.iter().flat_map(|edge| edge.proxies.clone()).collect();
 
+        let authority = Authority::new(&setup)?;
         let (events, queue) = mpsc::channel(EVENTS_MAX);
         let mut twilio = Twilio::new(setup, seed);
         for (ip, reach) in reach {
             twilio.set_reach(SocketAddr::new(*ip, port), *reach);
         }
-        let host = Host::start(twilio, sockets, move |twilio: &mut Twilio| {
+        let Authority { certificate, acceptor, connector } = authority;
+        let security = Security { acceptor: Some(acceptor), connector: Some(connector) };
+        let host = Host::start(twilio, (sockets, security), move |twilio: &mut Twilio| {
             while let Some(event) = twilio.poll_event() {
                 // A trunk whose voices do not keep up goes on without them.
                 let _ = events.try_send(event);
@@ -127,7 +133,7 @@ impl Trunk {
             publish,
         };
         let voices = tokio::spawn(voices.run(queue, calls, packets_seen));
-        Ok(Self { address, proxies, host, voices, originations, ended, far_ends })
+        Ok(Self { address, certificate, proxies, host, voices, originations, ended, far_ends })
     }
 
     /// Calls the PBX.

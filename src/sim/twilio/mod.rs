@@ -39,6 +39,7 @@ use super::{
 use crate::{
     ids::{Flow, Transport},
     sip::{HeaderName, Message, Method, Uri},
+    tls::Failure,
     transaction::ClientId,
 };
 use bytes::Bytes;
@@ -451,6 +452,24 @@ impl Node for Twilio {
         self.stream_ends(flow);
         let happened = self.agent.closed(flow, now);
         self.take(happened, now);
+    }
+
+    fn secured(&mut self, flow: Flow, shaken: Result<Option<Box<str>>, Failure>) {
+        match shaken {
+            Ok(name) => self.tls_arrives(flow, name.as_deref()),
+            Err(failure @ Failure::Version) => self.tls_failed(flow, &failure.to_string()),
+            // Whoever goes away in the middle, or is no PBX at all, breaks no rule of the trunk's.
+            Err(
+                Failure::UnknownAuthority
+                | Failure::OtherName
+                | Failure::Dates
+                | Failure::OurCertificate
+                | Failure::NotTls
+                | Failure::Gone
+                | Failure::Unreachable(_)
+                | Failure::Other(_),
+            ) => {}
+        }
     }
 
     fn poll_close(&mut self) -> Option<Flow> {
