@@ -2,12 +2,15 @@
 
 use crate::{
     house::{DID, House, TWILIO, act, cdr, why, with_phone, with_twilio},
+    inbound::call_in,
     storm::{faults, storm},
 };
+use std::time::Duration;
 use tandem::{
     sim::{
         Network, World,
         phone::{Act, Heard},
+        twilio::CallIn,
     },
     sip::{HeaderName, Message, Method},
 };
@@ -15,7 +18,8 @@ use tandem::{
 /// The INVITEs that reached the trunk.
 fn invites(world: &World) -> Vec<Message> {
     let sent = world.sent().iter().filter(|sent| &*sent.to == TWILIO);
-    let invites = sent.filter(|sent| sent.message.method() == Method::Invite);
+    let is_invite = |message: &Message| message.is_request() && message.method() == Method::Invite;
+    let invites = sent.filter(|sent| is_invite(&sent.message));
     invites.map(|sent| sent.message.clone()).collect()
 }
 
@@ -143,6 +147,29 @@ fn calls_show_a_number_of_the_trunks() {
         }
         assert_eq!(cdr(&mut world).route.caller_id.unwrap().expose(), want);
     }
+}
+
+/// A call from outside that a rule sends out again shows our number, not the caller's.
+#[test]
+fn a_strangers_number_never_leaves() {
+    let mut house = House::new(1);
+    house.twilio().dialplan(
+        "[[inbound.rule]]\nmatch = \"+17756187988\"\ndial = \"trunk:twilio/+14155550199\"\n",
+    );
+    let mut world = house.open_registered();
+    world.at(0, |world| {
+        let call = CallIn { talks_for: Some(Duration::from_secs(5)), ..call_in(DID) };
+        with_twilio(world, |twilio, now| twilio.call_in(&call, now));
+    });
+    assert_eq!(faults(&mut world), [""; 0]);
+    let invites = invites(&world);
+    assert_eq!(invites.len(), 2);
+    for invite in invites {
+        assert!(header(&invite, HeaderName::From).starts_with("<sip:+17756187988@"));
+        let whole = String::from_utf8_lossy(invite.bytes()).into_owned();
+        assert!(!whole.contains("4155550123") && !whole.contains("Alice"), "{whole}");
+    }
+    assert_eq!(cdr(&mut world).caller.number.expose(), "+14155550123");
 }
 
 /// Twilio reads the number in From; other carriers read P-Asserted-Identity.

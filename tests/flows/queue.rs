@@ -16,8 +16,22 @@ const FAR: &str = "+14155550199";
 
 /// A house in which these users call one after the other, 10 ms apart, and hang up after 9 s.
 fn play(seed: u64, network: Network, trunk: &str, users: &[(&'static str, &'static str)]) -> World {
+    play_with((seed, None), network, trunk, users)
+}
+
+/// Likewise; the carrier refuses what is faster than it takes in a second.
+fn play_with(
+    (seed, carrier): (u64, Option<usize>),
+    network: Network,
+    trunk: &str,
+    users: &[(&'static str, &'static str)],
+) -> World {
     let mut house = House::new(seed);
-    house.trunk_keys(&format!("qualify = false\n{trunk}")).twilio();
+    house.trunk_keys(&format!("qualify = false\n{trunk}"));
+    house.twilio_like(|mut setup| {
+        setup.limits.calls_per_s = carrier;
+        setup
+    });
     for (user, _) in users {
         house.phone(user);
     }
@@ -61,7 +75,7 @@ const FOUR: [(&str, &str); 4] = [
 
 #[test]
 fn one_a_second_in_the_order_of_calling() {
-    let mut world = play(1, Network::CLEAN, "", &FOUR);
+    let mut world = play_with((1, Some(1)), Network::CLEAN, "", &FOUR);
     assert_eq!(faults(&mut world), [""; 0]);
     let want = FOUR
         .iter()
@@ -81,7 +95,8 @@ fn one_a_second_in_the_order_of_calling() {
 
 #[test]
 fn two_a_second() {
-    let mut world = play(1, Network::CLEAN, "max_rate = \"2/s\"", &FOUR);
+    let trunk = "max_rate = \"2/s\"";
+    let mut world = play_with((1, Some(2)), Network::CLEAN, trunk, &FOUR);
     assert_eq!(faults(&mut world), [""; 0]);
     let times: Vec<_> = left(&world).into_iter().map(|(at_ms, _)| at_ms).collect();
     assert_eq!(times, [20, 30, 1020, 1030]);
