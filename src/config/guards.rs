@@ -287,24 +287,32 @@ pub(super) fn check_users(
     }
 }
 
-/// Adds, below all rules of users' contexts, one for emergency calls.
-pub(super) fn let_emergencies_out(plan: &mut Dialplan, emergency: &Emergency, users: &Users) {
-    let Some(trunk) = &emergency.trunk else { return };
+/// Adds, below all rules of users' contexts, one for emergency calls: by the trunk that is meant for
+/// them and, should that fail, by every other.
+pub(super) fn let_emergencies_out(
+    plan: &mut Dialplan,
+    emergency: &Emergency,
+    (trunks, users): (&Trunks, &Users),
+) {
+    let Some(first) = &emergency.trunk else { return };
+    let others = trunks.keys().filter(|name| *name != first);
+    let callee = |trunk: &str| Callee::Trunk {
+        trunk: trunk.into(),
+        number: Template::default(),
+        caller_id: None,
+        e164: false,
+    };
+    let groups: Vec<_> = [first].into_iter().chain(others).map(|name| vec![callee(name)]).collect();
     let contexts: BTreeSet<_> = users.values().map(|user| user.context.clone()).collect();
     for context in contexts {
-        let callee = Callee::Trunk {
-            trunk: trunk.clone(),
-            number: Template::default(),
-            caller_id: None,
-            e164: false,
-        };
+        let groups = groups.clone();
         plan.contexts.entry(context).or_default().push(Rule {
             name: "emergency".into(),
             origin: Origin::default(),
             matches: emergency.numbers.iter().cloned().map(Pattern::Literal).collect(),
             from: vec![],
             when: vec![],
-            actions: vec![Action::Dial(Ring { groups: vec![vec![callee]], ..Ring::default() })],
+            actions: vec![Action::Dial(Ring { groups, ..Ring::default() })],
         });
     }
 }

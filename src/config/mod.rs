@@ -100,7 +100,7 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
     let mut plan = rules::read(&loaded, node.country, (&trunks, &users), &mut reading);
     rules::check_contexts(&plan.dialplan, root, (&trunks, &users), &mut reading);
     guards::check_hours(&plan.dialplan, root, &mut reading);
-    guards::let_emergencies_out(&mut plan.dialplan, &emergency, &users);
+    guards::let_emergencies_out(&mut plan.dialplan, &emergency, (&trunks, &users));
     guards::check_emergencies(&plan.dialplan, root, &emergency, (&trunks, &users), &mut reading);
 
     tls::check_trunks(root, &trunks, &mut reading);

@@ -205,6 +205,22 @@ fn anonymous_calls_ask_for_silence() {
     }
 }
 
+/// The trunk for such calls cannot be reached: another one takes them.
+#[test]
+fn a_call_for_help_tries_every_trunk() {
+    let mut house = House::new(1);
+    house.sections(
+        "[emergency]\ntrunk = \"lost\"\n[trunk.lost]\nuri = \"nowhere.example.com\"\n\
+         caller_id = \"+12125550100\"",
+    );
+    let mut world = call(&mut house, Network::CLEAN, "911");
+    assert_eq!(faults(&mut world), [""; 0]);
+    with_phone(&mut world, "1001", |phone, _| assert!(phone.has_heard(&Heard::Up)));
+    let cdr = cdr(&mut world);
+    assert_eq!(cdr.route.trunk.as_deref(), Some("twilio"));
+    assert_eq!(cdr.route.caller_id.unwrap().expose(), DID);
+}
+
 /// Everything is closed, but not to somebody who needs help; and no rule is needed for it.
 #[test]
 fn nothing_stops_a_call_for_help() {
