@@ -9,6 +9,7 @@ pub mod dialog;
 pub mod dialplan;
 pub mod guard;
 pub mod ids;
+pub mod locate;
 pub mod media;
 pub mod network;
 pub mod observe;

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, May)] = &[
     ("ids", May::Name(&[])),
     ("timers", May::Name(&[])),
     ("network", May::Name(&[])),
+    ("locate", May::Name(&["ids"])),
     ("sip", May::Name(&["ids"])),
     ("sdp", May::Name(&["ids"])),
     ("media", May::Name(&["ids", "network", "timers"])),
@@ -26,7 +27,7 @@ const LAYERS: &[(&str, May)] = &[
     ("transaction", May::Name(&["ids", "sip", "timers"])),
     ("dialplan", May::Name(&["observe"])),
     ("guard", May::Name(&["dialplan", "ids", "observe"])),
-    ("trunk", May::Name(&["ids", "network", "observe", "sip"])),
+    ("trunk", May::Name(&["ids", "locate", "network", "observe", "sip"])),
     ("tls", May::Name(&[])),
     (
         "config",

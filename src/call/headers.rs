@@ -12,7 +12,9 @@ use super::outgoing::InviteSpec;
 use crate::{
     config::{Config, Trunk, User},
     dialplan::E164,
+    ids::Transport,
     sip::{HeaderLine, HeaderName, Message, quote},
+    trunk::routes::{Edge, authority},
 };
 
 /// Headers that speak to the other person, not to the other hop.
@@ -84,21 +86,21 @@ pub(super) fn to_phone(
     }
 }
 
-/// Writes the INVITE to a carrier: the forced caller ID, and nothing of the phone behind it. A caller
-/// who is not to be shown is asserted all the same, for the carrier (RFC 3325 9.1).
+/// Writes the INVITE to a carrier's edge: the forced caller ID, and nothing of the phone behind it. A
+/// caller who is not to be shown is asserted all the same, for the carrier (RFC 3325 9.1).
 pub(super) fn to_trunk(
     trunk: &Trunk,
+    edge: &Edge,
     number: &str,
     (caller_id, is_private): (&E164, bool),
-    transport_param: &str,
     max_forwards: u32,
-) -> Option<InviteSpec> {
-    let host = trunk.uris.first()?;
-    let authority = match host.port {
-        Some(port) => format!("{}:{port}", host.host),
-        None => host.host.to_string(),
+) -> InviteSpec {
+    let transport = match trunk.transport {
+        Transport::Udp => "",
+        Transport::Tcp => ";transport=tcp",
+        Transport::Tls => ";transport=tls",
     };
-    let domain = trunk.from_domain.as_deref().unwrap_or(&host.host);
+    let domain = trunk.from_domain.as_deref().unwrap_or(&edge.host);
     let own = format!("<sip:{}@{domain}>", caller_id.expose());
     let from = match (&trunk.caller_name, is_private) {
         (_, true) if trunk.guard.callers.anonymous_from => ANONYMOUS.to_owned(),
@@ -110,14 +112,19 @@ pub(super) fn to_trunk(
     if is_private {
         headers.push(privacy());
     }
-    Some(InviteSpec {
-        uri: format!("sip:{number}@{authority}{transport_param}").into(),
+    // RFC 3261 8.1.2: a proxy of ours is a route; the Request-URI stays the trunk's.
+    let proxy = trunk.routing.proxy.iter().map(|proxy| {
+        let authority = authority(&proxy.host, proxy.port);
+        format!("<sip:{authority}{transport};lr>").into()
+    });
+    InviteSpec {
+        uri: format!("sip:{number}@{}{transport}", authority(&edge.host, edge.port)).into(),
         from: from.into_bytes().into(),
-        to: format!("<sip:{number}@{}>", host.host).into_bytes().into(),
-        routes: vec![],
+        to: format!("<sip:{number}@{}>", edge.host).into_bytes().into(),
+        routes: proxy.collect(),
         headers,
         max_forwards,
-    })
+    }
 }
 
 /// Writes the INVITE to a URI that the dialplan or a redirection names.

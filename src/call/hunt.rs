@@ -10,7 +10,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    dialplan::Dial,
+    dialplan::{Dial, Target},
     guard,
     ids::LegId,
     media,
@@ -37,13 +37,16 @@ pub(super) struct Hunt {
     redirects: u8,
     /// Targets that wait for their turn at a trunk.
     pub(super) queued: Vec<Queued>,
+    /// A number that a carrier has refused in a way that no other trunk is asked for.
+    settled: Option<Box<str>>,
 }
 
 impl Hunt {
     pub(super) fn new(dial: Dial) -> Self {
         let (ringing, best) = (BTreeSet::new(), None);
-        let queued = vec![];
-        Self { dial, next_group: 0, ringing, ring_until: None, best, redirects: 0, queued }
+        let (queued, settled) = (vec![], None);
+        let ring_until = None;
+        Self { dial, next_group: 0, ringing, ring_until, best, redirects: 0, queued, settled }
     }
 
     /// Returns whether there is nobody to ring after the group that rings now.
@@ -62,6 +65,33 @@ impl Hunt {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.ring_until
+    }
+
+    /// Returns whether this leg is among those that ring.
+    pub(super) fn has(&self, leg: LegId) -> bool {
+        self.ringing.contains(&leg)
+    }
+
+    /// Takes the next group, without those that only try a settled number elsewhere.
+    fn take_group(&mut self) -> Option<Vec<Target>> {
+        let is_settled = |target: &Target| match target {
+            Target::Trunk { number, .. } => self.settled.as_ref() == Some(number),
+            Target::User(_) | Target::Uri(_) => false,
+        };
+        let rest = self.dial.groups.get(self.next_group..)?;
+        let skipped = rest.iter().position(|group| !group.iter().all(is_settled))?;
+        let group = rest.get(skipped).cloned();
+        self.next_group = self.next_group.saturating_add(skipped).saturating_add(1);
+        group
+    }
+
+    /// Returns whether anything follows where nobody answers.
+    fn has_more(&self) -> bool {
+        let on = &self.dial.on;
+        self.next_group < self.dial.groups.len()
+            || self.ringing.len() > 1
+            || !self.queued.is_empty()
+            || !(on.no_answer.is_empty() && on.failed.is_empty())
     }
 
     /// Keeps the refusal that tells the caller most: 6xx before 4xx, a person's before the network's.
@@ -105,10 +135,7 @@ impl Call {
     pub(super) fn next_group(&mut self, wire: &mut Wire<'_>) {
         loop {
             let Some(hunt) = self.program.hunt() else { return };
-            let Some(group) = hunt.dial.groups.get(hunt.next_group).cloned() else {
-                return self.hunt_failed(wire);
-            };
-            hunt.next_group = hunt.next_group.saturating_add(1);
+            let Some(group) = hunt.take_group() else { return self.hunt_failed(wire) };
             let dial = hunt.dial.clone();
             let asker = Asker::new(self.identity.phone.clone());
             for target in &group {
@@ -139,6 +166,26 @@ impl Call {
         self.open_media(id, wire);
     }
 
+    /// Lets a leg ring in the place of one that has failed. The time it may ring begins anew, unless
+    /// others ring beside it.
+    pub(super) fn replace(&mut self, failed: LegId, leg: super::Leg, wire: &mut Wire<'_>) {
+        if self.peer == Some(failed) {
+            self.peer = None;
+        }
+        self.ring(leg, wire);
+        if let Some(hunt) = self.program.hunt() {
+            hunt.ringing.remove(&failed);
+            if hunt.ringing.len() == 1 {
+                hunt.ring_from(wire.now);
+            }
+        }
+    }
+
+    /// Returns whether anything follows where nobody answers.
+    pub(super) fn has_alternative(&mut self) -> bool {
+        self.program.hunt().is_some_and(|hunt| hunt.has_more())
+    }
+
     /// The leg's port is open and its peer known: send the INVITE.
     pub(super) fn send_invite(&mut self, leg: LegId, wire: &mut Wire<'_>) {
         let from = match &self.caller_offer {
@@ -160,7 +207,10 @@ impl Call {
             None => found.media.fresh_offer(crate::sdp::Direction::SendRecv),
         };
         match offer {
-            Ok(offer) => found.invite(offer, wire),
+            Ok(offer) => {
+                found.invite(offer, wire);
+                self.note_attempt(leg, wire);
+            }
             Err(_) => {
                 self.draft.no_codec();
                 self.drop_opening(leg, Refused::ours(By::Us, 488, default_reason(488)), wire);
@@ -228,6 +278,7 @@ impl Call {
             return self.refused(leg, refused, wire);
         }
         self.peer = Some(leg);
+        self.draft.attempt_answered(leg, wire);
         for loser in self.program.hunt().map(|h| std::mem::take(&mut h.ringing)).unwrap_or_default()
         {
             self.with_leg(loser, wire, |leg, wire, out| leg.end(480, Some(ELSEWHERE), wire, out));
@@ -268,6 +319,9 @@ impl Call {
 
     /// A callee said no.
     pub(super) fn refused(&mut self, leg: LegId, refused: Refused, wire: &mut Wire<'_>) {
+        if self.retry(leg, &refused, wire) {
+            return;
+        }
         self.target_refused(Some(leg), refused, wire);
         self.go_on_if_nobody(wire);
     }
@@ -286,13 +340,15 @@ impl Call {
         refused: Refused,
         wire: &mut Wire<'_>,
     ) {
+        let mut settled = None;
         let called = leg.and_then(|leg| self.legs.get(&leg)).filter(|_| !refused.is_trunk_full());
         if let Some(leg) = called {
+            self.draft.attempt_refused(leg.id(), &refused, wire);
             self.draft.refused(leg, &refused);
-            let trunk = leg.profile.as_trunk().and_then(|t| wire.trunks.state_mut(&t.name));
-            if let Some(trunk) = trunk {
-                trunk.last_refusal.clone_from(&self.draft.cdr().ending.why);
-            }
+            self.tell_trunk(leg, &refused, wire);
+            let trunk = leg.profile.as_trunk();
+            let trunk = trunk.filter(|trunk| !trunk.routing.retry.leaves_to_others(&refused));
+            settled = trunk.and_then(|_| leg.number_called()).map(Into::into);
         } else {
             self.draft.not_tried(&refused);
         }
@@ -303,6 +359,7 @@ impl Call {
             if let Some(leg) = leg {
                 hunt.ringing.remove(&leg);
             }
+            hunt.settled = settled.or(hunt.settled.take());
             hunt.note(refused);
         }
     }
@@ -348,7 +405,7 @@ impl Call {
                 self.peer = None;
             }
             if let Some(found) = self.legs.get(&leg) {
-                self.draft.rang_out(found);
+                self.draft.rang_out(found, wire);
             }
             let reason = "SIP;cause=480;text=\"No answer\"";
             self.with_leg(leg, wire, |leg, wire, out| leg.end(480, Some(reason), wire, out));

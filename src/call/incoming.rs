@@ -269,6 +269,7 @@ impl Leg {
         self.fire_success(wire, out);
         self.fire_reliable(wire, out);
         self.fire_session(wire, out);
+        self.fire_unheard(wire, out);
     }
 
     fn fire_success(&mut self, wire: &mut Wire<'_>, out: &mut Vec<LegEvent>) {

@@ -58,6 +58,8 @@ pub enum LegEvent {
     },
     /// The called peer sent 3xx-6xx, or what stands for one.
     Refused(Refused),
+    /// The called peer has sent nothing at all for as long as its trunk's `failover` says.
+    Unheard,
     /// The called peer sent 3xx and where to call instead.
     Redirected {
         /// URIs in the order of preference.
@@ -331,7 +333,10 @@ impl Leg {
             Origin::Outgoing(_) => None,
         };
         let success = self.success.as_ref().map(|(_, success)| success.poll_timeout());
-        [origin, success, self.session.poll_timeout()].into_iter().flatten().min()
+        [origin, self.unheard_at(), success, self.session.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes a final or provisional response to a request of this leg.

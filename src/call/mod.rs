@@ -4,8 +4,10 @@
 //! Never: builds a SIP message (a leg does) or touches a packet (`media` does).
 #![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used)]
 
+mod attempts;
 mod coupling;
 mod headers;
+mod hearing;
 mod hunt;
 mod incoming;
 mod indialog;
@@ -17,6 +19,7 @@ mod profile;
 mod program;
 mod record;
 mod targets;
+mod termination;
 mod wire;
 
 pub use headers::Identity;
@@ -24,12 +27,12 @@ pub use indialog::ALLOW;
 pub use leg::{By, Death, Leg, LegEvent, Refused, Stage};
 pub use profile::{Peer, Profile};
 pub use record::Direction;
-pub use targets::trunk_address;
 pub use wire::{Ask, Effect, Owner, Record, ResolveFor, Wire, advertised_ip, contact};
 
 use crate::{
     config::Config,
     ids::{CallId, Flow, LegId},
+    locate::Located,
     media,
     observe::cdr::Cdr,
     sdp::Description,
@@ -209,12 +212,12 @@ impl Call {
         self.with_leg(leg, wire, |leg, wire, out| leg.handle_failure(tx, by, wire, out));
     }
 
-    /// Takes the addresses of a leg's peer; empty where there are none.
-    pub fn on_resolved(&mut self, leg: LegId, flows: &[Flow], wire: &mut Wire<'_>) {
+    /// Takes where a leg's peer is.
+    pub fn on_resolved(&mut self, leg: LegId, located: &Located, wire: &mut Wire<'_>) {
         let Some(found) = self.legs.get_mut(&leg).filter(|l| l.stage() == Stage::Opening) else {
             return;
         };
-        match flows.first() {
+        match located.order(wire.entropy).first() {
             Some(flow) => {
                 found.set_flow(*flow, wire);
                 self.open_media(leg, wire);
@@ -356,6 +359,7 @@ impl Call {
             // A caller does not answer our INVITE: there is none.
             LegEvent::Progress { .. }
             | LegEvent::Answered { .. }
+            | LegEvent::Unheard
             | LegEvent::Refused(_)
             | LegEvent::Redirected { .. } => debug_assert!(false, "callee's event from caller"),
         }
@@ -367,6 +371,7 @@ impl Call {
             LegEvent::Progress { status, sdp } => self.progress(leg, status, sdp, wire),
             LegEvent::Answered { sdp } => self.answered(leg, sdp, wire),
             LegEvent::Refused(refused) => self.refused(leg, refused, wire),
+            LegEvent::Unheard => self.unheard(leg, wire),
             LegEvent::Redirected { contacts, refused } => {
                 self.redirected(leg, &contacts, refused, wire);
             }

@@ -4,15 +4,17 @@
 //! Never: decides what a refusal means for the call.
 
 use super::{
+    hearing::Hearing,
     incoming::allows_update,
     leg::{By, Leg, LegEvent, Origin, Pending, Purpose, Refused, Stage, description, finish},
     negotiation::LegMedia,
     profile::Profile,
+    termination::Way,
     wire::{DATAGRAM_REQUEST_MAX, Owner, Wire},
 };
 use crate::{
     dialog::{Dialog, Modify, Refresher, ReliableReceiver, SessionTimer, Wanted},
-    ids::Flow,
+    ids::{Flow, Transport},
     observe::log,
     sip::{Builder, HeaderName, Message, Method, NameAddr},
     transaction::ClientId,
@@ -50,6 +52,10 @@ pub(super) struct Outgoing {
     pub spec: InviteSpec,
     /// Where it goes, once known.
     pub flow: Option<Flow>,
+    /// The trunk's number, edge and address, where it goes to one.
+    pub way: Option<Box<Way>>,
+    /// Whether anybody has answered the attempt that runs now.
+    pub hearing: Hearing,
     /// Our tag.
     pub tag: Box<str>,
     /// The Call-ID.
@@ -64,6 +70,19 @@ pub(super) struct Outgoing {
     authenticated: bool,
     /// Whether a too large INVITE went to TCP, and may yet go back to UDP.
     tcp_tried: bool,
+}
+
+impl Outgoing {
+    /// Returns whether this is the transaction of the attempt that runs now.
+    pub(super) fn is_attempt(&self, tx: ClientId) -> bool {
+        self.attempt.as_ref().is_some_and(|(running, _)| *running == tx)
+    }
+
+    /// Returns whether the attempt that runs now was too large for a datagram, and may yet become one.
+    pub(super) fn is_over_tcp_first(&self) -> bool {
+        let via = |(_, invite): &(ClientId, Message)| Transport::parse(invite.via().transport);
+        self.tcp_tried && self.attempt.as_ref().and_then(via) == Some(Transport::Tcp)
+    }
 }
 
 impl Leg {
@@ -93,6 +112,8 @@ impl Leg {
             origin: Origin::Outgoing(Outgoing {
                 spec,
                 flow,
+                way: None,
+                hearing: Hearing::Idle,
                 tag,
                 call_id,
                 offer: None,
@@ -122,6 +143,13 @@ impl Leg {
             outgoing.flow = Some(flow);
             self.span.record("flow", tracing::field::display(flow));
             self.media.place(flow, wire);
+        }
+    }
+
+    /// Tells a leg in `Opening` what its INVITE will say.
+    pub(super) fn set_spec(&mut self, spec: InviteSpec) {
+        if let Origin::Outgoing(outgoing) = &mut self.origin {
+            outgoing.spec = spec;
         }
     }
 
@@ -159,6 +187,7 @@ impl Leg {
         };
         let tx = wire.request(self.owner, Method::Invite, &branch, bytes, flow);
         outgoing.attempt = Some((tx, sent));
+        outgoing.hearing = Hearing::Since(wire.now);
         let pending = Pending {
             purpose: Purpose::Invite,
             method: Method::Invite,
@@ -185,6 +214,9 @@ impl Leg {
         wire: &mut Wire<'_>,
         out: &mut Vec<LegEvent>,
     ) {
+        if let Origin::Outgoing(outgoing) = &mut self.origin {
+            outgoing.hearing = Hearing::Heard;
+        }
         match response.status() {
             0..=100 => {}
             101..=199 => self.handle_provisional(response, flow, wire, out),

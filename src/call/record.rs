@@ -5,13 +5,14 @@
 
 use super::{
     Ender,
+    attempts::Attempts,
     headers::Identity,
     leg::{By, Death, Leg, Refused},
     wire::Wire,
 };
 use crate::{
     guard,
-    ids::CallId,
+    ids::{CallId, LegId},
     media::{Measured, OpenRefusal, Quality},
     observe::{
         cdr::{
@@ -23,7 +24,10 @@ use crate::{
     },
     sdp::{Agreed, NoCommonCodec},
     sip::Uri,
-    trunk::refusal::{Answer, Attempt, Auth, Refusal},
+    trunk::{
+        refusal::{Answer, Attempt, Auth, Refusal},
+        routes::Hop,
+    },
 };
 use std::time::Instant;
 use tracing::Span;
@@ -40,6 +44,7 @@ pub struct Draft {
     ended: bool,
     recorded: bool,
     was_private_number: Option<Box<str>>,
+    attempts: Attempts,
 }
 
 impl Draft {
@@ -80,6 +85,7 @@ impl Draft {
             ended: false,
             recorded: false,
             was_private_number: None,
+            attempts: Attempts::default(),
         }
     }
 
@@ -298,7 +304,34 @@ impl Draft {
         self.why(refusal.code(), sentence, Some(&refusal.help()));
     }
 
-    pub(super) fn rang_out(&mut self, leg: &Leg) {
+    /// An INVITE to a carrier goes out.
+    pub(super) fn attempt_began(
+        &mut self,
+        to: (LegId, &str, &Hop),
+        caller_id: &str,
+        wire: &Wire<'_>,
+    ) {
+        let after = wire.now.saturating_duration_since(self.started).as_millis();
+        let after_ms = u64::try_from(after).unwrap_or(u64::MAX);
+        self.attempts.began(to, caller_id, after_ms, wire.now);
+    }
+
+    /// It was refused, or nobody has heard it.
+    pub(super) fn attempt_refused(&mut self, leg: LegId, refused: &Refused, wire: &Wire<'_>) {
+        self.attempts.refused(leg, refused, wire.now);
+    }
+
+    /// It was accepted.
+    pub(super) fn attempt_answered(&mut self, leg: LegId, wire: &Wire<'_>) {
+        self.attempts.answered(leg, wire.now);
+    }
+
+    pub(super) fn rang_out(&mut self, leg: &Leg, wire: &Wire<'_>) {
+        if leg.is_unheard() && leg.profile.as_trunk().is_some() {
+            let refused = Refused::ours(By::Silence, 408, "Request Timeout");
+            self.attempts.refused(leg.id(), &refused, wire.now);
+            return self.refused(leg, &refused);
+        }
         let called = match leg.profile.as_trunk() {
             Some(_) => self.cdr.callee.number.expose(),
             None => &leg.name,
@@ -309,14 +342,9 @@ impl Draft {
     /// A callee refused; what a carrier says is explained in its own terms.
     pub(super) fn refused(&mut self, leg: &Leg, refused: &Refused) {
         if leg.profile.as_trunk().is_some() {
-            let evidence = answer(refused);
-            let refusal = Refusal::read(&self.attempt(leg, refused), &evidence);
-            tracing::warn!(code = refusal.code(), why = %refusal, "trunk refused");
-            let help = refusal.help();
-            self.why(refusal.code(), format!("{refusal} ({evidence})"), help.as_deref());
-            if let Some(why) = &mut self.cdr.ending.why {
-                why.carrier_errors = refusal.carrier_errors().to_vec();
-            }
+            let why = self.explained(leg, refused);
+            tracing::warn!(code = why.code, why = why.sentence, "trunk refused");
+            self.cdr.ending.why = Some(why);
             return;
         }
         let name = Number(&leg.name);
@@ -329,6 +357,28 @@ impl Draft {
             By::Us => ("R004", format!("{name} could not be called: {}", Text(&refused.reason))),
         };
         self.why(code, sentence, None);
+    }
+
+    /// Returns what a carrier's refusal means, in its own terms.
+    pub(super) fn refusal(&self, leg: &Leg, refused: &Refused) -> Refusal {
+        Refusal::read(&self.attempt(leg, refused), &answer(refused))
+    }
+
+    /// Returns the same as a sentence with its evidence.
+    pub(super) fn explained(&self, leg: &Leg, refused: &Refused) -> Explanation {
+        let refusal = self.refusal(leg, refused);
+        let evidence = match (answer(refused), self.attempts.unanswered()) {
+            (Answer::Silence, addresses @ 2..) => {
+                format!("no answer from any of {addresses} addresses")
+            }
+            (answer, _) => answer.to_string(),
+        };
+        Explanation {
+            code: refusal.code().to_owned(),
+            sentence: format!("{refusal} ({evidence})"),
+            help: refusal.help().map(|help| help.into_owned()),
+            carrier_errors: refusal.carrier_errors().to_vec(),
+        }
     }
 
     fn attempt<'a>(&'a self, leg: &'a Leg, refused: &Refused) -> Attempt<'a> {
@@ -371,6 +421,7 @@ impl Draft {
         if self.cdr.times.answer.is_some() && self.cdr.ending.by != EndedBy::Tandem {
             self.cdr.ending.why = None;
         }
+        self.cdr.route.attempts = self.attempts.finish(wire.now);
         log::call_ended(&self.cdr);
         self.cdr.clone()
     }

@@ -1,4 +1,4 @@
-//! From a dialplan's target to the legs that ring: a user's contacts, a trunk's address, a URI.
+//! From a dialplan's target to the legs that ring: a user's contacts, a trunk, a URI.
 //!
 //! Owns: which legs a target makes, and why it makes none.
 //! Never: sends an INVITE; a leg does once its port and address are there.
@@ -15,12 +15,11 @@ use super::{
     wire::{Ask, Owner, ResolveFor, Wire},
 };
 use crate::{
-    config::{Outbound, Trunk, User},
+    config::User,
     dialplan::{Decision, Dial, E164, Query, Step, Target},
-    guard,
     ids::{Flow, Transport},
     sip::{Message, Scheme, Uri},
-    trunk::{health, identity::Inbound},
+    trunk::identity::Inbound,
 };
 use std::sync::Arc;
 
@@ -64,53 +63,6 @@ impl Call {
             self.new_leg(user.name.clone(), Profile::phone(&user, config), spec, Some(flow), wire)
         });
         Ok(legs.collect())
-    }
-
-    fn leg_of_trunk(
-        &mut self,
-        name: &str,
-        number: &str,
-        outbound: &Outbound,
-        wire: &mut Wire<'_>,
-    ) -> Result<Leg, Refused> {
-        let Some(trunk) = self.config.trunks.get(name).cloned() else {
-            return Err(Refused::ours(By::Us, 404, "No Such Trunk"));
-        };
-        let Some(caller_id) = outbound.caller_ids.first() else {
-            return Err(Refused::guarded(guard::Refusal::NoCallerId));
-        };
-        let Some(state) = wire.trunks.state_mut(name) else {
-            return Err(Refused::ours(By::Us, 503, "Trunk Removed"));
-        };
-        if state.health() == health::State::Down && !outbound.is_emergency {
-            return Err(Refused::ours(By::Us, 503, "Trunk Down"));
-        }
-        let flow = state.flow();
-        let mut profile = Profile::trunk(&trunk);
-        profile.calls_max = profile.calls_max.filter(|_| !outbound.is_emergency);
-        if wire.trunks.is_full(name, profile.calls_max) {
-            return Err(Refused::trunk_full());
-        }
-        let param = match trunk.transport {
-            Transport::Udp => "",
-            Transport::Tcp => ";transport=tcp",
-            Transport::Tls => ";transport=tls",
-        };
-        let is_private =
-            (self.identity.is_private || outbound.is_anonymous) && !outbound.is_emergency;
-        let max_forwards = self.config.sip.max_forwards.into();
-        let spec = headers::to_trunk(&trunk, number, (caller_id, is_private), param, max_forwards)
-            .ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;
-        self.draft.trunk(name, caller_id.expose(), number);
-        let calls_max = profile.calls_max;
-        let leg = self.new_leg(trunk.name.clone(), profile, spec, flow, wire);
-        // Whoever asks next must know of it, though it has not gone out yet.
-        let is_claimed = wire.trunks.claim(name, leg.id(), calls_max);
-        debug_assert!(is_claimed, "there was room");
-        if flow.is_none() {
-            wire.ask(trunk_address(ResolveFor::Leg(leg.owner), &trunk));
-        }
-        Ok(leg)
     }
 
     fn leg_of_uri(&self, uri: &str, wire: &mut Wire<'_>) -> Result<Leg, Refused> {
@@ -191,7 +143,7 @@ impl Call {
         bare.eq_ignore_ascii_case(&self.config.sip.realm) || bare.parse().is_ok_and(listens)
     }
 
-    fn new_leg(
+    pub(super) fn new_leg(
         &self,
         name: Box<str>,
         profile: Profile,
@@ -209,24 +161,6 @@ impl Call {
             Origin::Outgoing(_) => None,
         }
     }
-
-    /// A trunk's leg has ended: there is room for another.
-    pub(super) fn release_trunk(&self, leg: &Leg, wire: &mut Wire<'_>) {
-        if let Some(trunk) = leg.profile.as_trunk() {
-            wire.trunks.release(&trunk.name, leg.id());
-            wire.watch.ended(leg.id(), wire.now);
-        }
-    }
-}
-
-/// Asks where a trunk's INVITEs and OPTIONS go.
-pub fn trunk_address(token: ResolveFor, trunk: &Arc<Trunk>) -> Ask {
-    let (host, port) = match (&trunk.address, trunk.uris.first()) {
-        (Some(address), _) => (address.ip().to_string().into(), Some(address.port())),
-        (None, Some(uri)) => (uri.host.clone(), uri.port),
-        (None, None) => ("".into(), None),
-    };
-    Ask::Resolve { token, host, port, transport: trunk.transport }
 }
 
 impl Identity {

@@ -13,7 +13,7 @@ use crate::{
     registrar::{Binding, Location},
     sip::Method,
     transaction::{ClientId, Layer, Output},
-    trunk::Trunks,
+    trunk::{Trunks, routes::Place},
 };
 use bytes::Bytes;
 use std::{
@@ -63,8 +63,8 @@ pub enum Ask {
 pub enum ResolveFor {
     /// A leg that is to call it.
     Leg(Owner),
-    /// A trunk, named in the configuration.
-    Trunk(Box<str>),
+    /// A trunk, named in the configuration, of one of its places.
+    Trunk(Box<str>, Place),
 }
 
 /// Something to keep.

@@ -3,7 +3,7 @@
 //! Owns: the checked types, with units and defaults settled.
 //! Never: knows how a file spells them; a value that cannot work cannot be put in here by a file.
 
-use super::{secret::Secret, timezone::Timezone};
+use super::{routing::Routing, secret::Secret, timezone::Timezone};
 use crate::{
     dialplan::{Country, Dialplan, E164},
     guard::{Emergency, Pacing, TrunkGuard, UserGuard},
@@ -223,6 +223,8 @@ pub struct Trunk {
     pub password: Option<Secret>,
     /// The host of our From; `None`: the Request-URI's.
     pub from_domain: Option<Box<str>>,
+    /// How calls find another way.
+    pub routing: Routing,
     /// The number we call from, where nothing nearer to the call says otherwise.
     pub caller_id: Option<E164>,
     /// The name we call under.

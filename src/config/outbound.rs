@@ -3,7 +3,7 @@
 //! Owns: the order in which caller IDs are looked for, and which guards see a call before it leaves.
 //! Never: counts calls; what depends on other calls is the shard's.
 
-use super::checked::Config;
+use super::checked::{Config, Trunk};
 use crate::{
     dialplan::{Country, Dial, E164, LocalTime, Target},
     guard::{Account, Destination, OutOfHours, Refusal},
@@ -20,6 +20,25 @@ pub struct Outbound {
     pub is_emergency: bool,
     /// Whether the rule or the user wants the caller not to be shown.
     pub is_anonymous: bool,
+}
+
+impl Trunk {
+    /// Returns the numbers that are tried where the carrier refuses the first: the rest of the trunk's
+    /// list, as far as the guards let it. A number that a user or a rule insists on is not replaced,
+    /// except to get a call for help through.
+    pub fn spare_ids(&self, outbound: &Outbound) -> Vec<E164> {
+        let first = outbound.caller_ids.first();
+        let mut own = self.caller_id.iter().chain(&self.routing.caller_ids);
+        let mut spare: Vec<E164> = vec![];
+        if outbound.is_emergency || own.any(|own| Some(own) == first) {
+            for id in outbound.caller_ids.iter().skip(1) {
+                if Some(id) != first && !spare.contains(id) {
+                    spare.push(id.clone());
+                }
+            }
+        }
+        spare
+    }
 }
 
 impl Config {
@@ -90,7 +109,7 @@ impl Config {
     }
 
     /// Returns the numbers under which `from` may want to call `target`: the target's, the rule's,
-    /// the user's for that country, the user's, the trunk's for that country, the trunk's.
+    /// the user's for that country, the user's, the trunk's for that country, the trunk's list.
     fn caller_ids<'a>(
         &'a self,
         from: &str,
@@ -115,6 +134,7 @@ impl Config {
         ]
         .into_iter()
         .flatten()
+        .chain(trunk.into_iter().flat_map(|trunk| &trunk.routing.caller_ids))
     }
 
     fn is_anonymous(&self, from: &str, dial: &Dial) -> bool {

@@ -116,6 +116,8 @@ pub enum ConfigError {
     PublicIp(Box<str>),
     #[error("`{0}` is a SIP domain, not a termination URI")]
     SipDomain(Box<str>),
+    #[error("`{0}` is neither `timeout` nor a final status")]
+    RetryOn(Box<str>),
     #[error("`{0}` is not the name of a host")]
     Host(Box<str>),
     #[error("`{number}` is not an E.164 number")]
@@ -244,6 +246,7 @@ impl ConfigError {
             Self::EmergencyNumber(_) => "C062",
             Self::NoEmergency { .. } => "C063",
             Self::Rate(_) => "C064",
+            Self::RetryOn(_) => "C066",
             Self::NameServer(_) => "C090",
             Self::Ip { .. } => "C091",
             Self::Keys(_) => "C092",
@@ -303,6 +306,7 @@ impl ConfigError {
                  \"udp:[::]:5060\""
                     .into()
             }
+            Self::RetryOn(_) => "write \"timeout\", 503 or \"500-504\"".into(),
             Self::Ports(_) => "write \"10000-20000\"".into(),
             Self::PortsTooFew { .. } => {
                 "a call takes four ports: RTP and RTCP for each of its two legs".into()

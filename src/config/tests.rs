@@ -346,6 +346,16 @@ fn each_mistake_has_its_sentence() {
              \"example.pstn.twilio.com\"",
         ),
         (
+            "[trunk.a]\nuri = 'a.b'\nretry = { on = [503, '503-500'] }",
+            "3 C066 `503-500` is neither `timeout` nor a final status | write \"timeout\", 503 or \
+             \"500-504\"",
+        ),
+        (
+            "[trunk.a]\nuri = 'a.b'\nretry = { next = ['url'] }",
+            "3 C011 `url` is not one of `caller_id`, `uri`, `trunk` | did you mean `uri`?",
+        ),
+        ("[trunk.a]\nuri = 'a.b'\nfailover = '33s'", "3 C010 `33s` is out of range: 500ms to 32s"),
+        (
             "[trunk.a]\nuri = 'a.b:0'",
             "2 C020 `a.b:0` is not the name of a host | write only the host, such as \
              \"example.pstn.twilio.com\"",

@@ -10,14 +10,15 @@ use super::{
     node::codecs,
     problem::ConfigError,
     raw::{Entry, Kind, Span, Table},
+    routing::{Retry, RetryNext, Routing},
     secret::Secret,
-    section::{Reading, Section},
+    section::{Reading, Section, items},
     srtp,
     tls::trunk_tls,
     users::{check_name, secret},
     values::{
         address, count, duration_within, e164, flag, header_text, host, is_twilio_termination,
-        network, one_of, string, text, transport, trunk_uri,
+        network, one_of, retry_on, string, text, transport, trunk_uri,
     },
 };
 use crate::{
@@ -40,6 +41,9 @@ use std::{
 
 /// Twilio bans who asks more often than every 10 to 15 seconds.
 const TWILIO_QUALIFY_MIN: Duration = Duration::from_secs(15);
+
+/// How long an INVITE may go without any response, unless the trunk says otherwise: Twilio's advice.
+const FAILOVER: Duration = Duration::from_secs(4);
 
 /// How a trunk is asked after its health, unless it says otherwise.
 const PACE: Pace =
@@ -104,7 +108,7 @@ pub(super) fn home(root: &Table) -> Option<Country> {
     let Kind::Table(trunks) = &root.get("trunk")?.value.kind else { return None };
     trunks.0.iter().find_map(|entry| {
         let Kind::Table(trunk) = &entry.value.kind else { return None };
-        let number = text(&trunk.get("caller_id")?.value).ok()?;
+        let number = text(items(&trunk.get("caller_id")?.value).first()?).ok()?;
         Country::of(&E164::parse(number)?)
     })
 }
@@ -140,7 +144,8 @@ fn trunk(
     let uris = uris(&mut section, preset);
     let address = section.optional("address", address);
     let (username, password) = credentials(&mut section);
-    let caller_id = section.optional("caller_id", e164(country));
+    let mut caller_ids = caller_ids(&mut section, country).into_iter();
+    let caller_id = caller_ids.next();
     if preset == Preset::Twilio && !section.has("caller_id") {
         let span = section.span.clone();
         section.reading.problem(&span, ConfigError::NoCallerId);
@@ -165,6 +170,7 @@ fn trunk(
         username,
         password,
         from_domain: section.optional("from_domain", host),
+        routing: routing(&mut section, caller_ids.collect()),
         caller_id,
         caller_name: section.optional("caller_name", header_text),
         qualify: qualify(&mut section, preset, defaults.qualify),
@@ -203,6 +209,38 @@ fn uris(section: &mut Section<'_, '_, '_>, preset: Preset) -> Option<Vec<TrunkUr
         }
     }
     Some(read.into_iter().map(|(uri, _)| uri).collect())
+}
+
+/// Reads one number or several; the first is the one we call from.
+fn caller_ids(section: &mut Section<'_, '_, '_>, country: Country) -> Vec<E164> {
+    let read = section.several("caller_id", e164(country)).unwrap_or_default();
+    read.into_iter().map(|(number, _)| number).collect()
+}
+
+fn routing(section: &mut Section<'_, '_, '_>, caller_ids: Vec<E164>) -> Routing {
+    Routing {
+        proxy: section.optional("proxy", trunk_uri),
+        failover: section.or("failover", FAILOVER, duration_within("500ms", "32s")),
+        caller_ids,
+        retry: retry(section),
+    }
+}
+
+/// Reads `retry = { on, next }`.
+fn retry(section: &mut Section<'_, '_, '_>) -> Retry {
+    let default = Retry::default();
+    let Some(entry) = section.entry("retry") else { return default };
+    let title = ("retry", "`retry`".to_owned());
+    let mut inner = Section::open(Some(entry), title, section.reading);
+    let words =
+        [("caller_id", RetryNext::CallerId), ("uri", RetryNext::Uri), ("trunk", RetryNext::Trunk)];
+    let on = inner.several("on", retry_on);
+    let next = inner.several("next", one_of(&words));
+    inner.finish();
+    Retry {
+        on: on.map_or(default.on, |on| on.into_iter().map(|(on, _)| on).collect()),
+        next: next.map_or(default.next, |next| next.into_iter().map(|(next, _)| next).collect()),
+    }
 }
 
 pub(super) fn credentials(section: &mut Section<'_, '_, '_>) -> (Option<Box<str>>, Option<Secret>) {

@@ -8,6 +8,7 @@ use super::{
     near::nearest,
     problem::ConfigError,
     raw::{Kind, Value},
+    routing::RetryOn,
 };
 use crate::{
     dialplan::{Country, E164},
@@ -234,6 +235,23 @@ pub(super) fn public_ip(value: &Value) -> Read<PublicIp> {
             text.parse().map(PublicIp::Address).map_err(|_| ConfigError::PublicIp(text.into()))
         }
     }
+}
+
+/// Reads `"timeout"`, a final status, or a range of them: `"500-504"`.
+pub(super) fn retry_on(value: &Value) -> Read<RetryOn> {
+    if let Kind::Integer(_) = value.kind {
+        let status = count(300, 699)(value)?;
+        return Ok(RetryOn::Status(status, status));
+    }
+    let text = text(value)?;
+    let range = || {
+        let (first, last) = text.split_once('-')?;
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        let is_sound = 300 <= first && first <= last && last <= 699;
+        is_sound.then_some(RetryOn::Status(first, last))
+    };
+    let bad = || ConfigError::RetryOn(text.into());
+    if text == "timeout" { Ok(RetryOn::Timeout) } else { range().ok_or_else(bad) }
 }
 
 /// Reads the host of a trunk, with its port if need be.

@@ -117,6 +117,13 @@ impl Watch {
         is_first.first().copied().unwrap_or(false)
     }
 
+    /// Another leg takes a leg's place in the same call, which pays once.
+    pub fn pass_on(&mut self, from: LegId, to: LegId) {
+        if let Some(accounts) = self.legs.remove(&from) {
+            self.legs.insert(to, accounts);
+        }
+    }
+
     /// A leg was answered; nothing happens if nobody pays for it.
     pub fn answered(&mut self, leg: LegId, now: Instant) {
         for account in self.legs.get(&leg).into_iter().flatten() {

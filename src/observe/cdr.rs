@@ -183,6 +183,68 @@ pub struct Route {
     pub trunk: Option<String>,
     /// The caller ID presented to the callee.
     pub caller_id: Option<NumberBuf>,
+    /// Every INVITE to a carrier, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+}
+
+/// One INVITE to a carrier.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Attempt {
+    /// The trunk.
+    pub trunk: String,
+    /// The Request-URI's host, with its port where it names one.
+    pub host: String,
+    /// Transport and address: `udp:54.172.60.0:5060`.
+    pub address: String,
+    /// The caller ID presented.
+    pub caller_id: NumberBuf,
+    /// When it was sent, from the call's start on.
+    pub after_ms: u64,
+    /// From there to its outcome.
+    pub took_ms: u64,
+    /// What became of it.
+    pub outcome: AttemptOutcome,
+    /// Status and reason of a refusal, its numbers masked.
+    pub words: Option<String>,
+}
+
+/// What became of an INVITE to a carrier.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// 2xx.
+    Answered,
+    /// Any other final response.
+    Refused,
+    /// Nothing came back.
+    Silent,
+    /// It could not be sent.
+    Unreachable,
+    /// We gave it up: the caller hung up, another target answered, nobody picked up in time.
+    Abandoned,
+}
+
+impl AttemptOutcome {
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+            Self::Unreachable => "unreachable",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl fmt::Display for Attempt {
+    /// `twilio acme.pstn.twilio.com at udp:54.172.60.0:5060: silent after 4000 ms`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trunk, host, address, took_ms, outcome, words, .. } = self;
+        write!(f, "{trunk} {host} at {address}: {} after {took_ms} ms", outcome.word())?;
+        words.as_ref().map_or(Ok(()), |words| write!(f, " ({words})"))
+    }
 }
 
 /// When things happened. `start` is the wall clock; the others are `start` plus what the monotonic
@@ -359,6 +421,7 @@ pub(crate) mod tests {
                 rule: Some("internal[2]".into()),
                 trunk: Some("twilio".into()),
                 caller_id: Some("+17756187988".into()),
+                attempts: vec![attempt(AttemptOutcome::Answered, None)],
             },
             times: Times {
                 start: UtcMs(1_000_000 + serial * 10_000),
@@ -372,11 +435,28 @@ pub(crate) mod tests {
         }
     }
 
+    fn attempt(outcome: AttemptOutcome, words: Option<&str>) -> Attempt {
+        Attempt {
+            trunk: "twilio".into(),
+            host: "acme.pstn.twilio.com".into(),
+            address: "udp:54.172.60.0:5060".into(),
+            caller_id: "+17756187988".into(),
+            after_ms: 1,
+            took_ms: 899,
+            outcome,
+            words: words.map(Into::into),
+        }
+    }
+
     /// A call that the trunk refused.
     pub(crate) fn refused(serial: u64) -> Cdr {
         let mut cdr = answered(serial);
         cdr.times.answer = None;
         cdr.media = CallMedia::default();
+        cdr.route.attempts = vec![
+            attempt(AttemptOutcome::Silent, None),
+            attempt(AttemptOutcome::Refused, Some("403 Forbidden")),
+        ];
         cdr.ending = Ending {
             by: EndedBy::Callee,
             status: 403,

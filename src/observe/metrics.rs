@@ -4,7 +4,7 @@
 //! Never: is shared: each owner has its own and hands out a copy at scrape.
 
 use super::{
-    cdr::{Cdr, Direction, Outcome},
+    cdr::{AttemptOutcome, Cdr, Direction, Outcome},
     status::{CertificateRow, StoreReport, TrunkRow, TrunkState},
 };
 use std::collections::BTreeMap;
@@ -99,6 +99,10 @@ pub struct Calls {
     pub ended: BTreeMap<(Direction, Outcome), u64>,
     /// By trunk and the code of the explanation.
     pub refusals: BTreeMap<(Box<str>, Box<str>), u64>,
+    /// INVITEs to a carrier, by trunk and outcome.
+    pub attempts: BTreeMap<(Box<str>, AttemptOutcome), u64>,
+    /// Those of them that another followed, by trunk and reason: `silent`, `unreachable`, a status.
+    pub failovers: BTreeMap<(Box<str>, Box<str>), u64>,
     /// From INVITE to ring.
     pub ring_delay: Histogram,
     /// From INVITE to answer.
@@ -113,6 +117,8 @@ impl Default for Calls {
             started: Tally::default(),
             ended: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            failovers: BTreeMap::new(),
             ring_delay: Histogram::new(DELAY_BOUNDS_MS),
             answer_delay: Histogram::new(DELAY_BOUNDS_MS),
             talk: Histogram::new(TALK_BOUNDS_MS),
@@ -133,6 +139,21 @@ impl Calls {
             let key = (trunk.as_str().into(), why.code.as_str().into());
             *self.refusals.entry(key).or_default() += 1;
         }
+        for attempt in &cdr.route.attempts {
+            let key = (attempt.trunk.as_str().into(), attempt.outcome);
+            *self.attempts.entry(key).or_default() += 1;
+        }
+        // The last one is what the call came to.
+        for attempt in cdr.route.attempts.iter().rev().skip(1) {
+            let reason = match (attempt.outcome, &attempt.words) {
+                (AttemptOutcome::Refused, Some(words)) => {
+                    words.split(' ').next().unwrap_or_default()
+                }
+                (outcome, _) => outcome.word(),
+            };
+            let key = (attempt.trunk.as_str().into(), reason.into());
+            *self.failovers.entry(key).or_default() += 1;
+        }
         if let Some(ms) = cdr.times.ring_delay_ms() {
             self.ring_delay.observe_ms(ms);
         }
@@ -149,6 +170,12 @@ impl Calls {
         }
         for (key, n) in &other.refusals {
             *self.refusals.entry(key.clone()).or_default() += n;
+        }
+        for (key, n) in &other.attempts {
+            *self.attempts.entry(key.clone()).or_default() += n;
+        }
+        for (key, n) in &other.failovers {
+            *self.failovers.entry(key.clone()).or_default() += n;
         }
         self.ring_delay.merge(&other.ring_delay);
         self.answer_delay.merge(&other.answer_delay);

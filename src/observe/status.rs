@@ -435,6 +435,26 @@ pub struct TrunkRow {
     pub seen_as: Option<IpAddr>,
     /// Why it refused a call last.
     pub last_refusal: Option<Explanation>,
+    /// Its addresses, in the order of its edges.
+    #[serde(default)]
+    pub addresses: Vec<AddressRow>,
+}
+
+/// One address of a trunk.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct AddressRow {
+    /// The edge: the host of the Request-URI.
+    pub host: String,
+    /// Transport and address.
+    pub address: String,
+    /// `unknown`, `live` or `dead`.
+    pub state: String,
+    /// For how long it has been so.
+    pub state_s: u64,
+    /// How far it is, by the last answer that tells.
+    pub rtt_ms: Option<f64>,
+    /// What it refused or failed with last.
+    pub last_refusal: Option<String>,
 }
 
 /// What somebody has used of a budget.

@@ -10,7 +10,6 @@ use crate::{
     ids::Flow,
     sip::{HeaderName, Message, Method},
     transaction::{self, ClientId, ServerId},
-    trunk::health::Input,
 };
 use std::time::Instant;
 
@@ -81,7 +80,7 @@ impl Shard {
         }
         match self.core.owners.get(&tx).copied() {
             Some(owner) => {
-                self.observe_call(owner, Input::CallAnswered, now);
+                self.call_answered(owner, tx, flow, now);
                 self.learn_from_call(owner, response, flow);
                 self.step(owner.call, now, |call, wire| {
                     call.on_response(owner.leg, (tx, response, flow), wire);
@@ -100,7 +99,7 @@ impl Shard {
             return self.ping_failed(tx, now);
         }
         if let Some(owner) = self.core.owners.get(&tx).copied() {
-            self.observe_call(owner, Input::CallUnanswered, now);
+            self.call_failed(owner, tx, by, now);
             self.step(owner.call, now, |call, wire| call.on_failure(owner.leg, tx, by, wire));
         }
     }

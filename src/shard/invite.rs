@@ -72,9 +72,9 @@ impl Shard {
     pub(super) fn trunk_at(&self, flow: Flow) -> Option<Arc<Trunk>> {
         let ip = flow.remote.ip().to_canonical();
         self.core.shared.config.trunks.values().find_map(|trunk| {
-            let known = self.core.trunks.state(&trunk.name).map_or(&[][..], |s| s.flows());
+            let state = self.core.trunks.state(&trunk.name);
             let is_its = trunk.sources.iter().any(|network| network.contains(ip))
-                || known.iter().any(|known| known.remote == flow.remote);
+                || state.is_some_and(|state| state.routes().is_known(flow.remote));
             is_its.then(|| trunk.clone())
         })
     }

@@ -25,11 +25,12 @@ pub use key::shard_of;
 pub use phones::Pulse;
 
 use crate::{
-    call::{Ask, Call, Effect, Ender, Owner, Record, ResolveFor, Wire, trunk_address},
+    call::{Ask, Call, Effect, Ender, Owner, Record, ResolveFor, Wire},
     config::Config,
     dialog::Acks,
     guard::Watch,
     ids::{CallId, Entropy, Flow, LegId, Mint, MintKey, ShardId},
+    locate::Located,
     media,
     observe::metrics,
     registrar::{Authenticator, Location, auth::NONCE_LIFETIME},
@@ -74,12 +75,12 @@ pub enum Output {
 /// What helpers answer.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// To [`Ask::Resolve`]: where it is, best first; empty where it is nowhere.
+    /// To [`Ask::Resolve`].
     Resolved {
         /// As asked.
         token: ResolveFor,
-        /// How to reach each address.
-        flows: Vec<Flow>,
+        /// Where it is.
+        located: Located,
     },
     /// To [`Ask::Prompt`].
     Prompt {
@@ -323,12 +324,14 @@ impl Shard {
     /// Accepts what a helper found out.
     pub fn handle_answer(&mut self, answer: Answer, now: Instant) {
         match answer {
-            Answer::Resolved { token: ResolveFor::Trunk(name), flows } => {
-                self.core.trunks.resolved(&name, flows, now);
+            Answer::Resolved { token: ResolveFor::Trunk(name, place), located } => {
+                for (call, leg) in self.core.trunks.resolved(&name, &place, located, now) {
+                    self.step(call, now, |call, wire| call.on_route(leg, wire));
+                }
             }
-            Answer::Resolved { token: ResolveFor::Leg(owner), flows } => {
+            Answer::Resolved { token: ResolveFor::Leg(owner), located } => {
                 self.step(owner.call, now, |call, wire| {
-                    call.on_resolved(owner.leg, &flows, wire);
+                    call.on_resolved(owner.leg, &located, wire);
                 });
             }
             Answer::Prompt { call, file, prompt } => {
@@ -428,6 +431,7 @@ impl Shard {
     /// Carries out everything that the last step asked for, and what that leads to.
     fn settle(&mut self, now: Instant) {
         loop {
+            self.hear_of_trunks(now);
             for output in std::mem::take(&mut self.core.sent) {
                 match output {
                     transaction::Output::Send { flow, bytes } => self.transmit(flow, bytes, now),
@@ -436,7 +440,7 @@ impl Shard {
                     }
                 }
             }
-            if self.core.sent.is_empty() {
+            if self.core.sent.is_empty() && !self.core.trunks.has_told() {
                 break;
             }
         }
@@ -553,13 +557,6 @@ impl Shard {
 
     fn is_full(&self) -> bool {
         self.calls.len() >= CALLS_MAX
-    }
-
-    fn ask_trunk_address(&mut self, name: &str) {
-        if let Some(trunk) = self.core.shared.config.trunks.get(name) {
-            let ask = trunk_address(ResolveFor::Trunk(name.into()), trunk);
-            self.core.effects.push_back(Effect::Ask(ask));
-        }
     }
 }
 

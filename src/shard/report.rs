@@ -6,15 +6,18 @@
 use super::Shard;
 use crate::{
     call::{Call, Leg, Phase, Stage},
-    ids::CallId,
+    ids::{CallId, Flow},
     observe::{
         cdr::UtcMs,
         ladder::Rungs,
         metrics,
-        status::{self, CallDetail, CallSummary, LegRow, TrunkRow, TrunkState},
+        status::{self, AddressRow, CallDetail, CallSummary, LegRow, TrunkRow, TrunkState},
     },
     transaction,
-    trunk::health,
+    trunk::{
+        health,
+        routes::{Address, AddressState, Edge, Routes},
+    },
 };
 use std::time::Instant;
 
@@ -61,7 +64,6 @@ impl Shard {
     fn trunk_row(&self, name: &str, state: &crate::trunk::TrunkState, now: Instant) -> TrunkRow {
         let trunk = self.core.shared.config.trunks.get(name);
         let machine = state.machine();
-        let host = trunk.and_then(|trunk| Some(trunk.uris.first()?.host.to_string()));
         let since = now.saturating_duration_since(machine.since());
         TrunkRow {
             name: name.to_owned(),
@@ -72,16 +74,14 @@ impl Shard {
                 (true, health::State::Down) => TrunkState::Down,
             },
             since: self.core.wall(now).checked_sub(since).map(UtcMs::from),
-            target: match state.flow() {
-                Some(flow) => format!("{} ({flow})", host.unwrap_or_default()),
-                None => format!("{} (no address)", host.unwrap_or_default()),
-            },
+            target: target(state.routes()),
             rtt_ms: machine.rtt().map(|rtt| rtt.as_secs_f64() * 1000.0),
             calls: self.core.trunks.calls(name).into(),
             calls_max: trunk.and_then(|trunk| trunk.max_calls).map(u64::from),
             waiting: self.core.watch.waiting(name) as u64,
             seen_as: state.seen_as,
             last_refusal: state.last_refusal.clone(),
+            addresses: state.routes().known().map(|known| address_row(known, now)).collect(),
         }
     }
 
@@ -108,6 +108,32 @@ impl Shard {
             counters.discards.add(discard.name(), discards.of(discard));
         }
         counters
+    }
+}
+
+/// Returns the edge of the best address and how many there are: `acme.pstn.twilio.com (udp:192.0.2.1:5060
+/// and 3 more)`.
+fn target(routes: &Routes) -> String {
+    let live = routes.known().find(|(.., address)| address.state == AddressState::Live);
+    let Some((edge, flow, _)) = live.or_else(|| routes.known().next()) else {
+        let host = routes.edges().first().map_or("", |edge| &*edge.host);
+        return format!("{host} (no address)");
+    };
+    let more = match routes.known().count() {
+        0 | 1 => String::new(),
+        n => format!(" and {} more", n.saturating_sub(1)),
+    };
+    format!("{} ({flow}{more})", edge.host)
+}
+
+fn address_row((edge, flow, address): (&Edge, Flow, &Address), now: Instant) -> AddressRow {
+    AddressRow {
+        host: edge.authority(),
+        address: flow.to_string(),
+        state: address.state.word().to_owned(),
+        state_s: now.saturating_duration_since(address.since).as_secs(),
+        rtt_ms: address.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+        last_refusal: address.last_refusal.as_ref().map(ToString::to_string),
     }
 }
 

@@ -5,15 +5,16 @@
 
 use super::{Core, Shard};
 use crate::{
-    call::{Owner, advertised_ip, contact},
-    config::{PublicIp, Trunk},
+    call::{Ask, By, Effect, Owner, ResolveFor, advertised_ip, contact},
+    config::PublicIp,
     dialog::is_global,
     ids::Flow,
     sip::{Builder, HeaderName, Message, Method},
     transaction::ClientId,
     trunk::{
-        Configured,
-        health::{Effect, Input},
+        Configured, Evidence, Told,
+        health::{self, Input},
+        routes::{AddressState, Hop, News, Place, authority},
     },
 };
 use bytes::Bytes;
@@ -24,42 +25,46 @@ use std::{net::SocketAddr, time::Instant};
 pub(super) struct Probe {
     trunk: Box<str>,
     number: u64,
+    to: SocketAddr,
+    sent_at: Instant,
 }
 
 impl Shard {
-    /// Takes the configuration's trunks; new ones are asked for at once.
+    /// Takes the configuration's trunks; new places are asked for at once.
     pub(super) fn configure_trunks(&mut self, now: Instant) {
         let config = self.core.shared.config.clone();
-        let targets: Vec<String> = config.trunks.values().map(|trunk| target(trunk)).collect();
-        let trunks = config.trunks.iter().zip(&targets).map(|((name, trunk), target)| Configured {
-            name,
+        let trunks = config.trunks.iter().map(|(name, trunk)| Configured {
+            name: name.clone(),
             pace: trunk.qualify,
-            target,
+            edges: trunk.edges(),
         });
-        for (name, effects) in self.core.trunks.configure(trunks, now) {
-            self.carry_out(&name, &effects, now);
-        }
+        self.core.trunks.configure(trunks, now);
     }
 
     /// Resolves and probes whatever is due.
     pub(super) fn fire_trunks(&mut self, now: Instant) {
-        let due = self.core.trunks.due(now);
-        for name in due.resolve {
-            self.ask_trunk_address(&name);
-        }
-        for (name, effects) in due.effects {
-            self.carry_out(&name, &effects, now);
+        for (name, place) in self.core.trunks.handle_timeout(now) {
+            let Place { host, port, transport } = place.clone();
+            let token = ResolveFor::Trunk(name, place);
+            let ask = Ask::Resolve { token, host, port, transport };
+            self.core.effects.push_back(Effect::Ask(ask));
         }
     }
 
-    fn carry_out(&mut self, trunk: &str, effects: &[Effect], now: Instant) {
-        for effect in effects {
-            match effect {
-                Effect::Probe(number) => self.probe(trunk, *number, now),
-                Effect::GiveUp(number) => self.give_up_probe(trunk, *number),
-                Effect::Changed { from, to } => {
-                    let _entered = crate::observe::log::trunk_span(trunk).entered();
-                    tracing::info!(from = %from, to = %to, "trunk state changed");
+    /// Does and logs what has come of what happened to trunks.
+    pub(super) fn hear_of_trunks(&mut self, now: Instant) {
+        for (trunk, Told { health, addresses }) in self.core.trunks.take_told() {
+            let _entered = crate::observe::log::trunk_span(&trunk).entered();
+            for news in addresses {
+                log_address(&news);
+            }
+            for effect in health {
+                match effect {
+                    health::Effect::Probe(number) => self.probe(&trunk, number, now),
+                    health::Effect::GiveUp(number) => self.give_up_probe(&trunk, number),
+                    health::Effect::Changed { from, to } => {
+                        tracing::info!(from = %from, to = %to, "trunk state changed");
+                    }
                 }
             }
         }
@@ -75,17 +80,24 @@ impl Shard {
         });
     }
 
-    /// Sends OPTIONS to the trunk's termination URI.
+    /// Sends OPTIONS to one of the trunk's addresses, with the termination URI of its edge.
     fn probe(&mut self, name: &str, number: u64, now: Instant) {
         let config = self.core.shared.config.clone();
-        let flow = self.core.trunks.state(name).and_then(|state| state.flow());
-        let (Some(trunk), Some(flow)) = (config.trunks.get(name), flow) else { return };
-        let Some(uri) = trunk.uris.first() else { return };
-        let uri = format!("sip:{}", uri.host);
-        let (bytes, branch) = self.core.options(&uri, &uri, &[], flow);
+        let hop = self.core.trunks.take_probe(name, now);
+        let (Some(trunk), Some(Hop { edge, flow })) = (config.trunks.get(name), hop) else {
+            return;
+        };
+        let uri = format!("sip:{}", edge.host);
+        let route = trunk
+            .routing
+            .proxy
+            .as_ref()
+            .map(|proxy| format!("<sip:{};lr>", authority(&proxy.host, proxy.port)).into());
+        let (bytes, branch) = self.core.options(&uri, &uri, route.as_slice(), flow);
         let tx =
             self.core.tx.request(bytes, &branch, Method::Options, flow, now, &mut self.core.sent);
-        self.probes.insert(tx, Probe { trunk: name.into(), number });
+        let probe = Probe { trunk: name.into(), number, to: flow.remote, sent_at: now };
+        self.probes.insert(tx, probe);
     }
 
     pub(super) fn probe_answered(
@@ -98,49 +110,71 @@ impl Shard {
         if response.status() < 200 {
             return;
         }
-        if let Some(Probe { trunk, number }) = self.probes.remove(&tx) {
+        if let Some(Probe { trunk, number, to, sent_at }) = self.probes.remove(&tx) {
             self.core.learn_address(&trunk, response, flow);
             let input = Input::ProbeAnswered { probe: number, status: response.status() };
-            self.observe_trunk(&trunk, input, now);
+            let rtt = Some(now.saturating_duration_since(sent_at));
+            let evidence = Evidence { input, at: Some(to), rtt, why: "503 to OPTIONS" };
+            self.core.trunks.observe(&trunk, evidence, now);
         }
     }
 
     pub(super) fn probe_failed(&mut self, tx: ClientId, now: Instant) {
-        if let Some(Probe { trunk, number }) = self.probes.remove(&tx) {
-            self.observe_trunk(&trunk, Input::ProbeFailed { probe: number }, now);
-        }
-    }
-
-    /// What a call's requests meet tells of its trunk as well as an OPTIONS does.
-    pub(super) fn observe_call(&mut self, owner: Owner, input: Input, now: Instant) {
-        if let Some(trunk) = self.trunk_of(owner) {
-            self.observe_trunk(&trunk, input, now);
+        if let Some(Probe { trunk, number, to, .. }) = self.probes.remove(&tx) {
+            let input = Input::ProbeFailed { probe: number };
+            let evidence = Evidence { input, at: Some(to), rtt: None, why: "unreachable" };
+            self.core.trunks.observe(&trunk, evidence, now);
         }
     }
 
     /// A call's response shows how its trunk sees us.
     pub(super) fn learn_from_call(&mut self, owner: Owner, response: &Message, flow: Flow) {
-        if let Some(trunk) = self.trunk_of(owner) {
-            self.core.learn_address(&trunk, response, flow);
+        let leg = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg));
+        if let Some(trunk) = leg.and_then(|leg| leg.profile.as_trunk()) {
+            self.core.learn_address(&trunk.name, response, flow);
         }
     }
 
-    fn trunk_of(&self, owner: Owner) -> Option<Box<str>> {
-        let leg = self.calls.get(&owner.call)?.leg(owner.leg)?;
-        Some(leg.profile.as_trunk()?.name.clone())
+    /// An answer to a call's request tells of its trunk as well as one to an OPTIONS does.
+    pub(super) fn call_answered(&mut self, owner: Owner, tx: ClientId, flow: Flow, now: Instant) {
+        let Some(leg) = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg)) else {
+            return;
+        };
+        if let Some(trunk) = leg.profile.as_trunk() {
+            let rtt = leg.round_trip(tx, now);
+            let (input, at) = (Input::CallAnswered, Some(flow.remote));
+            let evidence = Evidence { input, at, rtt, why: "" };
+            self.core.trunks.observe(&trunk.name, evidence, now);
+        }
     }
 
-    fn observe_trunk(&mut self, trunk: &str, input: Input, now: Instant) {
-        let mut out = vec![];
-        self.core.trunks.observe(trunk, input, now, &mut out);
-        self.carry_out(trunk, &out, now);
+    /// So does silence, where it was not weighed before.
+    pub(super) fn call_failed(&mut self, owner: Owner, tx: ClientId, by: By, now: Instant) {
+        let Some(leg) = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg)) else {
+            return;
+        };
+        if let (Some(trunk), at @ Some(_)) = (leg.profile.as_trunk(), leg.blamed(tx)) {
+            let why = match by {
+                By::Transport => "unreachable",
+                By::Silence | By::Peer | By::Us => "no answer to a request",
+            };
+            let evidence = Evidence { input: Input::CallUnanswered, at, rtt: None, why };
+            self.core.trunks.observe(&trunk.name, evidence, now);
+        }
     }
 }
 
-/// Writes down what decides about a trunk's addresses.
-fn target(trunk: &Trunk) -> String {
-    let Trunk { uris, address, transport, .. } = trunk;
-    format!("{transport:?} {address:?} {uris:?}")
+fn log_address(news: &News) {
+    let News { address, from, to, why } = news;
+    let (from, to) = (from.word(), to.word());
+    match why {
+        Some(why) => tracing::info!(%address, from, to, %why, "trunk address dead"),
+        // That an address answers at all is what everybody expects.
+        None if *from == *AddressState::Unknown.word() => {
+            tracing::debug!(%address, from, to, "trunk address live");
+        }
+        None => tracing::info!(%address, from, to, "trunk address live"),
+    }
 }
 
 impl Core {
@@ -148,7 +182,8 @@ impl Core {
     /// RFC 3581 4), where ours is private. Who else may say so could draw our media to itself.
     fn learn_address(&mut self, trunk: &str, response: &Message, flow: Flow) {
         let Some(state) = self.trunks.state_mut(trunk) else { return };
-        let is_its = state.flows().iter().any(|known| known.remote.ip() == flow.remote.ip());
+        let is_its =
+            state.routes().known().any(|(_, known, _)| known.remote.ip() == flow.remote.ip());
         let seen = response.via().received().map(|ip| ip.to_canonical()).filter(|ip| {
             is_its
                 && is_global(*ip)

@@ -6,7 +6,8 @@
 use super::config_files::Disk;
 use crate::{
     config::{self, Checked, Config, Source, WithoutSecrets},
-    dialplan::{Decision, LocalTime, Query, Rule, Step},
+    dialplan::{Decision, Dial, E164, LocalTime, Query, Rule, Step, Target},
+    trunk::routes::Edge,
 };
 use std::time::SystemTime;
 
@@ -94,21 +95,48 @@ fn try_in(
     let context = config.context_of(from);
     let explanation = config.dialplan.explain(&Query { context, from, dialled, at });
     let (guards, is_refused) = guards(&config, (from, at), &explanation.decision);
-    let text = format!("context {context} of {path}\n{explanation}{guards}");
+    let ways = ways(&config, from, &explanation.decision);
+    let text = format!("context {context} of {path}\n{explanation}{ways}{guards}");
     let is_well = explanation.is_match() && !is_refused;
     Outcome { text, code: if is_well { OK } else { WRONG } }
+}
+
+/// Tells which edges of a trunk a call takes, in order, under which numbers.
+fn ways(config: &Config, from: &str, decision: &Decision) -> String {
+    let mut text = String::new();
+    for dial in dials(decision) {
+        for target in dial.groups.iter().flatten() {
+            let Target::Trunk { trunk: name, .. } = target else { continue };
+            let (Some(trunk), Some(Ok(outbound))) =
+                (config.trunks.get(name), config.outbound(from, dial, target))
+            else {
+                continue;
+            };
+            let edges: Vec<_> = trunk.edges().iter().map(Edge::authority).collect();
+            let mut ids: Vec<_> = outbound.caller_ids.iter().take(1).map(E164::expose).collect();
+            let spare = trunk.spare_ids(&outbound);
+            ids.extend(spare.iter().map(E164::expose));
+            let (edges, ids) = (edges.join(", then "), ids.join(", then "));
+            text.push_str(&format!("     trunk {name}: {edges}, as {ids}\n"));
+        }
+    }
+    text
+}
+
+fn dials(decision: &Decision) -> impl Iterator<Item = &Dial> {
+    let steps = match decision {
+        Decision::Matched { steps, .. } => steps.as_slice(),
+        Decision::NoRule | Decision::NoContext => &[],
+    };
+    steps.iter().filter_map(Step::as_dial)
 }
 
 /// Tells what the guards say against each target that leaves by a trunk, and whether that leaves
 /// nobody to be called by a dial.
 fn guards(config: &Config, (from, at): (&str, LocalTime), decision: &Decision) -> (String, bool) {
-    let steps = match decision {
-        Decision::Matched { steps, .. } => steps.as_slice(),
-        Decision::NoRule | Decision::NoContext => &[],
-    };
     let mut text = String::new();
     let mut is_refused = false;
-    for dial in steps.iter().filter_map(Step::as_dial) {
+    for dial in dials(decision) {
         let objections = config.objections(from, dial, at);
         is_refused |= objections.len() == dial.groups.iter().map(Vec::len).sum::<usize>();
         for (target, refusal) in objections {
@@ -212,6 +240,7 @@ mod tests {
     yes match "_+.": "+14155550199"
 => rule internal[2] because "+14155550199" fits "_+.", and the rule before it does not apply
   1. dial +14155550199 via trunk twilio, ring 60s
+     trunk twilio: asterisk-pbx1.pstn.twilio.com, as +17756187988
 "#
         );
         assert_eq!(outcome.code, OK);

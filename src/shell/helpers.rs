@@ -3,17 +3,20 @@
 //! Owns: the resolver, and how many questions may be open.
 //! Never: keeps a call waiting without end; every question is answered within its time.
 
-use super::{prompts::Prompts, resolver::resolver, routes::Routes};
+use super::{
+    dns::{Found, Target, locate},
+    prompts::Prompts,
+    resolver::resolver,
+    routes::Routes,
+};
 use crate::{
     call::{Ask, ResolveFor},
-    ids::{CallId, Flow, Transport},
+    ids::{CallId, Transport},
+    locate::{Located, Server},
     media::Prompt,
     shard::Answer,
 };
-use hickory_resolver::{
-    TokioResolver,
-    proto::rr::{RData, RecordType},
-};
+use hickory_resolver::TokioResolver;
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -84,71 +87,28 @@ impl Helpers {
         port: Option<u16>,
         transport: Transport,
     ) -> Answer {
-        let addresses = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port.unwrap_or(transport.default_port()))],
-            Err(_) => {
-                timeout(RESOLVE_MAX, self.look_up(host, port, transport)).await.unwrap_or_default()
+        let found = match (host.parse::<IpAddr>(), &self.resolver) {
+            (Ok(ip), _) => {
+                let port = port.unwrap_or(transport.default_port());
+                Found::of(Target { priority: 0, weight: 0, at: vec![SocketAddr::new(ip, port)] })
             }
+            (Err(_), Some(resolver)) => {
+                let found = locate(resolver, host, port, transport);
+                timeout(RESOLVE_MAX, found).await.unwrap_or_default()
+            }
+            (Err(_), None) => Found::default(),
         };
-        if addresses.is_empty() {
+        let mut flow = |remote| self.routes.flow(transport, remote);
+        let servers = found.targets.into_iter().map(|Target { priority, weight, at }| Server {
+            priority,
+            weight,
+            flows: at.into_iter().filter_map(&mut flow).collect(),
+        });
+        let located = Located { servers: servers.collect(), ttl: found.ttl };
+        if located.is_empty() {
             tracing::warn!(host, "name not found");
         }
-        let flow = |remote| self.routes.flow(transport, remote);
-        let flows: Vec<Flow> = addresses.into_iter().filter_map(flow).collect();
-        Answer::Resolved { token, flows }
-    }
-
-    /// RFC 3263 4.2: with a port, addresses of the name; without, SRV first.
-    async fn look_up(
-        &self,
-        host: &str,
-        port: Option<u16>,
-        transport: Transport,
-    ) -> Vec<SocketAddr> {
-        let Some(resolver) = &self.resolver else { return vec![] };
-        if port.is_none() {
-            let service = service(host, transport);
-            let mut found = vec![];
-            for (target, port) in services(resolver, &service).await {
-                found.extend(addresses(resolver, &target, port).await);
-            }
-            if !found.is_empty() {
-                return found;
-            }
-        }
-        addresses(resolver, host, port.unwrap_or(transport.default_port())).await
-    }
-}
-
-/// Returns the name of the SRV records of a transport (RFC 3263 4.1).
-fn service(host: &str, transport: Transport) -> String {
-    match transport {
-        Transport::Udp => format!("_sip._udp.{host}."),
-        Transport::Tcp => format!("_sip._tcp.{host}."),
-        Transport::Tls => format!("_sips._tcp.{host}."),
-    }
-}
-
-/// Returns the targets of an SRV name, by priority, then by weight.
-async fn services(resolver: &TokioResolver, name: &str) -> Vec<(String, u16)> {
-    let Ok(found) = resolver.lookup(name, RecordType::SRV).await else { return vec![] };
-    let mut services: Vec<_> = found
-        .answers()
-        .iter()
-        .filter_map(|record| {
-            let RData::SRV(srv) = &record.data else { return None };
-            let order = (srv.priority, std::cmp::Reverse(srv.weight));
-            Some((order, srv.target.to_string(), srv.port))
-        })
-        .collect();
-    services.sort();
-    services.into_iter().map(|(_, target, port)| (target, port)).collect()
-}
-
-async fn addresses(resolver: &TokioResolver, host: &str, port: u16) -> Vec<SocketAddr> {
-    match resolver.lookup_ip(host).await {
-        Ok(found) => found.iter().map(|ip| SocketAddr::new(ip, port)).collect(),
-        Err(_) => vec![],
+        Answer::Resolved { token, located }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod config_files;
 pub mod control;
 pub mod demo;
 pub mod desk;
+mod dns;
 pub mod doctor;
 mod helpers;
 mod host;

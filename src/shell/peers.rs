@@ -53,12 +53,12 @@ impl Peers {
 
     /// Learns what they are.
     pub(super) fn answered(&mut self, answer: &Answer) {
-        let Answer::Resolved { token, flows } = answer else { return };
+        let Answer::Resolved { token, located } = answer else { return };
         let Some(peer) = self.asked.remove(token) else { return };
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
-        let flows = flows.iter().filter(|flow| flow.transport == Transport::Tls);
+        let flows = located.flows().filter(|flow| flow.transport == Transport::Tls);
         self.known.extend(flows.map(|flow| (flow.remote, peer.clone())));
     }
 
@@ -77,7 +77,7 @@ impl Peers {
 
     fn named(&self, token: &ResolveFor, host: &str) -> Peer {
         let has = |trunk: &&Arc<Trunk>| match token {
-            ResolveFor::Trunk(name) => trunk.name == *name,
+            ResolveFor::Trunk(name, _) => trunk.name == *name,
             ResolveFor::Leg(_) => {
                 trunk.uris.iter().any(|uri| uri.host.eq_ignore_ascii_case(host))
                     || trunk.address.is_some_and(|at| host.parse() == Ok(at.ip()))
@@ -93,7 +93,11 @@ impl Peers {
 /// A trunk is known by its own name: where `address` says where it is, that is not the name.
 pub(super) fn peer_of(trunk: &Trunk, host: Option<&str>) -> Peer {
     let hosts = || trunk.uris.iter().map(|uri| &uri.host);
-    let asked = hosts().find(|known| host.is_some_and(|host| known.eq_ignore_ascii_case(host)));
+    // A proxy in between shows its own name.
+    let proxy = trunk.routing.proxy.iter().map(|proxy| &proxy.host);
+    let asked = hosts()
+        .chain(proxy)
+        .find(|known| host.is_some_and(|host| known.eq_ignore_ascii_case(host)));
     let host = trunk.tls.server_name.as_ref().or(asked).or_else(|| hosts().next());
     Peer { host: host.cloned().unwrap_or_default(), trunk: Some(trunk.name.clone()) }
 }
@@ -104,6 +108,8 @@ mod tests {
     use crate::{
         config::{Files, check},
         ids::Flow,
+        locate::Located,
+        trunk::routes::Place,
     };
 
     const TRUNKS: &str = "\
@@ -122,13 +128,14 @@ mod tests {
     }
 
     fn ask(peers: &mut Peers, trunk: &str, host: &str, found: &str) {
-        let token = ResolveFor::Trunk(trunk.into());
-        let transport = Transport::Tls;
-        let host = host.into();
+        let (transport, host) = (Transport::Tls, Box::<str>::from(host));
+        let place = Place { host: host.clone(), port: None, transport };
+        let token = ResolveFor::Trunk(trunk.into(), place);
         peers.asked(&Ask::Resolve { token: token.clone(), host, port: None, transport });
         let local = "192.0.2.1:5061".parse().unwrap();
         let flows = vec![Flow { transport, local, remote: found.parse().unwrap() }];
-        peers.answered(&Answer::Resolved { token, flows });
+        let located = Located::alike(flows, None);
+        peers.answered(&Answer::Resolved { token, located });
     }
 
     fn at(peers: &Peers, remote: &str) -> Option<(String, String)> {

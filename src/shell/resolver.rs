@@ -1,6 +1,6 @@
 //! Which name servers are asked: the system's, or those of `[node] resolver`.
 //!
-//! Owns: how the resolver is set up. It keeps answers for as long as their TTL says.
+//! Owns: how the resolver is set up. It keeps no answers: who asks does, and asks before they expire.
 //! Never: asks for a name by itself.
 
 use hickory_resolver::{
@@ -21,7 +21,10 @@ const ATTEMPTS: usize = 2;
 /// where the system has no usable setup: only addresses resolve then.
 pub(super) fn resolver(servers: &[SocketAddr]) -> Option<TokioResolver> {
     let built = if servers.is_empty() {
-        TokioResolver::builder_tokio().and_then(|builder| builder.build())
+        TokioResolver::builder_tokio().and_then(|mut builder| {
+            builder.options_mut().cache_size = 0;
+            builder.build()
+        })
     } else {
         let servers = servers.iter().copied().map(server).collect();
         let config = ResolverConfig::from_name_servers(servers);
@@ -29,6 +32,7 @@ pub(super) fn resolver(servers: &[SocketAddr]) -> Option<TokioResolver> {
         let mut builder = TokioResolver::builder_with_config(config, provider);
         let options = builder.options_mut();
         (options.timeout, options.attempts) = (SERVER_MAX, ATTEMPTS);
+        options.cache_size = 0;
         // Who names servers wants their word, not that of a file.
         options.use_hosts_file = ResolveHosts::Never;
         builder.build()

@@ -96,7 +96,7 @@ pub fn text(response: &Response) -> String {
         Response::Ladder(rungs) => ladder(rungs),
         Response::Story(story) => format!("{story}\n"),
         Response::Phones(rows) => phones(rows),
-        Response::Trunks(rows) => trunks(rows),
+        Response::Trunks(rows) => format!("{}{}", trunks(rows), addresses(rows)),
         Response::Budgets(rows) => budgets(rows),
         Response::Record(cdr) => record(cdr),
         Response::Cdrs(cdrs) => records(cdrs),
@@ -284,6 +284,29 @@ fn trunks(rows: &[TrunkRow]) -> String {
     text
 }
 
+/// Every address of every trunk, where there is more to say than the line of the trunk does.
+fn addresses(rows: &[TrunkRow]) -> String {
+    if rows.iter().all(|row| row.addresses.is_empty()) {
+        return String::new();
+    }
+    let header = ["TRUNK", "EDGE", "ADDRESS", "STATE", "FOR", "RTT", "LAST FAILURE"];
+    let mut table = Table::new("", &header);
+    for row in rows {
+        for address in &row.addresses {
+            table.row(vec![
+                row.name.clone(),
+                address.host.clone(),
+                address.address.clone(),
+                address.state.clone(),
+                span(address.state_s),
+                millis(address.rtt_ms),
+                or_dash(address.last_refusal.as_ref()),
+            ]);
+        }
+    }
+    format!("\n{table}")
+}
+
 fn records(cdrs: &[Cdr]) -> String {
     let header =
         ["START", "CALL", "DIRECTION", "FROM", "TO", "RULE", "TRUNK", "TALK", "STATUS", "OUTCOME"];
@@ -319,6 +342,9 @@ fn record(cdr: &Cdr) -> String {
     page.pair("caller id", or_dash(route.caller_id.as_ref()));
     page.pair("rule", or_dash(route.rule.as_ref()));
     page.pair("trunk", or_dash(route.trunk.as_ref()));
+    for attempt in &route.attempts {
+        page.pair("attempt", format!("+{} ms {attempt}", attempt.after_ms));
+    }
     page.pair("start", times.start.to_string());
     page.pair("ring", moment(times.ring, times.ring_delay_ms()));
     page.pair("answer", moment(times.answer, times.answer_delay_ms()));

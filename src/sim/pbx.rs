@@ -8,11 +8,12 @@ use crate::{
     call::{Ask, Record},
     config::Config,
     ids::{CallId, Entropy, Flow, LegId, MintKey, ShardId, Transport},
+    locate::Located,
     media::{self, Command, OpenRefusal, Prompt, Quality},
     observe::cdr::Cdr,
     registrar::Location,
     shard::{Answer, Output, Shard, Shared},
-    sim::twilio::Zone,
+    sim::twilio::{TTL_S, Zone},
 };
 use bytes::Bytes;
 use std::{
@@ -26,6 +27,9 @@ use std::{
 const FIRST_PORT: u16 = 10_000;
 /// What the wall clock says when the world begins: a Tuesday in November.
 const WALL_S: u64 = 1_793_700_000;
+
+/// How long names hold.
+const TTL: Duration = Duration::from_secs(TTL_S as u64);
 
 /// How the product is put into a world.
 #[derive(Clone, Debug)]
@@ -65,6 +69,9 @@ pub struct Pbx {
     bound: BTreeMap<(Box<str>, Box<str>), Flow>,
     mute_hosts: BTreeSet<Box<str>>,
     zone: Option<Zone>,
+    names_take: Duration,
+    /// Answers of the name server, and when they arrive.
+    names: VecDeque<(Instant, Answer)>,
 }
 
 impl Pbx {
@@ -91,6 +98,8 @@ impl Pbx {
             bound: BTreeMap::new(),
             mute_hosts: BTreeSet::new(),
             zone: None,
+            names_take: Duration::ZERO,
+            names: VecDeque::new(),
         }
     }
 
@@ -160,6 +169,11 @@ impl Pbx {
         self.zone = Some(zone);
     }
 
+    /// Lets every name take so long from now on.
+    pub fn delay_names(&mut self, by: Duration) {
+        self.names_take = by;
+    }
+
     /// Pretends from now on that a name does not resolve.
     pub fn forget_host(&mut self, host: &str) {
         self.mute_hosts.insert(host.into());
@@ -188,7 +202,12 @@ impl Pbx {
             }
             Output::Ask(Ask::Resolve { token, host, port, transport }) => {
                 let flows = self.resolve(&host, port, transport);
-                self.shard.handle_answer(Answer::Resolved { token, flows }, now);
+                let located = Located::alike(flows, Some(TTL));
+                let answer = Answer::Resolved { token, located };
+                match self.names_take {
+                    Duration::ZERO => self.shard.handle_answer(answer, now),
+                    takes => self.names.push_back((now + takes, answer)),
+                }
             }
             Output::Ask(Ask::Prompt { call, file }) => {
                 let prompt = self.setup.prompts.get(&file).cloned();
@@ -275,6 +294,11 @@ impl Node for Pbx {
     fn handle_timeout(&mut self, now: Instant) {
         self.shard.handle_timeout(now);
         self.pump(now);
+        let arrived = self.names.iter().take_while(|(at, _)| *at <= now).count();
+        for (_, answer) in self.names.drain(..arrived).collect::<Vec<_>>() {
+            self.shard.handle_answer(answer, now);
+            self.pump(now);
+        }
         let played: Vec<_> = self.media.playing.extract_if(.., |(at, ..)| *at <= now).collect();
         for (_, _, leg, token) in played {
             self.shard.handle_media(media::Event::Played { leg, token }, now);
@@ -284,7 +308,8 @@ impl Node for Pbx {
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let played = self.media.playing.iter().map(|(at, ..)| *at).min();
-        [self.shard.poll_timeout(), played].into_iter().flatten().min()
+        let named = self.names.front().map(|(at, _)| *at);
+        [self.shard.poll_timeout(), played, named].into_iter().flatten().min()
     }
 
     fn poll_transmit(&mut self) -> Option<(Flow, Bytes)> {

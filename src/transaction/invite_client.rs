@@ -10,6 +10,9 @@ use super::{
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
+/// The pause after which an unwanted INVITE is not repeated: the repetitions are at 0.5, 1.5 and 3.5 s.
+const UNWANTED: Duration = T1.saturating_mul(8);
+
 /// The states of RFC 3261 figure 5, with `Accepted` from RFC 6026.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum State {
@@ -108,7 +111,10 @@ impl InviteClient {
             | (Completed, Response(Provisional | Success))
             | (Terminated, Response(_)) => out.push(Effect::Absorb),
 
-            (Calling, Cancel) => self.cancelling = Cancelling::Wanted,
+            (Calling, Cancel) => {
+                self.cancelling = Cancelling::Wanted;
+                self.stop_repeating_the_unwanted();
+            }
             (Proceeding, Cancel) => self.send_cancel(now, out),
             // RFC 3261 9.1: a CANCEL has no effect on a request that was answered.
             (Accepted | Completed | Terminated, Cancel) => {}
@@ -136,6 +142,7 @@ impl InviteClient {
             self.resend(out);
             self.retransmit_interval = self.retransmit_interval.saturating_mul(2);
             self.retransmit_at = now.checked_add(self.retransmit_interval);
+            self.stop_repeating_the_unwanted();
         }
     }
 
@@ -162,6 +169,14 @@ impl InviteClient {
             self.cancelling = Cancelling::Sent;
             self.ends_at = now.checked_add(T1_X64);
             out.push(Effect::SendCancel);
+        }
+    }
+
+    /// An INVITE that is to be cancelled is repeated for a response to cancel it by, as long as one may
+    /// have been lost. Beyond that, a peer that comes back would only ring for nobody.
+    fn stop_repeating_the_unwanted(&mut self) {
+        if self.cancelling == Cancelling::Wanted && self.retransmit_interval >= UNWANTED {
+            self.retransmit_at = None;
         }
     }
 
@@ -251,6 +266,21 @@ mod tests {
             "0 send\n20 up\n20 cancel\n30 up\n32020 timeout",
             32020,
         );
+    }
+
+    #[test]
+    fn an_unwanted_invite_is_not_repeated_for_long() {
+        for (cancel_ms, sent) in [(10, 3), (3000, 3), (3510, 3), (7000, 3), (7600, 4), (15_600, 5)]
+        {
+            let all = [500, 1500, 3500, 7500, 15_500];
+            let sent: String = all[..sent].iter().map(|ms| format!("\n{ms} send")).collect();
+            check(
+                Unreliable,
+                &[(cancel_ms, Input::Cancel)],
+                &format!("0 send{sent}\n32000 timeout"),
+                32_000,
+            );
+        }
     }
 
     #[test]

@@ -183,12 +183,20 @@ impl Health {
         [self.probe_at, self.gives_up_at()].into_iter().flatten().min()
     }
 
-    /// Counts an unanswered OPTIONS as a failure, and asks again when the pace says so.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let is_due = self.gives_up_at().is_some_and(|at| at <= now);
+    /// Returns whether an OPTIONS has waited for its answer long enough.
+    pub fn is_unanswered(&self, now: Instant) -> bool {
+        self.gives_up_at().is_some_and(|at| at <= now)
+    }
+
+    /// Counts an unanswered OPTIONS as a failure unless there is an excuse for it, and asks again when
+    /// the pace says so.
+    pub fn handle_timeout(&mut self, is_excused: bool, now: Instant, out: &mut Vec<Effect>) {
+        let is_due = self.is_unanswered(now);
         if let Some(probe) = self.waiting.take_if(|_| is_due) {
             out.push(Effect::GiveUp(probe.number));
-            self.fail(now, out);
+            if !is_excused {
+                self.fail(now, out);
+            }
         }
         if let (Some(pace), Some(at)) = (self.pace, self.probe_at)
             && at <= now
@@ -220,6 +228,16 @@ impl Health {
             }
             Input::CallAnswered => self.succeed(now, out),
             Input::CallUnanswered => self.fail(now, out),
+        }
+    }
+
+    /// Lets a failure pass that is one address's of several.
+    pub fn excuse(&mut self, input: Input) {
+        match input {
+            Input::ProbeAnswered { probe, .. } | Input::ProbeFailed { probe } => {
+                self.take_probe(probe);
+            }
+            Input::CallAnswered | Input::CallUnanswered => {}
         }
     }
 
@@ -469,14 +487,14 @@ mod tests {
         fn wake(&mut self) {
             self.now = self.health.poll_timeout().unwrap();
             let mut out = vec![];
-            self.health.handle_timeout(self.now, &mut out);
+            self.health.handle_timeout(false, self.now, &mut out);
             self.note(&out);
         }
 
         fn wake_at(&mut self, at_ms: u64) {
             self.now = self.epoch + Duration::from_millis(at_ms);
             let mut out = vec![];
-            self.health.handle_timeout(self.now, &mut out);
+            self.health.handle_timeout(false, self.now, &mut out);
             self.note(&out);
         }
 

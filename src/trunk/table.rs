@@ -1,32 +1,32 @@
 //! The trunks of one shard: how each is, where it is, how many calls it carries.
 //!
-//! Owns: each trunk's health machine, addresses and count of calls.
+//! Owns: each trunk's health machine, its routes, its count of calls, who waits for its addresses.
 //! Never: sends an OPTIONS itself; it says when one is due.
 
-use super::health::{Effect, Health, Input, Pace, State};
+use super::{
+    health::{Effect, Health, Input, Pace, State},
+    routes::{Edge, Hop, Kept, News, Place, Routes, Tried},
+};
 use crate::{
-    ids::{Flow, LegId},
+    ids::{CallId, Entropy, LegId},
+    locate::Located,
     observe::cdr::Explanation,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
-
-/// How long addresses hold before they are asked for again.
-const ADDRESSES_HOLD: Duration = Duration::from_secs(300);
-/// How soon to ask again where nothing was found.
-const ADDRESSES_RETRY: Duration = Duration::from_secs(10);
 
 /// One trunk, running.
 #[derive(Debug)]
 pub struct TrunkState {
     health: Health,
-    flows: Vec<Flow>,
-    ask_at: Option<Instant>,
-    /// What its addresses were asked for.
-    target: Box<str>,
+    routes: Routes,
+    /// Where the last OPTIONS went.
+    probed: Option<SocketAddr>,
+    /// Legs that are to be called as soon as an address is known.
+    waiting: Vec<(CallId, LegId)>,
     /// Under which public address it sees us, where we are behind a NAT.
     pub seen_as: Option<IpAddr>,
     /// Why it refused a call last.
@@ -44,35 +44,83 @@ impl TrunkState {
         &self.health
     }
 
-    /// Returns where the next call goes, once an address is known.
-    pub fn flow(&self) -> Option<Flow> {
-        self.flows.first().copied()
+    /// Returns its edges and addresses.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
-    /// Returns every known address.
-    pub fn flows(&self) -> &[Flow] {
-        &self.flows
+    /// Chooses the way of a call that has tried these before.
+    pub fn take_route(
+        &mut self,
+        tried: &Tried,
+        now: Instant,
+        entropy: &mut Entropy,
+    ) -> Option<Hop> {
+        self.routes.take(tried, now, entropy)
     }
+
+    /// Lets a leg wait for an address; returns whether one may still be found.
+    pub fn wait_for_route(&mut self, call: CallId, leg: LegId, now: Instant) -> bool {
+        let waits = self.routes.hasten(now);
+        if waits {
+            self.waiting.push((call, leg));
+        }
+        waits
+    }
+
+    /// Fires what is due of its health: an OPTIONS that nobody answered is its address's failure, and
+    /// the trunk's only where no other address is alive.
+    fn handle_timeout(&mut self, now: Instant) -> Told {
+        let mut told = Told::default();
+        let mut is_excused = false;
+        if self.health.is_unanswered(now) {
+            if let Some(at) = self.probed {
+                self.routes.silent(at, "no answer to OPTIONS", now);
+            }
+            is_excused = self.routes.is_alive();
+        }
+        self.health.handle_timeout(is_excused, now, &mut told.health);
+        told.addresses = self.routes.take_news();
+        told
+    }
+
+    /// Notes what an address said when it refused a call.
+    pub fn refused_by(&mut self, address: SocketAddr, why: &str) {
+        self.routes.refused(address, why);
+    }
+}
+
+/// What comes of something that happened to a trunk.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// What its health machine wants.
+    pub health: Vec<Effect>,
+    /// Changes of its addresses, to be logged.
+    pub addresses: Vec<News>,
 }
 
 /// What the configuration says of one trunk, as far as this table cares.
-#[derive(Clone, Copy, Debug)]
-pub struct Configured<'t> {
+#[derive(Clone, Debug)]
+pub struct Configured {
     /// Its name.
-    pub name: &'t str,
+    pub name: Box<str>,
     /// How its health is watched, if at all.
     pub pace: Option<Pace>,
-    /// Everything that decides about its addresses: another text is another place.
-    pub target: &'t str,
+    /// Its edges, in the order in which they are tried.
+    pub edges: Vec<Edge>,
 }
 
-/// What trunks want now.
-#[derive(Debug, Default)]
-pub struct Due {
-    /// Trunks whose addresses are to be asked for.
-    pub resolve: Vec<Box<str>>,
-    /// What health machines want, by trunk.
-    pub effects: Vec<(Box<str>, Vec<Effect>)>,
+/// What happened at one of a trunk's addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// For the trunk's health.
+    pub input: Input,
+    /// Where, if it was at an address.
+    pub at: Option<SocketAddr>,
+    /// How long an answer took, where that tells the distance.
+    pub rtt: Option<Duration>,
+    /// What failed, in a few words.
+    pub why: &'a str,
 }
 
 /// All trunks of a shard.
@@ -81,39 +129,31 @@ pub struct Trunks {
     states: BTreeMap<Box<str>, TrunkState>,
     /// The legs that are up or being set up through each; they outlive a reload.
     legs: BTreeMap<Box<str>, BTreeSet<LegId>>,
+    told: Vec<(Box<str>, Told)>,
 }
 
 impl Trunks {
     /// Takes the trunks of a configuration: new ones start, old ones keep their state, others go. One
-    /// that is to be found elsewhere is forgotten there. Returns what health machines want, by trunk.
-    pub fn configure<'t>(
-        &mut self,
-        trunks: impl Iterator<Item = Configured<'t>>,
-        now: Instant,
-    ) -> Vec<(Box<str>, Vec<Effect>)> {
+    /// that is to be found elsewhere is forgotten there.
+    pub fn configure(&mut self, trunks: impl Iterator<Item = Configured>, now: Instant) {
         let mut before = std::mem::take(&mut self.states);
-        let mut effects = vec![];
-        for Configured { name, pace, target } in trunks {
-            let mut state = before.remove(name).unwrap_or_else(|| TrunkState {
+        for Configured { name, pace, edges } in trunks {
+            let mut state = before.remove(&name).unwrap_or_else(|| TrunkState {
                 health: Health::new(pace, now),
-                flows: vec![],
-                ask_at: Some(now),
-                target: target.into(),
+                routes: Routes::default(),
+                probed: None,
+                waiting: vec![],
                 seen_as: None,
                 last_refusal: None,
             });
-            let mut out = vec![];
-            state.health.set_pace(pace, now, &mut out);
-            if *state.target != *target {
-                state.target = target.into();
-                state.flows.clear();
-                state.ask_at = Some(now);
-                state.health.begin_again(now, &mut out);
+            let mut told = Told::default();
+            state.health.set_pace(pace, now, &mut told.health);
+            if state.routes.configure(edges, pace.is_some(), now) == Kept::Nothing {
+                state.health.begin_again(now, &mut told.health);
             }
-            self.states.insert(name.into(), state);
-            effects.push((name.into(), out));
+            self.states.insert(name.clone(), state);
+            self.told.push((name, told));
         }
-        effects
     }
 
     /// Returns whether a trunk carries as many calls as it may.
@@ -168,55 +208,93 @@ impl Trunks {
         self.states.iter().map(|(name, state)| (&**name, state))
     }
 
-    /// Takes the addresses that were asked for; what was known before holds where there are none.
-    pub fn resolved(&mut self, name: &str, flows: Vec<Flow>, now: Instant) {
-        let Some(state) = self.states.get_mut(name) else { return };
-        let hold = if flows.is_empty() { ADDRESSES_RETRY } else { ADDRESSES_HOLD };
-        state.ask_at = Some(now + hold);
-        if !flows.is_empty() {
-            state.flows = flows;
+    /// Takes what DNS said of a place; returns the legs that have waited for it, unless something
+    /// better may still come.
+    pub fn resolved(
+        &mut self,
+        name: &str,
+        place: &Place,
+        located: Located,
+        now: Instant,
+    ) -> Vec<(CallId, LegId)> {
+        let Some(state) = self.states.get_mut(name) else { return vec![] };
+        state.routes.resolved(place, located, now);
+        match state.routes.has_addresses() || !state.routes.is_awaited() {
+            true => std::mem::take(&mut state.waiting),
+            false => vec![],
         }
     }
 
-    /// Tells a trunk's health machine what happened to its OPTIONS or to a call.
-    pub fn observe(&mut self, name: &str, input: Input, now: Instant, out: &mut Vec<Effect>) {
-        if let Some(state) = self.states.get_mut(name) {
-            state.health.handle(input, now, out);
+    /// Weighs what happened to an OPTIONS or a call. A failure is the address's, and the trunk's only
+    /// where no other address is alive.
+    pub fn observe(&mut self, name: &str, evidence: Evidence<'_>, now: Instant) {
+        let Some(TrunkState { health, routes, .. }) = self.states.get_mut(name) else { return };
+        let Evidence { input, at, rtt, why } = evidence;
+        let mut told = Told::default();
+        let is_failure = match input {
+            Input::ProbeAnswered { status, .. } => status == 503,
+            Input::ProbeFailed { .. } | Input::CallUnanswered => true,
+            Input::CallAnswered => false,
+        };
+        match (at, is_failure) {
+            (Some(at), true) => routes.silent(at, why, now),
+            (Some(at), false) => routes.heard(at, rtt, now),
+            (None, _) => {}
         }
+        if is_failure && routes.is_alive() {
+            health.excuse(input);
+        } else {
+            health.handle(input, now, &mut told.health);
+        }
+        told.addresses = routes.take_news();
+        self.told.push((name.into(), told));
     }
 
-    /// Returns when [`Self::due`] has something to say.
+    /// Returns whether there is any of it.
+    pub fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// Takes what there is to do and to log, by trunk, in the order in which it happened.
+    pub fn take_told(&mut self) -> Vec<(Box<str>, Told)> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// Chooses the address of a trunk's next OPTIONS.
+    pub fn take_probe(&mut self, name: &str, now: Instant) -> Option<Hop> {
+        let state = self.states.get_mut(name)?;
+        let hop = state.routes.take_probe(now)?;
+        state.probed = Some(hop.flow.remote);
+        Some(hop)
+    }
+
+    /// Returns when [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let each = |state: &TrunkState| {
-            let ping = state.health.poll_timeout().filter(|_| !state.flows.is_empty());
-            [ping, state.ask_at].into_iter().flatten().min()
+            let ping = state.health.poll_timeout().filter(|_| state.routes.has_addresses());
+            [ping, state.routes.poll_timeout()].into_iter().flatten().min()
         };
         self.states.values().filter_map(each).min()
     }
 
-    /// Returns which trunks must be resolved now, and which health machines want something.
-    pub fn due(&mut self, now: Instant) -> Due {
-        let mut due = Due::default();
+    /// Fires what is due; returns the trunks and places that are to be asked for.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(Box<str>, Place)> {
+        let mut asks = vec![];
         for (name, state) in &mut self.states {
-            if state.ask_at.is_some_and(|at| at <= now) {
-                // Answered or not: an answer sets the next time.
-                state.ask_at = Some(now + ADDRESSES_RETRY);
-                due.resolve.push(name.clone());
-            }
-            if !state.flows.is_empty() && state.health.poll_timeout().is_some_and(|at| at <= now) {
-                let mut out = vec![];
-                state.health.handle_timeout(now, &mut out);
-                due.effects.push((name.clone(), out));
+            asks.extend(state.routes.due(now).into_iter().map(|place| (name.clone(), place)));
+            let is_due = state.health.poll_timeout().is_some_and(|at| at <= now);
+            if state.routes.has_addresses() && is_due {
+                self.told.push((name.clone(), state.handle_timeout(now)));
             }
         }
-        due
+        asks
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ShardId, Transport};
+    use crate::ids::{Flow, ShardId, Transport};
 
     #[test]
     fn a_leg_is_counted_once_and_freed_once() {
@@ -247,18 +325,61 @@ mod tests {
         let later = now + Duration::from_secs(5);
         let (local, remote) = ("10.0.0.1:5060".parse().unwrap(), "1.2.3.4:5060".parse().unwrap());
         let flow = Flow { transport: Transport::Udp, local, remote };
-        let configured = |target| [Configured { name: "t", pace: None, target }].into_iter();
-        for (target, want_flows, want_resolve) in [("a", 1, 0), ("b", 0, 1)] {
+        let place = |host: &str| Place { host: host.into(), port: None, transport: Transport::Udp };
+        let configured = |host: &str| {
+            let edge = Edge { host: host.into(), port: None, place: place(host) };
+            [Configured { name: "t".into(), pace: None, edges: vec![edge] }].into_iter()
+        };
+        for (host, want_flows, want_asks) in [("a", 1, 0), ("b", 0, 1)] {
             let mut trunks = Trunks::default();
             trunks.configure(configured("a"), now);
-            assert_eq!(trunks.due(now).resolve.len(), 1);
-            trunks.resolved("t", vec![flow], now);
+            assert_eq!(trunks.handle_timeout(now).len(), 1);
+            trunks.resolved("t", &place("a"), Located::alike(vec![flow], None), now);
+            let evidence =
+                Evidence { input: Input::CallAnswered, at: Some(remote), rtt: None, why: "" };
+            trunks.observe("t", evidence, now);
             assert!(trunks.claim("t", LegId::new(ShardId(0), 1), None));
-            trunks.configure(configured(target), later);
+            trunks.configure(configured(host), later);
             let state = trunks.state("t").expect("configured");
-            assert_eq!(state.flows().len(), want_flows, "{target}");
-            assert_eq!(trunks.due(later).resolve.len(), want_resolve, "{target}");
+            assert_eq!(state.routes().known().count(), want_flows, "{host}");
+            assert_eq!(state.health() == State::Up, want_flows == 1, "{host}");
+            assert_eq!(trunks.handle_timeout(later).len(), want_asks, "{host}");
             assert_eq!(trunks.calls("t"), 1);
+        }
+    }
+
+    /// One dead address of several is no failure of the trunk's; the last one is.
+    #[test]
+    fn a_trunk_is_as_well_as_its_best_address() {
+        let now = crate::sim::epoch();
+        let local = "10.0.0.1:5060".parse().unwrap();
+        let remotes = ["1.2.3.4:5060", "1.2.3.5:5060"].map(|text| text.parse().unwrap());
+        let flows = remotes.map(|remote| Flow { transport: Transport::Udp, local, remote });
+        let place = Place { host: "a".into(), port: None, transport: Transport::Udp };
+        let edge = Edge { host: "a".into(), port: None, place: place.clone() };
+        let pace =
+            Pace { every: Duration::from_secs(30), timeout: Duration::from_secs(4), down_after: 2 };
+        let mut trunks = Trunks::default();
+        let configured = Configured { name: "t".into(), pace: Some(pace), edges: vec![edge] };
+        trunks.configure([configured].into_iter(), now);
+        trunks.resolved("t", &place, Located::alike(flows.to_vec(), None), now);
+        let mut happens = |index: usize, input| {
+            let at = Some(remotes[index]);
+            trunks.observe("t", Evidence { input, at, rtt: None, why: "" }, now);
+            trunks.state("t").unwrap().health()
+        };
+        use Input::{CallAnswered, CallUnanswered};
+        for (index, input, want) in [
+            (0, CallAnswered, State::Up),
+            (1, CallUnanswered, State::Up),
+            (1, CallUnanswered, State::Up),
+            (0, CallUnanswered, State::Suspect),
+            (1, CallUnanswered, State::Down),
+            (0, CallAnswered, State::Suspect),
+            (1, CallUnanswered, State::Suspect),
+            (0, CallAnswered, State::Up),
+        ] {
+            assert_eq!(happens(index, input), want, "{index} {input:?}");
         }
     }
 }

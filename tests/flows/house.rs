@@ -23,7 +23,7 @@ pub(crate) const PBX: &str = "10.0.0.1:5060";
 const PUBLIC: &str = "203.0.113.1";
 /// Where the trunk is.
 pub(crate) const TRUNK: &str = "54.172.60.0:5060";
-const TERMINATION: &str = "asterisk-pbx1.pstn.twilio.com";
+pub(crate) const TERMINATION: &str = "asterisk-pbx1.pstn.twilio.com";
 /// What they are called in ladders.
 pub(crate) const TANDEM: &str = "tandem";
 pub(crate) const TWILIO: &str = "twilio";
@@ -91,6 +91,16 @@ impl House {
     /// Adds lines to `[trunk.twilio]`, instead of `qualify = false`.
     pub(crate) fn trunk_keys(&mut self, lines: &str) -> &mut Self {
         self.trunk = format!("{lines}\n");
+        self
+    }
+
+    /// Replaces the trunk's termination URI, or its caller ID, by what is written here in TOML.
+    pub(crate) fn trunk_key(&mut self, key: &str, value: &str) -> &mut Self {
+        let lines = self.config.lines().map(|line| match line.split_once('=') {
+            Some((known, _)) if known.trim() == key => format!("{key} = {value}\n"),
+            Some(_) | None => format!("{line}\n"),
+        });
+        self.config = lines.collect();
         self
     }
 

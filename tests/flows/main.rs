@@ -8,6 +8,7 @@ mod acks;
 mod budgets;
 mod cancel;
 mod codecs;
+mod failover;
 mod guards;
 mod hold;
 mod house;

@@ -96,6 +96,17 @@ impl Page<'_> {
             .iter()
             .map(|((trunk, code), n)| ([("trunk", &**trunk), ("code", &**code)], *n));
         self.counters("trunk_refusals_total", "Calls that a trunk refused.", refusals)?;
+        let attempts = calls
+            .attempts
+            .iter()
+            .map(|((trunk, outcome), n)| ([("trunk", &**trunk), ("outcome", outcome.word())], *n));
+        self.counters("trunk_attempts_total", "INVITEs sent to a trunk.", attempts)?;
+        let failovers = calls
+            .failovers
+            .iter()
+            .map(|((trunk, reason), n)| ([("trunk", &**trunk), ("reason", &**reason)], *n));
+        let help = "INVITEs sent to a trunk that another followed.";
+        self.counters("trunk_failovers_total", help, failovers)?;
         let help = "Time from INVITE to ring.";
         self.histogram("call_ring_delay_seconds", help, &calls.ring_delay)?;
         let help = "Time from INVITE to answer.";
@@ -283,6 +294,9 @@ mod tests {
             "tandem_calls_ended_total{direction=\"outbound\",outcome=\"answered\"} 1",
             "tandem_calls_ended_total{direction=\"outbound\",outcome=\"refused\"} 1",
             "tandem_trunk_refusals_total{trunk=\"twilio\",code=\"T001\"} 1",
+            "tandem_trunk_attempts_total{trunk=\"twilio\",outcome=\"answered\"} 1",
+            "tandem_trunk_attempts_total{trunk=\"twilio\",outcome=\"refused\"} 1",
+            "tandem_trunk_failovers_total{trunk=\"twilio\",reason=\"silent\"} 1",
             "tandem_call_answer_delay_seconds_bucket{le=\"1.0\"} 1",
             "tandem_call_answer_delay_seconds_bucket{le=\"+Inf\"} 1",
             "tandem_call_answer_delay_seconds_sum 0.9",

@@ -9,8 +9,8 @@ use crate::{
             tests::{answered, refused},
         },
         status::{
-            BudgetRow, CallCounts, CertificateRow, ContactRow, LegRow, Phase, PortCounts,
-            StoreReport, Used,
+            AddressRow, BudgetRow, CallCounts, CertificateRow, ContactRow, LegRow, Phase,
+            PortCounts, StoreReport, Used,
         },
     },
 };
@@ -27,6 +27,7 @@ fn trunk(state: TrunkState) -> TrunkRow {
         waiting: 0,
         seen_as: Some([203, 0, 113, 1].into()),
         last_refusal: refused(1).ending.why,
+        addresses: vec![],
     }
 }
 
@@ -186,6 +187,7 @@ dialled       (415)****199
 caller id     +1775****988
 rule          internal[2]
 trunk         twilio
+attempt       +1 ms twilio acme.pstn.twilio.com at udp:54.172.60.0:5060: answered after 899 ms
 start         1970-01-01T00:23:40.000Z
 ring          1970-01-01T00:23:40.100Z (+100 ms)
 answer        1970-01-01T00:23:40.900Z (+900 ms)
@@ -201,6 +203,38 @@ callee media  PCMA over SRTP (AES_CM_128_HMAC_SHA1_80); received 250 packets, 1 
     let failed = text(&Response::Record(Box::new(refused(42))));
     assert!(failed.contains("\nhelp          set `caller_id`"), "{failed}");
     assert!(failed.contains("\nanswer        -\n"), "{failed}");
+    assert!(failed.contains(": refused after 899 ms (403 Forbidden)\n"), "{failed}");
+}
+
+#[test]
+fn trunks_show_each_address() {
+    let live = AddressRow {
+        host: "acme.pstn.twilio.com".into(),
+        address: "udp:54.172.60.0:5060".into(),
+        state: "live".into(),
+        state_s: 3_600,
+        rtt_ms: Some(84.0),
+        last_refusal: Some("503 Trunk CPS limit exceeded".into()),
+    };
+    let dead = AddressRow {
+        address: "udp:54.172.60.1:5060".into(),
+        state: "dead".into(),
+        state_s: 61,
+        rtt_ms: None,
+        last_refusal: Some("no answer to INVITE".into()),
+        ..live.clone()
+    };
+    let row = TrunkRow { last_refusal: None, addresses: vec![live, dead], ..trunk(TrunkState::Up) };
+    let want = "\
+TRUNK   STATE  SINCE                     RTT      CALLS    TARGET
+twilio  up     2026-11-05T10:12:13.456Z  12.3 ms  2 of 10  x.pstn.twilio.com 54.172.60.0:5060
+
+TRUNK   EDGE                  ADDRESS               STATE  FOR      RTT      LAST FAILURE
+twilio  acme.pstn.twilio.com  udp:54.172.60.0:5060  live   1:00:00  84.0 ms  503 Trunk CPS limit \
+exceeded
+twilio  acme.pstn.twilio.com  udp:54.172.60.1:5060  dead   1:01     -        no answer to INVITE
+";
+    assert_eq!(text(&Response::Trunks(vec![row])), want);
 }
 
 #[test]
