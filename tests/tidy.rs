@@ -313,7 +313,8 @@ fn code(dir: &str) -> impl Iterator<Item = (PathBuf, String)> {
     let tests: BTreeSet<_> = all.iter().flat_map(|(path, text)| test_files(path, text)).collect();
     let is_test = move |path: &PathBuf| {
         let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
-        tests.contains(path) || name.is_some_and(|name| name.ends_with("_tests"))
+        let is_below = path.parent().is_some_and(|dir| tests.contains(&dir.with_extension("rs")));
+        tests.contains(path) || is_below || name.is_some_and(|name| name.ends_with("_tests"))
     };
     all.into_iter().filter(move |(path, _)| !is_test(path)).map(|(path, text)| {
         let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());

@@ -8,9 +8,10 @@ use crate::{
     call::By,
     dialog::{Dialog, Reach, contact_uri},
     ids::Flow,
-    sip::{HeaderName, Message, Method},
+    sip::{Builder, HeaderName, Message, Method},
     transaction::{self, ClientId, ServerId},
 };
+use bytes::Bytes;
 use std::time::Instant;
 
 impl Shard {
@@ -108,7 +109,8 @@ impl Shard {
 impl Core {
     /// Acknowledges and ends an answer to an INVITE of ours whose leg is gone: another fork behind the
     /// peer picked up late (RFC 3261 13.2.2.4). All that is needed is in the response; it goes back
-    /// the way it came. Returns false where it cannot be answered, or there are too many.
+    /// the way it came. A re-INVITE's late answer is acknowledged, and no more: its leg has sent its
+    /// BYE. Returns false where it cannot be answered, or there are too many.
     fn hang_up_fork(&mut self, tx: ClientId, response: &Message, flow: Flow, now: Instant) -> bool {
         if contact_uri(response).is_none() || !self.acks.has_room(tx) {
             return false;
@@ -116,13 +118,34 @@ impl Core {
         let mut dialog = Dialog::from_response(response, response, flow, Reach::Flow);
         let mut wire = self.wire(now);
         let (via, _) = wire.via(flow);
-        let ack = dialog.ack(response.cseq().number, &via).finish();
+        let reinvite = wire.tx.sent(tx).filter(|invite| invite.to_tag().is_some());
+        let ack = match &reinvite {
+            None => dialog.ack(response.cseq().number, &via).finish(),
+            Some(invite) => late_ack(invite, &via),
+        };
         wire.acks.keep(tx, &dialog.remote_tag, flow, ack.clone(), now);
         wire.send(flow, ack);
+        if reinvite.is_some() {
+            return true;
+        }
         let (via, branch) = wire.via(flow);
         let mut bye = dialog.request(Method::Bye, &via);
         bye.header(HeaderName::Reason, "SIP;cause=487;text=\"Call is over\"");
         wire.tx.request(bye.finish(), &branch, Method::Bye, flow, now, wire.sent);
         true
     }
+}
+
+/// Writes the ACK of a 2xx to a re-INVITE from the re-INVITE: the dialog is gone, its route set and
+/// target are in there.
+fn late_ack(invite: &Message, via: &str) -> Bytes {
+    let mut ack = Builder::request(Method::Ack.as_str(), invite.uri());
+    ack.header(HeaderName::Via, via)
+        .header(HeaderName::MaxForwards, 70)
+        .copy(invite, HeaderName::Route)
+        .copy(invite, HeaderName::From)
+        .copy(invite, HeaderName::To)
+        .copy(invite, HeaderName::CallId)
+        .header(HeaderName::CSeq, format_args!("{} ACK", invite.cseq().number));
+    ack.finish()
 }

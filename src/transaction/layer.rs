@@ -273,6 +273,11 @@ impl Layer {
         self.retransmissions = self.retransmissions.saturating_add(again as u64);
     }
 
+    /// Returns what a transaction has sent; `None` once it has ended.
+    pub fn sent(&self, tx: ClientId) -> Option<Message> {
+        Message::parse(self.clients.get(tx)?.request.clone()).ok()
+    }
+
     /// Returns how many messages were sent again because time had passed.
     pub fn retransmissions(&self) -> u64 {
         self.retransmissions
