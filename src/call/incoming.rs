@@ -43,6 +43,9 @@ pub(super) struct Incoming {
     reliable: Option<ReliableSender>,
     /// The number of the first reliable response that carried our answer.
     answered_in: Option<u32>,
+    /// Whether an UPDATE has changed since what that response said: the 2xx says nothing of it then
+    /// (RFC 6337 3.1.1).
+    is_updated: bool,
     /// A 200 that must wait for that response's PRACK (RFC 3262 3).
     success: Option<Bytes>,
 }
@@ -89,6 +92,7 @@ impl Leg {
                 tag,
                 reliable,
                 answered_in: None,
+                is_updated: false,
                 success: None,
             }),
             dialog: Some(dialog),
@@ -159,6 +163,7 @@ impl Leg {
         }
         let invite = incoming.invite.clone();
         let (tx, remote) = (incoming.tx, incoming.flow.remote);
+        let sdp = Some(sdp).filter(|_| !incoming.is_updated);
         let mut builder = Builder::reply(&invite, 200, "OK", Some(&incoming.tag), remote);
         builder.copy(&invite, HeaderName::RecordRoute);
         builder.header(HeaderName::Contact, contact);
@@ -166,12 +171,19 @@ impl Leg {
             builder.header(name, value);
         }
         self.profile.write_common_headers(&mut builder, wire.config);
-        let bytes = finish(builder, Some(sdp));
+        let bytes = finish(builder, sdp);
         wire.tx.respond(tx, 200, bytes.clone(), wire.now, wire.sent);
         self.success = Some((tx, Success::new(invite.cseq().number, bytes, wire.now)));
         self.ack_answers = invite.sdp().is_none();
         self.modify.settle();
         self.enter(Stage::Unacknowledged);
+    }
+
+    /// Notes that the caller has changed its media before we answered its INVITE.
+    pub(super) fn note_early_update(&mut self) {
+        if let (Stage::Ringing, Origin::Incoming(incoming)) = (self.stage, &mut self.origin) {
+            incoming.is_updated = true;
+        }
     }
 
     /// Sends a final refusal; the leg is gone.

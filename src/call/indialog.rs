@@ -274,6 +274,7 @@ impl Leg {
             self.ack_answers = request.sdp().is_none();
         } else if sdp.is_some() {
             self.modify.settle();
+            self.note_early_update();
         }
     }
 

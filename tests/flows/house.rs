@@ -20,6 +20,7 @@ use tandem::{
 
 /// Where the PBX is; behind a NAT that shows it to the trunk under another address.
 pub(crate) const PBX: &str = "10.0.0.1:5060";
+const PBX_V6: &str = "[fd00::1]:5060";
 const PUBLIC: &str = "203.0.113.1";
 /// Where the trunk is.
 pub(crate) const TRUNK: &str = "54.172.60.0:5060";
@@ -67,6 +68,7 @@ pub(crate) struct House {
     dialplan: String,
     phones: Vec<(String, phone::Setup)>,
     account: Option<twilio::Setup>,
+    is_v6: bool,
     prompts: BTreeMap<Box<str>, Prompt>,
     seed: u64,
 }
@@ -83,6 +85,7 @@ impl House {
             dialplan: DIALPLAN.to_owned(),
             phones: vec![],
             account: None,
+            is_v6: false,
             prompts: BTreeMap::new(),
             seed,
         }
@@ -136,6 +139,17 @@ impl House {
         self
     }
 
+    /// Gives the PBX and the phones that are added from now on IPv6 addresses.
+    pub(crate) fn ipv6(&mut self) -> &mut Self {
+        self.is_v6 = true;
+        self.config = self.config.replace("10.0.0.1:", "[fd00::1]:");
+        self.public_ip("auto")
+    }
+
+    fn pbx(&self) -> SocketAddr {
+        addr(if self.is_v6 { PBX_V6 } else { PBX })
+    }
+
     /// Replaces the dialplan.
     pub(crate) fn dialplan(&mut self, text: &str) -> &mut Self {
         self.dialplan = text.to_owned();
@@ -161,8 +175,11 @@ impl House {
         change: impl FnOnce(phone::Setup) -> phone::Setup,
     ) -> &mut Self {
         let host = 10 + u8::try_from(self.phones.len()).unwrap();
-        let local = SocketAddr::from(([10, 0, 0, host], 5060));
-        let setup = phone::Setup::new(user, &password(user), local, addr(PBX));
+        let local = match self.is_v6 {
+            true => SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, host.into()], 5060)),
+            false => SocketAddr::from(([10, 0, 0, host], 5060)),
+        };
+        let setup = phone::Setup::new(user, &password(user), local, self.pbx());
         self.phones.push((name.to_owned(), change(setup)));
         self
     }
@@ -190,8 +207,8 @@ impl House {
         let mut world = World::new(self.seed, Network::CLEAN);
         let setup = pbx::Setup {
             config: Arc::new(self.checked()),
-            local: addr(PBX),
-            public: Some(PUBLIC.parse().unwrap()),
+            local: self.pbx(),
+            public: (!self.is_v6).then(|| PUBLIC.parse().unwrap()),
             hosts: BTreeMap::new(),
             prompts: std::mem::take(&mut self.prompts),
             seed: self.seed,

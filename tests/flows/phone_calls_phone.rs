@@ -67,3 +67,45 @@ fn on_a_clean_network() {
 fn on_bad_networks() {
     storm(1000, play, |world| with_phone(world, "1002", |phone, _| phone.has_heard(&Heard::Up)));
 }
+
+/// The same over IPv6: signalling and media addresses.
+#[test]
+fn over_ipv6() {
+    let play = |seed, network| {
+        let mut world = House::new(seed).ipv6().phone("1001").phone("1002").open_registered();
+        with_phone(&mut world, "1002", |phone, _| {
+            phone.when(On::Called, 100, Act::Answer);
+        });
+        with_phone(&mut world, "1001", |phone, _| {
+            phone.when(On::Up, 2000, Act::Hold).when(On::Up, 4000, Act::HangUp);
+        });
+        world.set_network(network);
+        act(&mut world, "1001", Act::Call("1002".into()));
+        world
+    };
+    let mut world = play(1, Network::CLEAN);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 calls 1002
+               140 ms  1001 is answered by 1002
+              2180 ms  1001 reinvites 1002
+              4180 ms  1001 hangs up on 1002",
+    );
+    let of_pbx = world.sent().iter().filter(|sent| &*sent.from == "tandem");
+    let said: Vec<String> = of_pbx
+        .filter_map(|sent| sent.message.sdp())
+        .map(|sdp| String::from_utf8(sdp.to_vec()).unwrap())
+        .collect();
+    assert_eq!(said.len(), 4);
+    for sdp in said {
+        assert!(sdp.contains("c=IN IP6 fd00::1\r\n"), "{sdp}");
+        assert!(sdp.contains(" IN IP6 fd00::1\r\ns="), "{sdp}");
+    }
+    for name in ["1001", "1002"] {
+        with_phone(&mut world, name, |phone, _| {
+            let media = phone.media().expect("agreed");
+            assert!(media.remote.ip() == std::net::IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]));
+        });
+    }
+    storm(200, play, |_| true);
+}

@@ -4,9 +4,12 @@ use crate::{
     house::{House, act, cdr, with_phone},
     storm::{assert_ladder, faults, storm},
 };
-use tandem::sim::{
-    Network, World,
-    phone::{Act, Habit, Heard, On},
+use tandem::{
+    sim::{
+        Network, World,
+        phone::{Act, Habit, Heard, On},
+    },
+    sip::HeaderName,
 };
 
 fn play(seed: u64, network: Network, caller: &[Habit], callee: &[Habit]) -> World {
@@ -147,4 +150,63 @@ fn a_fork_that_ends_is_not_passed_on() {
         assert_eq!(said, [100, 486], "{name}: {}", world.ladder());
         assert_eq!(cdr(&mut world).times.ring, None, "{name}");
     }
+}
+
+/// RFC 3311: the caller changes its media while the callee rings. We answer it ourselves, as the far
+/// end of its dialog; the callee is not asked, and the 200 has nothing to add.
+#[test]
+fn the_caller_updates_before_the_answer() {
+    let play = |seed, network| {
+        let mut house = House::new(seed);
+        house.phone_like("1001", "1001", |setup| setup.with(Habit::RequiresReliable));
+        let mut world = house.phone("1002").open_registered();
+        with_phone(&mut world, "1002", |phone, _| {
+            phone.when(On::Called, 100, Act::Progress).when(On::Called, 2000, Act::Answer);
+        });
+        with_phone(&mut world, "1001", |phone, _| {
+            phone.when(On::Ringing, 500, Act::HoldByUpdate).when(On::Up, 1000, Act::HangUp);
+        });
+        world.set_network(network);
+        act(&mut world, "1001", Act::Call("1002".into()));
+        world
+    };
+    let mut world = play(1, Network::CLEAN);
+    assert_ladder(
+        &mut world,
+        "0 ms  1001 calls 1002
+               140 ms  1002 -> tandem  183 Session Progress (INVITE, sdp)
+               160 ms  tandem -> 1001  183 Session Progress (INVITE, sdp)
+               180 ms  1001 -> tandem  PRACK
+               200 ms  tandem -> 1001  200 OK (PRACK)
+               680 ms  1001 -> tandem  UPDATE (sdp)
+               700 ms  tandem -> 1001  200 OK (UPDATE, sdp)
+              2040 ms  1002 -> tandem  200 OK (INVITE, sdp)
+              2060 ms  tandem -> 1002  ACK
+              2060 ms  tandem -> 1001  200 OK (INVITE)
+              2080 ms  1001 -> tandem  ACK
+              3080 ms  1001 hangs up on 1002",
+    );
+    with_phone(&mut world, "1001", |phone, _| {
+        assert!(phone.has_heard(&Heard::Changed("sendonly")), "{:?}", phone.heard());
+    });
+    storm(200, play, |_| true);
+}
+
+/// Without a reliable answer the caller's own offer is still open: it is asked to wait.
+#[test]
+fn an_update_before_any_answer_is_too_early() {
+    let mut world = House::new(1).phone("1001").phone("1002").open_registered();
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, Act::Ring).when(On::Called, 9000, Act::Reject(486));
+    });
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Ringing, 500, Act::HoldByUpdate);
+    });
+    act(&mut world, "1001", Act::Call("1002".into()));
+    world.run_until(2000);
+    with_phone(&mut world, "1001", |phone, _| {
+        assert!(phone.has_heard(&Heard::OfferRefused(500)), "{:?}", phone.heard());
+    });
+    let update = world.sent().iter().find(|sent| sent.message.status() == 500);
+    assert!(update.is_some_and(|sent| sent.message.number(HeaderName::RetryAfter).is_some()));
 }

@@ -209,7 +209,9 @@ impl Phone {
             (Act::Cancel, Stage::Calling) => self.take_back(index, now),
             (Act::HangUp, Stage::Up) => self.hang_up(index, now),
             (Act::HangUp, Stage::Calling) => self.take_back(index, now),
-            (act, Stage::Up) => self.change(index, act, now),
+            (act, Stage::Up) | (act @ Act::HoldByUpdate, Stage::Calling) => {
+                self.change(index, act, now);
+            }
             (
                 _,
                 Stage::Calling

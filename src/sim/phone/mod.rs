@@ -28,7 +28,7 @@ use call::PhoneCall;
 use register::Registration;
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -72,7 +72,10 @@ impl Setup {
             user: user.into(),
             password: password.into(),
             display: None,
-            domain: registrar.ip().to_string().into(),
+            domain: match registrar.ip() {
+                IpAddr::V4(ip) => ip.to_string().into(),
+                IpAddr::V6(ip) => format!("[{ip}]").into(),
+            },
             local,
             registrar,
             transport: Transport::Udp,
