@@ -1,5 +1,5 @@
-//! A trunk on TCP or TLS: calls both ways, routed by what its proxies recorded; and large requests to one that
-//! takes datagrams only.
+//! A trunk on TCP, or on TLS with SRTP: calls both ways, routed by what its proxies recorded; and large
+//! requests to one that takes datagrams only.
 
 use crate::{
     house::{DID, House, PBX, TRUNK, TWILIO, act, addr, with_phone, with_twilio},
@@ -12,7 +12,7 @@ use tandem::{
     sim::{
         Network, World,
         phone::{Act, Heard, On},
-        twilio::{CallIn, Origination},
+        twilio::{self, CallIn, Origination},
     },
     sip::{HeaderName, Method},
 };
@@ -20,7 +20,12 @@ use tandem::{
 fn house(seed: u64, transport: Transport) -> World {
     let mut house = House::new(seed);
     let keys = format!("qualify = false\ntransport = \"{}\"", transport.param());
-    house.trunk_keys(&keys).twilio().phone("1001");
+    // With TLS goes SRTP: Secure Trunking is all or nothing.
+    let secure = |mut setup: twilio::Setup| {
+        setup.policy.secure = transport == Transport::Tls;
+        setup
+    };
+    house.trunk_keys(&keys).twilio_like(secure).phone("1001");
     house.open_registered()
 }
 
