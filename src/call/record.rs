@@ -429,7 +429,8 @@ impl Draft {
 
 fn answer(refused: &Refused) -> Answer {
     match refused.by {
-        By::Silence | By::Transport | By::Us => Answer::Silence,
+        By::Silence | By::Us => Answer::Silence,
+        By::Transport => Answer::Unsent,
         By::Peer => Answer::Final {
             status: refused.status,
             reason: refused.reason.clone(),

@@ -22,6 +22,8 @@ const MAX_DURATION_H: [u64; 2] = [4, 24];
 pub enum Answer {
     /// Nothing, until our patience or timer B ended.
     Silence,
+    /// Our INVITE did not get out: no connection, no route.
+    Unsent,
     /// A final response.
     Final {
         /// 300..=699.
@@ -100,6 +102,12 @@ pub enum Refusal {
     /// No response at all.
     #[error("{host} did not answer")]
     NoAnswer {
+        /// The host of the Request-URI.
+        host: Box<str>,
+    },
+    /// Nothing could be sent.
+    #[error("nothing could be sent to {host}")]
+    Unsent {
         /// The host of the Request-URI.
         host: Box<str>,
     },
@@ -243,6 +251,7 @@ impl Refusal {
     pub fn read(attempt: &Attempt<'_>, answer: &Answer) -> Self {
         match answer {
             Answer::Silence => Self::NoAnswer { host: attempt.host.into() },
+            Answer::Unsent => Self::Unsent { host: attempt.host.into() },
             Answer::Final { status, reason, error, received } => error
                 .and_then(|error| Self::of_error(attempt, error, *received))
                 .or_else(|| Self::of_words(attempt, *status, &reason.to_ascii_lowercase()))
@@ -255,7 +264,7 @@ impl Refusal {
         match answer {
             Answer::Final { error: Some(32219), .. } => Self::TransferTarget,
             Answer::Final { status: 404 | 416 | 484, .. } => Self::TransferTarget,
-            Answer::Final { .. } | Answer::Silence => Self::TransferNotEnabled,
+            Answer::Final { .. } | Answer::Silence | Answer::Unsent => Self::TransferNotEnabled,
         }
     }
 
@@ -387,6 +396,7 @@ impl Refusal {
             Self::Declined { .. } => "T025",
             Self::Trouble { .. } => "T026",
             Self::MaxDuration { .. } => "T027",
+            Self::Unsent { .. } => "T028",
         }
     }
 
@@ -414,6 +424,7 @@ impl Refusal {
             Self::InboundRefused { .. } => &[32010, 32011],
             Self::Other { .. }
             | Self::NoAnswer { .. }
+            | Self::Unsent { .. }
             | Self::NotATerminationUri { .. }
             | Self::NoSuchNumber { .. }
             | Self::SessionTimer
@@ -434,6 +445,7 @@ impl Refusal {
             | Self::NotReached { .. }
             | Self::Trouble { .. } => false,
             Self::NoAnswer { .. }
+            | Self::Unsent { .. }
             | Self::InvalidNumber { .. }
             | Self::NotVerified { .. }
             | Self::SourceNotAllowed { .. }
@@ -461,15 +473,10 @@ impl Refusal {
     /// Returns what to do about it, where we know.
     pub fn help(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
-            Self::NoAnswer { host } => {
-                return Some(
-                    format!(
-                        "check that `uri = \"{host}\"` is the trunk's termination URI word for word \
-                         (any other is dropped in silence), that DNS knows it, and that UDP 5060 and \
-                         the RTP ports are open"
-                    )
-                    .into(),
-                );
+            Self::NoAnswer { host } => return Some(silence_help(host).into()),
+            Self::Unsent { .. } => {
+                "check the port and the firewall; over TLS the log's `no TLS` line has the cause \
+                 (T040 to T048)"
             }
             Self::NotATerminationUri { .. } => {
                 "use the trunk's own URI, `<trunk>.pstn.twilio.com`, shown under Termination"
@@ -546,6 +553,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silence => f.write_str("no answer"),
+            Self::Unsent => f.write_str("no connection"),
             Self::Final { status, reason, error: None, .. } => {
                 write!(f, "{status} {}", Text(reason))
             }
@@ -569,6 +577,13 @@ impl fmt::Display for Seen<'_> {
 }
 
 /// Returns whether the carrier can read the number: E.164, or a short one such as 911.
+fn silence_help(host: &str) -> String {
+    format!(
+        "check that `uri = \"{host}\"` is the trunk's termination URI word for word (any other is \
+         dropped in silence), that DNS knows it, and that UDP 5060 and the RTP ports are open"
+    )
+}
+
 fn is_e164(number: &str) -> bool {
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match number.strip_prefix('+') {
@@ -646,6 +661,7 @@ mod tests {
             assert_eq!(got.code(), code, "{status} {reason}: {got}");
         }
         assert_eq!(Refusal::read(&ATTEMPT, &Answer::Silence).code(), "T001");
+        assert_eq!(Refusal::read(&ATTEMPT, &Answer::Unsent).code(), "T028");
     }
 
     #[test]
@@ -730,7 +746,7 @@ mod tests {
             }
         }
         seen.extend((32000..32300).map(|e| Refusal::read(&ATTEMPT, &answer(403, "", Some(e)))));
-        seen.extend([Refusal::read(&ATTEMPT, &Answer::Silence)]);
+        seen.extend([Answer::Silence, Answer::Unsent].map(|a| Refusal::read(&ATTEMPT, &a)));
         for refusal in seen {
             assert!(!refusal.is_ours_to_fix() || refusal.help().is_some(), "{refusal}");
         }

@@ -282,10 +282,12 @@ async fn a_carrier_that_cannot_prove_its_name_gets_no_call() {
         phone.dial("+14155550199").await;
         carrier.refuse().await;
         assert_eq!(phone.dialled().await.0.status(), 503, "{code}");
+        is_quiet(&node).await;
         let page = fetch(node.http().unwrap(), "/metrics").await;
+        let refused = "tandem_trunk_refusals_total{trunk=\"secure\",code=\"T028\"} 1";
+        assert!(page.contains(refused), "{page}");
         let line = format!("tandem_tls_handshake_failures_total{{reason=\"{code}\"}} 1");
         assert!(page.contains(&line), "{line}\n{page}");
-        is_quiet(&node).await;
         node.stop().await;
     }
 }
