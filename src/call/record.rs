@@ -13,8 +13,9 @@ use super::{
 use crate::{
     guard,
     ids::{CallId, LegId},
-    media::{Measured, OpenRefusal, Quality},
+    media::{Discard, Measured, OpenRefusal, Quality},
     observe::{
+        blame,
         cdr::{
             CallMedia, Cdr, EndedBy, Ending, Explanation, LegMedia, Party, Route, Stream, Times,
             UtcMs,
@@ -75,6 +76,7 @@ impl Draft {
             times,
             ending: Ending { by: EndedBy::Tandem, status: 500, q850: None, why: None },
             media: CallMedia::default(),
+            quality: None,
             ladder: None,
         };
         log::call_started(direction, &identity.user, dialled);
@@ -422,7 +424,10 @@ impl Draft {
             self.cdr.ending.why = None;
         }
         self.cdr.route.attempts = self.attempts.finish(wire.now);
-        log::call_ended(&self.cdr);
+        let verdict = blame::judge(&self.cdr);
+        let trouble = verdict.as_ref().filter(|verdict| verdict.is_bad);
+        log::call_ended(&self.cdr, trouble.map(|verdict| verdict.sentence.as_str()));
+        self.cdr.quality = verdict.map(|verdict| verdict.sentence);
         self.cdr.clone()
     }
 }
@@ -444,11 +449,14 @@ fn note_quality(side: &mut LegMedia, quality: &Quality) {
     let stream = |measured: &Measured| Stream {
         packets: measured.packets,
         lost: measured.lost,
+        lost_before: measured.lost_before,
+        reported: measured.reported,
         jitter_ms: measured.jitter_ms as f32,
         mos: measured.mos.map(|mos| mos as f32),
     };
     side.received = Some(stream(&quality.received));
     side.sent = Some(stream(&quality.sent));
+    side.strange = quality.discards.count(Discard::StrangeSource);
     side.relay_jitter_us = Some(quality.relay_jitter_us as u32);
 }
 

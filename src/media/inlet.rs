@@ -124,9 +124,9 @@ impl Inlet {
             lost: expected.saturating_sub(packets),
             duplicate: self.duplicate,
             reordered: self.reordered,
+            reported: packets,
             jitter_ms: self.jitter.mean_ms(),
-            r_factor: None,
-            mos: None,
+            ..Measured::default()
         }
     }
 }

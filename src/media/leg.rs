@@ -321,10 +321,13 @@ impl Leg {
     pub(super) fn quality(&self) -> Quality {
         let rtt = self.reports.rtt();
         let (packets, _) = self.outlet.sent();
+        let (reported, lost_before) = self.reports.spoken_of();
         let clock_rate = self.stream.map_or(CLOCK_RATE, |stream| stream.clock_rate);
         let sent = Measured {
             packets,
-            lost: self.reports.lost().min(packets),
+            lost: self.reports.lost().min(packets.saturating_add(self.outlet.holes())),
+            lost_before,
+            reported,
             jitter_ms: self.reports.jitter_ms(clock_rate),
             ..Measured::default()
         };

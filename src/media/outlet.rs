@@ -46,6 +46,8 @@ pub(super) struct Outlet {
     latest: Option<(Feed, SequenceNumber, Instant)>,
     packets: u64,
     octets: u64,
+    /// Numbers that were passed over because nothing came under them.
+    holes: u64,
 }
 
 /// How a feed's numbers become ours.
@@ -74,6 +76,7 @@ impl Outlet {
             latest: None,
             packets: 0,
             octets: 0,
+            holes: 0,
         }
     }
 
@@ -92,6 +95,11 @@ impl Outlet {
     /// Returns the packets and payload bytes sent.
     pub(super) fn sent(&self) -> (u64, u64) {
         (self.packets, self.octets)
+    }
+
+    /// Returns how many packets the peer misses because they never came to us.
+    pub(super) fn holes(&self) -> u64 {
+        self.holes
     }
 
     /// Returns the timestamp that belongs to this moment.
@@ -121,8 +129,10 @@ impl Outlet {
         if sequence.since(splice.floor) < 0 {
             return Err(Discard::Late);
         }
-        if sequence.since(self.next) >= 0 {
+        let skipped = sequence.since(self.next);
+        if let Ok(skipped) = u64::try_from(skipped) {
             self.next = sequence.next();
+            self.holes = self.holes.saturating_add(skipped);
             // All packets of an event have the timestamp of its beginning.
             if timestamp != self.anchor.0 || self.anchor.1.is_none() {
                 self.anchor = (timestamp, Some(now));
@@ -132,6 +142,8 @@ impl Outlet {
             if floor.since(splice.floor) > 0 {
                 splice.floor = floor;
             }
+        } else {
+            self.holes = self.holes.saturating_sub(1);
         }
         self.splice = Some(splice);
         // A marker tells the peer to adapt its buffer (RFC 3551 4.1), which a new feed needs.
@@ -266,6 +278,7 @@ mod tests {
         let out = numbers.map(|n| carry(&mut outlet, A, n, u32::from(n) * 160, 0).unwrap());
         let offsets = out.iter().zip(numbers).map(|(h, n)| h.sequence.0.wrapping_sub(n));
         assert_eq!(offsets.collect::<std::collections::BTreeSet<_>>().len(), 1);
+        assert_eq!(outlet.holes(), 1, "12 never came, 13 did");
     }
 
     #[test]

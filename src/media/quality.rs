@@ -35,6 +35,11 @@ pub struct Measured {
     pub duplicate: u64,
     /// Packets that came after a later one. Unknown, so 0, for what we sent.
     pub reordered: u64,
+    /// Of the lost ones, those that had been lost before they came to us: a relay passes holes on.
+    /// Always 0 for what we received.
+    pub lost_before: u64,
+    /// Of how many packets `lost` speaks: for what we sent, those sent when the peer reported last.
+    pub reported: u64,
     /// Interarrival jitter, RFC 3550 6.4.1.
     pub jitter_ms: f64,
     /// The E-model's transmission rating; `None` where there is nothing to rate.

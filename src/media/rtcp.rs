@@ -36,6 +36,8 @@ pub(super) struct Reports {
     is_told: bool,
     /// Below 0 where the peer got more than we sent: the network copied some (RFC 3550 6.4.1).
     lost: i32,
+    /// Packets sent and holes passed on, when the peer reported last.
+    spoken_of: (u64, u64),
     jitter_units: u32,
     rtt: Option<Duration>,
 }
@@ -60,6 +62,7 @@ impl Reports {
             heard: None,
             is_told: false,
             lost: 0,
+            spoken_of: (0, 0),
             jitter_units: 0,
             rtt: None,
         }
@@ -77,6 +80,11 @@ impl Reports {
     /// Returns how many of our packets the peer misses.
     pub(super) fn lost(&self) -> u64 {
         u64::try_from(self.lost).unwrap_or(0)
+    }
+
+    /// Returns how many packets had been sent when the peer reported last, and how many holes passed on.
+    pub(super) fn spoken_of(&self) -> (u64, u64) {
+        self.spoken_of
     }
 
     pub(super) fn jitter_ms(&self, clock_rate: u32) -> f64 {
@@ -136,8 +144,9 @@ impl Reports {
             .delay_since_last_sender_report_timestamp(delay)
     }
 
-    /// Reads a compound of the peer's; `false` where it is none.
-    pub(super) fn read(&mut self, packet: &[u8], ours: Ssrc, now: Instant) -> bool {
+    /// Reads a compound of the peer's; `false` where it is none. Ours are the SSRC, the packets sent
+    /// and the holes passed on.
+    pub(super) fn read(&mut self, packet: &[u8], ours: (Ssrc, u64, u64), now: Instant) -> bool {
         let Ok(compound) = Compound::parse(packet) else { return false };
         for part in compound {
             match part {
@@ -155,11 +164,13 @@ impl Reports {
         true
     }
 
-    fn note(&mut self, block: &ReportBlock<'_>, ours: Ssrc, now: Instant) {
-        if block.ssrc() != ours.0 {
+    fn note(&mut self, block: &ReportBlock<'_>, ours: (Ssrc, u64, u64), now: Instant) {
+        let (ssrc, packets, holes) = ours;
+        if block.ssrc() != ssrc.0 {
             return;
         }
         self.is_told = true;
+        self.spoken_of = (packets, holes);
         self.lost = signed_24(block.cumulative_lost());
         self.jitter_units = block.interarrival_jitter();
         let last = block.last_sender_report_timestamp();
@@ -238,9 +249,9 @@ mod tests {
         let mut buffer = [0; 512];
 
         let len = a.write(sent(9), None, &mut buffer, (0, at(100)));
-        assert!(b.read(&buffer[..len], Ssrc(7), at(130)));
+        assert!(b.read(&buffer[..len], (Ssrc(7), 0, 0), at(130)));
         let len = b.write(sent(7), Some(report()), &mut buffer, (0, at(400)));
-        assert!(a.read(&buffer[..len], Ssrc(9), at(430)));
+        assert!(a.read(&buffer[..len], (Ssrc(9), 0, 0), at(430)));
 
         let rtt_ms = a.rtt().unwrap().as_secs_f64() * 1000.0;
         assert!((rtt_ms - 60.0).abs() < 1.0, "{rtt_ms}");
@@ -281,7 +292,7 @@ mod tests {
             let report = ReceiverReport::builder(9).add_report_block(block);
             let len = write(Compound::builder().add_packet(report), &mut buffer).unwrap();
             let mut reports = reports(1);
-            assert!(reports.read(&buffer[..len], Ssrc(7), now));
+            assert!(reports.read(&buffer[..len], (Ssrc(7), 0, 0), now));
             assert_eq!((reports.lost(), reports.lost), (lost, signed), "{bits:#x}");
         }
     }
@@ -330,7 +341,7 @@ mod tests {
         let now = crate::sim::epoch();
         let mut reports = reports(1);
         for packet in [&b""[..], b"\x84\xce\x00\x01\x87\x9e\x2d\xc9", &[0xff; 64], &[0x80, 200]] {
-            reports.read(packet, Ssrc(1), now);
+            reports.read(packet, (Ssrc(1), 0, 0), now);
         }
         assert_eq!(reports.rtt(), None);
     }

@@ -303,6 +303,12 @@ pub struct Stream {
     pub packets: u64,
     /// Packets lost on the way (RFC 3550 6.4.1).
     pub lost: u64,
+    /// Of the lost ones, those that were lost before they came to us.
+    #[serde(default)]
+    pub lost_before: u64,
+    /// Of how many packets `lost` speaks: those sent when the peer reported last.
+    #[serde(default)]
+    pub reported: u64,
     /// Interarrival jitter (RFC 3550 6.4.1).
     pub jitter_ms: f32,
     /// Mean opinion score by the E-model (ITU-T G.107), 1.0 to 4.5; none without packets.
@@ -323,6 +329,9 @@ pub struct LegMedia {
     pub sent: Option<Stream>,
     /// Jitter that our relay added to what this leg received, in µs.
     pub relay_jitter_us: Option<u32>,
+    /// Packets from where the peer's media may not come.
+    #[serde(default)]
+    pub strange: u64,
 }
 
 /// Both legs' media.
@@ -356,6 +365,9 @@ pub struct Cdr {
     pub ending: Ending,
     /// What was heard.
     pub media: CallMedia,
+    /// How good it was, and on which stretch it was not; none where there was little to hear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<String>,
     /// What was said on the wire, if it is to be kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ladder: Option<Rungs>,
@@ -395,13 +407,21 @@ pub(crate) mod tests {
 
     /// A call through a trunk that was answered, with everything filled in.
     pub(crate) fn answered(serial: u64) -> Cdr {
-        let stream = |lost| Stream { packets: 250, lost, jitter_ms: 1.5, mos: Some(4.4) };
+        let stream = |lost| Stream {
+            packets: 250,
+            lost,
+            lost_before: 0,
+            reported: 250,
+            jitter_ms: 1.5,
+            mos: Some(4.4),
+        };
         let leg = |codec: &str| LegMedia {
             codec: Some(codec.into()),
             srtp: (codec == "PCMA").then(|| "AES_CM_128_HMAC_SHA1_80".into()),
             received: Some(stream(1)),
             sent: Some(stream(0)),
             relay_jitter_us: Some(120),
+            strange: 0,
         };
         Cdr {
             call: CallId::new(ShardId(0), serial),
@@ -431,6 +451,7 @@ pub(crate) mod tests {
             },
             ending: Ending { by: EndedBy::Caller, status: 200, q850: Some(16), why: None },
             media: CallMedia { caller: leg("PCMU"), callee: leg("PCMA"), is_transcoded: true },
+            quality: Some("good: loss at most 0.4 %, jitter at most 2 ms".into()),
             ladder: None,
         }
     }
@@ -452,7 +473,7 @@ pub(crate) mod tests {
     pub(crate) fn refused(serial: u64) -> Cdr {
         let mut cdr = answered(serial);
         cdr.times.answer = None;
-        cdr.media = CallMedia::default();
+        (cdr.media, cdr.quality) = (CallMedia::default(), None);
         cdr.route.attempts = vec![
             attempt(AttemptOutcome::Silent, None),
             attempt(AttemptOutcome::Refused, Some("403 Forbidden")),

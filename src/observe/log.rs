@@ -117,15 +117,16 @@ pub fn call_started(direction: Direction, from: &str, dialled: &str) {
 }
 
 /// Writes the line at a call's end, inside its span. A call that failed says why and what to do.
-pub fn call_ended(cdr: &Cdr) {
+///
+/// `trouble` is what was wrong with the sound.
+pub fn call_ended(cdr: &Cdr, trouble: Option<&str>) {
     let (outcome, status) = (cdr.outcome().word(), cdr.ending.status);
     let (by, talk_ms) = (cdr.ending.by.word(), cdr.times.talk_ms());
     let (from, to) = (&cdr.caller.number, &cdr.callee.number);
     let q850 = cdr.ending.q850;
-    match &cdr.ending.why {
-        None => info!(outcome, status, by, q850, talk_ms, %from, %to, "call ended"),
-        Some(why) => info!(outcome, status, by, q850, talk_ms, %from, %to, %why, "call ended"),
-    }
+    let why = cdr.ending.why.as_ref().map(display);
+    let quality = trouble;
+    info!(outcome, status, by, q850, talk_ms, %from, %to, why, quality, "call ended");
 }
 
 #[cfg(test)]
@@ -171,7 +172,7 @@ mod tests {
         let remote = "192.0.2.1:5060".parse().unwrap();
         let flow = Flow { transport: Transport::Udp, local: remote, remote };
         let _leg = leg_span(LegId::new(ShardId(0), 1), "a@b", Some(flow)).entered();
-        call_ended(cdr);
+        call_ended(cdr, None);
     }
 
     #[test]
@@ -193,6 +194,15 @@ mod tests {
         let lines = written(Format::Text, "info", || one_call(&refused(1)));
         let sentence = "T001: the carrier does not let us call from +1775****988 (help: set";
         assert!(lines.contains(sentence), "{lines}");
+    }
+
+    #[test]
+    fn bad_sound_is_told_with_the_end() {
+        let trouble = "loss 4 % between carrier and PBX; none towards the phone";
+        let lines = written(Format::Text, "info", || call_ended(&answered(1), Some(trouble)));
+        assert!(lines.contains(trouble), "{lines}");
+        let lines = written(Format::Text, "info", || call_ended(&answered(1), None));
+        assert!(!lines.contains("quality"), "{lines}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns: the shapes of what is reported, and how a number is masked.
 //! Never: decides anything about a call, and never waits.
 
+pub mod blame;
 pub mod cdr;
 pub mod explain;
 pub mod ladder;

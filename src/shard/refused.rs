@@ -237,7 +237,7 @@ impl Shard {
 
     fn write_refused(&mut self, cdr: Cdr) {
         let _entered = log::call_span(cdr.call).entered();
-        log::call_ended(&cdr);
+        log::call_ended(&cdr, None);
         self.counters.calls.count_start(cdr.direction);
         self.counters.calls.count_end(&cdr);
         self.core.effects.push_back(Effect::Record(Record::Cdr(Box::new(cdr))));
@@ -274,6 +274,7 @@ impl Shard {
                 why: Some(why_said),
             },
             media: CallMedia::default(),
+            quality: None,
             ladder: None,
         }
     }

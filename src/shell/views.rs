@@ -361,6 +361,9 @@ fn record(cdr: &Cdr) -> String {
     let media_word = if media.is_transcoded { ", transcoded" } else { "" };
     page.pair("caller media", format!("{}{media_word}", leg_media(&media.caller)));
     page.pair("callee media", format!("{}{media_word}", leg_media(&media.callee)));
+    if let Some(quality) = &cdr.quality {
+        page.pair("quality", quality.clone());
+    }
     page.to_string()
 }
 

@@ -56,6 +56,8 @@ struct Media {
     playing: Vec<(Instant, CallId, LegId, u64)>,
     commands: Vec<Command>,
     has_no_ports: bool,
+    /// By the order in which legs get their ports.
+    qualities: Vec<Quality>,
 }
 
 /// The product in the world.
@@ -156,6 +158,11 @@ impl Pbx {
         self.media.has_no_ports = true;
     }
 
+    /// Pretends that this was measured on the legs that get ports, in their order.
+    pub fn measure(&mut self, qualities: Vec<Quality>) {
+        self.media.qualities = qualities;
+    }
+
     /// Pretends that nothing has come from the peer of the n-th leg that has a port.
     pub fn silence(&mut self, nth: usize, now: Instant) {
         if let Some(leg) = self.media.open.keys().nth(nth).copied() {
@@ -244,6 +251,11 @@ impl Pbx {
 }
 
 impl Media {
+    fn quality_of(&self, port: u16) -> Quality {
+        let nth = usize::from(port.saturating_sub(FIRST_PORT) / 2);
+        self.qualities.get(nth).cloned().unwrap_or_default()
+    }
+
     fn handle(&mut self, call: CallId, command: Command, now: Instant) -> Option<media::Event> {
         self.commands.push(command.clone());
         match command {
@@ -267,8 +279,8 @@ impl Media {
             }
             Command::Close { leg } => {
                 self.playing.retain(|(_, _, playing, _)| *playing != leg);
-                self.open.remove(&leg)?;
-                Some(media::Event::Closed { leg, quality: Box::new(Quality::default()) })
+                let (_, port) = self.open.remove(&leg)?;
+                Some(media::Event::Closed { leg, quality: Box::new(self.quality_of(port)) })
             }
             Command::Aim { .. }
             | Command::Bridge { .. }

@@ -21,6 +21,7 @@ mod outbound;
 mod phone_calls_phone;
 mod phrases;
 mod public_ip;
+mod quality;
 mod queue;
 mod redirect;
 mod register;

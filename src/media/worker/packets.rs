@@ -187,7 +187,9 @@ impl Leg {
             }
         };
         self.source.admit_rtcp(remote, from)?;
-        let is_read = self.reports.read(packet, self.outlet.ssrc(), now);
+        let (packets, _) = self.outlet.sent();
+        let sent = (self.outlet.ssrc(), packets, self.outlet.holes());
+        let is_read = self.reports.read(packet, sent, now);
         is_read.then_some(()).ok_or(Discard::NotRtcp)
     }
 }

@@ -23,7 +23,7 @@ use std::{
 };
 
 /// The schema, step by step; the file's `user_version` counts the steps it has taken.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 /// Ladders kept: those of the newest calls that brought one.
 const LADDERS_MAX: u32 = 10_000;
 /// How long another program (a backup, a report) may keep us from writing.
@@ -361,6 +361,23 @@ mod tests {
             })
             .unwrap();
         assert_eq!((to.as_str(), talk, lost), ("+14155550199", 5_000, 1));
+    }
+
+    #[test]
+    fn a_file_of_before_learns_of_quality() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.db");
+        meddle(&path, MIGRATIONS[0]);
+        meddle(&path, "PRAGMA user_version = 1");
+        let old =
+            r#"INSERT INTO cdr (call, start_ms, is_failed, record) VALUES ('c00-1', 1, 0, '{}')"#;
+        meddle(&path, old);
+        let mut db = Database::open(&path).unwrap();
+        db.write(&[Write::Cdr(Box::new(answered(2)))]).unwrap();
+        let mut statement = db.connection.prepare("SELECT quality FROM calls ORDER BY id").unwrap();
+        let read = statement.query_map([], |row| row.get(0)).unwrap();
+        let read: Vec<Option<String>> = read.collect::<Result<_, _>>().unwrap();
+        assert_eq!(read, [None, answered(2).quality]);
     }
 
     #[test]
