@@ -100,6 +100,8 @@ pub struct Sip {
     /// How many hops our OPTIONS and INVITEs may take; an INVITE for a caller takes one less than it
     /// allowed, if that is fewer.
     pub max_forwards: u8,
+    /// The code point (RFC 2474) of what we send; 0 is none.
+    pub dscp: u8,
     /// What we call ourselves in User-Agent and Server.
     pub user_agent: Box<str>,
 }
@@ -133,6 +135,8 @@ pub struct Rtp {
     pub timeout: Duration,
     /// Media threads; the port range is split between them.
     pub workers: usize,
+    /// The code point (RFC 2474) of what we send; 0 is none.
+    pub dscp: u8,
 }
 
 /// Health and metrics.

@@ -61,6 +61,10 @@ fn name_servers(section: &mut Section<'_, '_, '_>) -> Vec<SocketAddr> {
     read.into_iter().map(|(server, _)| server).collect()
 }
 
+/// CS3 (RFC 4594 4.2) and EF (RFC 3246): what telephones are marked with.
+const DSCP_SIGNALLING: u8 = 24;
+const DSCP_VOICE: u8 = 46;
+
 /// Reads `[sip]`.
 pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
     let mut section = section(root, "sip", reading);
@@ -77,6 +81,7 @@ pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
         // RFC 4028 4: never below 90 seconds.
         min_se: section.or("min_se", seconds(90), duration_within("90s", "1d")),
         max_forwards: section.or("max_forwards", 70, count(1, 255)),
+        dscp: section.or("dscp", DSCP_SIGNALLING, count(0, 63)),
         user_agent: section.or("user_agent", "Tandem".into(), header_text),
     };
     let ordered = sip.expires_min <= sip.expires_default && sip.expires_default <= sip.expires_max;
@@ -139,6 +144,7 @@ pub(super) fn rtp(root: &Table, reading: &mut Reading<'_>) -> Rtp {
         codecs: codecs(&mut section, vec![Codec::Pcmu, Codec::Pcma]),
         timeout: section.or("timeout", Duration::from_secs(60), duration_within("5s", "1d")),
         workers: section.or("workers", 2, count(1, 64)),
+        dscp: section.or("dscp", DSCP_VOICE, count(0, 63)),
     };
     let (first, last) = rtp.ports;
     let ports = usize::from(last - first) + 1;

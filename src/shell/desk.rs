@@ -273,10 +273,12 @@ fn contact(binding: &Binding, pulses: &Pulses, wall: SystemTime) -> ContactRow {
 fn needs_restart(running: &Config, new: &Config, listen: &[Listen]) -> Vec<String> {
     [
         ("[sip] listen", listen != new.sip.listen),
+        ("[sip] dscp", running.sip.dscp != new.sip.dscp),
         (
             "[rtp] ports and workers",
             running.rtp.ports != new.rtp.ports || running.rtp.workers != new.rtp.workers,
         ),
+        ("[rtp] dscp", running.rtp.dscp != new.rtp.dscp),
         ("[http]", running.http != new.http),
         ("[store]", running.store != new.store),
         ("[log]", running.log != new.log),

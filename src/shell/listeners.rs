@@ -3,7 +3,7 @@
 //! Owns: which port a 0 becomes, and that the families do not take each other's ports.
 //! Never: reads from a socket or accepts a connection.
 
-use super::{node::StartError, routes::Listener, udp};
+use super::{marks::mark, node::StartError, routes::Listener, udp};
 use crate::{
     config::{Config, Listen},
     ids::Transport,
@@ -32,7 +32,7 @@ pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
     let mut tries = if is_free_to_choose { TRIES_MAX } else { 1 };
     loop {
         tries = tries.saturating_sub(1);
-        match try_bind(&config.sip.listen) {
+        match try_bind(&config.sip.listen, config.sip.dscp) {
             // What UDP was given may be taken over TCP.
             Err(StartError::Listen { error, .. })
                 if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
@@ -41,7 +41,7 @@ pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
     }
 }
 
-fn try_bind(wanted: &[Listen]) -> Result<Bound, StartError> {
+fn try_bind(wanted: &[Listen], dscp: u8) -> Result<Bound, StartError> {
     let mut bound = Bound::default();
     for listen in wanted {
         let transport = listen.transport;
@@ -56,12 +56,15 @@ fn try_bind(wanted: &[Listen]) -> Result<Bound, StartError> {
             Transport::Udp => {
                 let socket = udp::bind(address).map_err(error)?;
                 let local = socket.local_addr().map_err(error)?;
+                mark(&socket, local, dscp);
                 bound.udp.push(Arc::new(socket));
                 local
             }
             Transport::Tcp | Transport::Tls => {
                 let listener = bind_tcp(address).map_err(error)?;
                 let local = listener.local_addr().map_err(error)?;
+                // What is accepted inherits it.
+                mark(&listener, local, dscp);
                 bound.streams.push((transport, listener));
                 local
             }

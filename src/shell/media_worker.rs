@@ -3,7 +3,7 @@
 //! Owns: the threads, the sockets of legs, the bounded queue of commands.
 //! Never: decides what happens to a packet; the worker does.
 
-use super::now;
+use super::{marks::mark, now};
 use crate::{
     config::Rtp,
     ids::Entropy,
@@ -125,16 +125,15 @@ impl MediaWorker {
         parts
             .into_iter()
             .enumerate()
-            .map(|(index, ports)| Self::spawn(index, ports, rtp.timeout, events.clone()))
+            .map(|(index, ports)| {
+                let legs = Legs { ports, silence: rtp.timeout, dscp: rtp.dscp };
+                Self::spawn(index, legs, events.clone())
+            })
             .collect()
     }
 
-    fn spawn(
-        index: usize,
-        ports: PortRange,
-        silence: Duration,
-        events: mpsc::Sender<Event>,
-    ) -> io::Result<Self> {
+    fn spawn(index: usize, legs: Legs, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let Legs { ports, silence, dscp } = legs;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (commands, orders) = sync_channel(COMMANDS_MAX);
@@ -142,7 +141,7 @@ impl MediaWorker {
         let (publish, published) = watch::channel(Published { at: now(), counters: total });
         let worker = Worker::new(Settings { ports, silence }, Entropy::new(super::node::seed()?));
         let pairs = ports.pairs();
-        let media = Thread { worker, poll, sockets: vec![], orders, events, publish, pairs };
+        let media = Thread { worker, poll, sockets: vec![], orders, events, publish, pairs, dscp };
         let thread =
             thread::Builder::new().name(format!("media-{index}")).spawn(move || media.live())?;
         let handle = MediaHandle { commands, waker, published, lost: Arc::default() };
@@ -165,6 +164,14 @@ impl MediaWorker {
     }
 }
 
+/// What the legs of one worker have in common.
+#[derive(Clone, Copy, Debug)]
+struct Legs {
+    ports: PortRange,
+    silence: Duration,
+    dscp: u8,
+}
+
 /// The sockets of a leg.
 #[derive(Debug)]
 struct Pair {
@@ -182,6 +189,7 @@ struct Thread {
     events: mpsc::Sender<Event>,
     publish: watch::Sender<Published>,
     pairs: usize,
+    dscp: u8,
 }
 
 impl Thread {
@@ -337,8 +345,10 @@ impl Thread {
     }
 
     fn bind(&mut self, slot: usize, ip: IpAddr, port: u16) -> io::Result<()> {
-        let mut rtp = UdpSocket::bind(SocketAddr::new(ip, port))?;
-        let mut rtcp = UdpSocket::bind(SocketAddr::new(ip, port.saturating_add(1)))?;
+        let [mut rtp, mut rtcp] = [
+            bound(SocketAddr::new(ip, port), self.dscp)?,
+            bound(SocketAddr::new(ip, port.saturating_add(1)), self.dscp)?,
+        ];
         let registry = self.poll.registry();
         registry.register(&mut rtp, token_of(slot, Channel::Rtp), Interest::READABLE)?;
         registry.register(&mut rtcp, token_of(slot, Channel::Rtcp), Interest::READABLE)?;
@@ -373,6 +383,12 @@ impl Thread {
         }
         self.publish.send_replace(Published { at: now(), counters: media });
     }
+}
+
+fn bound(local: SocketAddr, dscp: u8) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(local)?;
+    mark(&socket, local, dscp);
+    Ok(socket)
 }
 
 fn token_of(slot: usize, channel: Channel) -> Token {

@@ -17,6 +17,7 @@ mod helpers;
 mod host;
 pub mod http;
 mod listeners;
+mod marks;
 mod media_line;
 pub mod media_worker;
 pub mod node;

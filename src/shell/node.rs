@@ -155,7 +155,7 @@ impl Node {
         restore(&location, &store, &routes).await;
         let shard = shard(config.clone(), &location).map_err(part("random numbers"))?;
         let security = watch::Sender::new(Security::new(&config));
-        let opener = Opener::new(ways.ingress.clone(), security.subscribe());
+        let opener = Opener::new(ways.ingress.clone(), security.subscribe(), config.sip.dscp);
         let hands = Hands {
             udp: bound.udp.clone(),
             opener: opener.clone(),

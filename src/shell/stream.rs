@@ -4,6 +4,7 @@
 //! Never: looks into a message; `sip::framing` finds its end.
 
 use super::{
+    marks::mark,
     peers::Peer,
     shard_loop::{Ingress, Packet},
     tls::Security,
@@ -145,6 +146,7 @@ pub(super) struct End {
 pub(super) struct Opener {
     pub(super) ingress: Ingress,
     pub(super) security: watch::Receiver<Security>,
+    dscp: u8,
     /// For our own connections, which those of strangers must not crowd out.
     opened: Arc<Semaphore>,
     pub(super) accepted: Arc<Semaphore>,
@@ -153,9 +155,9 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    pub(super) fn new(ingress: Ingress, security: watch::Receiver<Security>) -> Self {
+    pub(super) fn new(ingress: Ingress, security: watch::Receiver<Security>, dscp: u8) -> Self {
         let room = || Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { ingress, security, opened: room(), accepted: room(), refused: Arc::default() }
+        Self { ingress, security, dscp, opened: room(), accepted: room(), refused: Arc::default() }
     }
 
     /// Returns how many handshakes of others have failed.
@@ -165,13 +167,13 @@ impl Opener {
 
     /// Opens a connection; over TLS it leads to `peer`, or nowhere.
     fn open(&self, flow: Flow, peer: Option<Peer>, queue: mpsc::Receiver<Bytes>) {
-        let Self { ingress, opened, security, .. } = self.clone();
+        let Self { ingress, opened, security, dscp, .. } = self.clone();
         tokio::spawn(async move {
             let Ok(_permit) = opened.try_acquire_owned() else {
                 let failure = Some(Failure::Unreachable("too many connections".into()));
                 return give_up(flow, failure, queue, ingress).await;
             };
-            let stream = match connect(flow).await {
+            let stream = match connect(flow, dscp).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     let failure = Some(Failure::Unreachable(error.to_string().into()));
@@ -206,9 +208,10 @@ async fn give_up(
     ingress.tell(Packet::Closed { flow, end: End { unsent: vec![], failure } }).await;
 }
 
-async fn connect(flow: Flow) -> io::Result<TcpStream> {
+async fn connect(flow: Flow, dscp: u8) -> io::Result<TcpStream> {
     let socket = if flow.remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(SocketAddr::new(flow.local.ip(), 0))?;
+    mark(&socket, flow.local, dscp);
     timeout(PATIENCE, socket.connect(flow.remote)).await?
 }
 

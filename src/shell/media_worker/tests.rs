@@ -27,7 +27,11 @@ struct Bench {
 impl Bench {
     fn new(ports: PortRange, events_max: usize) -> Self {
         let (events, receiver) = mpsc::channel(events_max);
-        let worker = MediaWorker::spawn(0, ports, Duration::from_secs(60), events).unwrap();
+        let worker = {
+            let legs = Legs { ports, silence: Duration::from_secs(60), dscp: 46 };
+            MediaWorker::spawn(0, legs, events)
+        }
+        .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         Self { worker, events: receiver, runtime }
     }
@@ -193,4 +197,12 @@ fn a_panic_ends_the_legs_and_not_the_thread() {
     assert!(Peer::bind(port).is_ok(), "the port is free");
     bench.open(A, &peer(), Law::Mu);
     bench.close(A);
+}
+
+/// A carrier drops media that comes with few hops left; networks prefer what is marked.
+#[test]
+fn media_is_marked() {
+    let ports = free_ports(1);
+    let socket = bound(SocketAddr::new(HERE, ports.first), 46).unwrap();
+    assert_eq!(crate::shell::marks::tests::marks(&socket2::SockRef::from(&socket), true), (64, 46));
 }
