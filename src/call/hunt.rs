@@ -346,9 +346,7 @@ impl Call {
             self.draft.attempt_refused(leg.id(), &refused, wire);
             self.draft.refused(leg, &refused);
             self.tell_trunk(leg, &refused, wire);
-            let trunk = leg.profile.as_trunk();
-            let trunk = trunk.filter(|trunk| !trunk.routing.retry.leaves_to_others(&refused));
-            settled = trunk.and_then(|_| leg.number_called()).map(Into::into);
+            settled = leg.settles(&refused).map(Into::into);
         } else {
             self.draft.not_tried(&refused);
         }

@@ -316,9 +316,12 @@ impl Leg {
         }
     }
 
-    /// Returns the number called through a trunk.
-    pub(super) fn number_called(&self) -> Option<&str> {
-        Some(&self.way()?.number)
+    /// Returns the number that no other trunk is asked for after this refusal. A call for help tries
+    /// every trunk there is.
+    pub(super) fn settles(&self, refused: &Refused) -> Option<&str> {
+        let (trunk, way) = (self.profile.as_trunk()?, self.way()?);
+        let is_settled = !way.is_emergency && !trunk.routing.retry.leaves_to_others(refused);
+        is_settled.then_some(&*way.number)
     }
 }
 

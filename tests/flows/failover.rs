@@ -309,6 +309,25 @@ fn the_next_trunk_of_the_rule() {
     }
 }
 
+/// Whatever the carrier says to a call for help, the next one is asked.
+#[test]
+fn an_emergency_call_tries_every_trunk() {
+    let mut house = house(14, 1);
+    house.trunk_keys(
+        "qualify = false\nretry = { on = [], next = [] }\n[trunk.spare]\npreset = \"twilio\"\n\
+         uri = \"asterisk-pbx1.pstn.dublin.twilio.com\"\ncaller_id = \"+17756187988\"\n\
+         username = \"Asterisk\"\npassword = \"not the trunk's secret\"\nqualify = false\n\
+         [emergency]\ntrunk = \"twilio\"",
+    );
+    let mut world = house.open_registered();
+    with_twilio(&mut world, |twilio, _| twilio.set_reach(proxies(0)[0].plain, Reach::Refusing));
+    act(&mut world, "1001", Act::Call("911".into()));
+    assert!(world.settle(Duration::from_secs(120)));
+    let attempts = cdr(&mut world).route.attempts;
+    let trunks: Vec<_> = attempts.iter().map(|attempt| &*attempt.trunk).collect();
+    assert_eq!(trunks, ["twilio", "spare"]);
+}
+
 /// A phone rings on beside a trunk that fails over.
 #[test]
 fn who_rings_beside_it_is_not_disturbed() {
