@@ -41,6 +41,12 @@ fn every_other_toml_block_loads() {
     for path in documents() {
         let document = fs::read_to_string(&path).expect("document is readable");
         for block in blocks(&document, "toml") {
+            if block.contains("[account]") {
+                let files = Files::default().with("scenario.toml", &block);
+                let (_, report) = config::scenario::check("scenario.toml", &files);
+                assert_eq!(report.to_string(), "", "{}", path.display());
+                continue;
+            }
             let is_plan = block.contains(".rule]]");
             let files = match is_plan {
                 true => files()

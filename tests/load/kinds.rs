@@ -1,6 +1,6 @@
 //! The kinds of calls, and what must come of each.
 
-use crate::house::PATIENCE;
+use crate::{carrier::Trunk, house::PATIENCE};
 use std::time::Duration;
 use tandem::{
     shell::{now, softphone::Softphone},
@@ -205,10 +205,26 @@ pub(crate) const RINGING: [Ringing; 8] = [
     },
 ];
 
-/// Returns how many phones talk, and how many of them press keys.
-pub(crate) fn talking() -> (usize, usize) {
-    let all = DIALLING.iter().map(|kind| (kind.end, kind.presses));
-    let all = all.chain(RINGING.iter().map(|kind| (kind.end, kind.presses)));
+impl Dialling {
+    /// Which trunk the phone at this place calls through.
+    pub(crate) fn trunk(index: usize) -> Trunk {
+        if index.is_multiple_of(2) { Trunk::Secure } else { Trunk::Plain }
+    }
+}
+
+impl Ringing {
+    /// From which trunk the phone at this place is called.
+    pub(crate) fn trunk(index: usize) -> Trunk {
+        if index.is_multiple_of(2) { Trunk::Plain } else { Trunk::Secure }
+    }
+}
+
+/// Returns how many phones talk through a trunk, and how many of them press keys.
+pub(crate) fn talking(trunk: Trunk) -> (usize, usize) {
+    let out = DIALLING.iter().enumerate().filter(|(index, _)| Dialling::trunk(*index) == trunk);
+    let from = RINGING.iter().enumerate().filter(|(index, _)| Ringing::trunk(*index) == trunk);
+    let all = out.map(|(_, kind)| (kind.end, kind.presses));
+    let all = all.chain(from.map(|(_, kind)| (kind.end, kind.presses)));
     let talking: Vec<_> = all.filter(|(end, _)| *end == End::Talked).collect();
     (talking.len(), talking.iter().filter(|(_, presses)| *presses).count())
 }

@@ -1,8 +1,9 @@
-//! Hundreds of mixed calls through the program, by the rules of a strict trunk: `tandem run`,
-//! `tandem twilio-sim --strict`, and phones that speak and listen. Every call is watched from both ends;
-//! in the end nothing may be left.
+//! Hundreds of mixed calls through the program, by the rules of strict trunks: `tandem run`, two of
+//! `tandem twilio-sim --strict`, one of them for TLS and SRTP only, and phones that speak and listen
+//! over UDP, TCP and TLS. Every call is watched from both ends; in the end nothing may be left.
 #![cfg(test)]
 
+mod carrier;
 mod house;
 mod kinds;
 
