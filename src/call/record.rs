@@ -117,7 +117,10 @@ impl Draft {
     }
 
     pub(super) fn trunk(&mut self, name: &str, caller_id: &str, number: &str) {
-        self.span.record("trunk", name);
+        // A span keeps every value that is recorded in it.
+        if self.cdr.route.trunk.as_deref() != Some(name) {
+            self.span.record("trunk", name);
+        }
         self.cdr.direction = match self.cdr.direction {
             Direction::Internal => Direction::Outbound,
             other @ (Direction::Outbound | Direction::Inbound) => other,
