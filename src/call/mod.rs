@@ -207,6 +207,13 @@ impl Call {
         });
     }
 
+    /// A callee said its 2xx again; its ACK goes out again by itself.
+    pub fn on_repeated_answer(&mut self, leg: LegId, wire: &mut Wire<'_>) {
+        if let Some(leg) = self.legs.get_mut(&leg) {
+            leg.note_repeated_answer(wire.now);
+        }
+    }
+
     /// Takes the end of a client transaction without a final response.
     pub fn on_failure(&mut self, leg: LegId, tx: ClientId, by: By, wire: &mut Wire<'_>) {
         self.with_leg(leg, wire, |leg, wire, out| leg.handle_failure(tx, by, wire, out));
@@ -376,6 +383,9 @@ impl Call {
                 self.redirected(leg, &contacts, refused, wire);
             }
             LegEvent::HungUp { reason } if is_peer => {
+                if let Some(leg) = self.legs.get(&leg) {
+                    self.draft.dropped(leg, wire);
+                }
                 self.end(Ender::Callee, 480, reason.as_deref().or(NORMAL), wire);
             }
             LegEvent::Dead(death) if is_peer => self.leg_died(death, wire),

@@ -21,7 +21,7 @@ use crate::{
     trunk::refusal::carrier_error,
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 /// How many early dialogs one INVITE may make: forks behind the called peer.
 const EARLY_MAX: usize = 16;
@@ -70,6 +70,8 @@ pub(super) struct Outgoing {
     authenticated: bool,
     /// Whether a too large INVITE went to TCP, and may yet go back to UDP.
     tcp_tried: bool,
+    /// When the peer last repeated its 2xx, as one does that sees no ACK.
+    repeated_at: Option<Instant>,
 }
 
 impl Outgoing {
@@ -86,6 +88,21 @@ impl Outgoing {
 }
 
 impl Leg {
+    /// Notes that the peer said its 2xx again.
+    pub fn note_repeated_answer(&mut self, now: Instant) {
+        if let Origin::Outgoing(outgoing) = &mut self.origin {
+            outgoing.repeated_at = Some(now);
+        }
+    }
+
+    /// Returns when the peer last said its 2xx again.
+    pub(super) fn repeated_answer_at(&self) -> Option<Instant> {
+        match &self.origin {
+            Origin::Outgoing(outgoing) => outgoing.repeated_at,
+            Origin::Incoming(_) => None,
+        }
+    }
+
     /// Creates a leg that is to be called. Nothing is sent before [`Self::invite`].
     pub fn outgoing(
         owner: Owner,
@@ -123,6 +140,7 @@ impl Leg {
                 min_se_s: None,
                 authenticated: false,
                 tcp_tried: false,
+                repeated_at: None,
             }),
             dialog: None,
             modify: Modify::default(),

@@ -30,10 +30,13 @@ use crate::{
         routes::Hop,
     },
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::Span;
 
 pub use crate::observe::cdr::Direction;
+
+/// A 2xx is repeated every T2 = 4 s at the latest (RFC 3261 13.3.1.4).
+const REPEATS_LATE: Duration = Duration::from_secs(8);
 
 /// A CDR in the making.
 #[derive(Clone, Debug)]
@@ -46,6 +49,8 @@ pub struct Draft {
     recorded: bool,
     was_private_number: Option<Box<str>>,
     attempts: Attempts,
+    /// Whether the carrier ended an answered call for a reason of its own, which is known.
+    is_drop_explained: bool,
 }
 
 impl Draft {
@@ -88,6 +93,7 @@ impl Draft {
             recorded: false,
             was_private_number: None,
             attempts: Attempts::default(),
+            is_drop_explained: false,
         }
     }
 
@@ -386,6 +392,28 @@ impl Draft {
         }
     }
 
+    /// The callee hung up. A carrier that saw no ACK, or whose limit was reached, does so by itself.
+    pub(super) fn dropped(&mut self, leg: &Leg, wire: &Wire<'_>) {
+        let Some(answer) = self.cdr.times.answer.filter(|_| leg.profile.as_trunk().is_some())
+        else {
+            return;
+        };
+        let answered = Duration::from_millis(answer.since(self.cdr.times.start));
+        let after = wire.now.saturating_duration_since(self.started + answered);
+        // Only who sees no ACK says its 200 for so long.
+        let is_unacked = leg.repeated_answer_at().is_some_and(|at| wire.now < at + REPEATS_LATE);
+        if let Some(refusal) = Refusal::of_drop(after, is_unacked) {
+            tracing::warn!(code = refusal.code(), why = %refusal, "trunk dropped");
+            self.cdr.ending.why = Some(Explanation {
+                code: refusal.code().to_owned(),
+                sentence: refusal.to_string(),
+                help: refusal.help().map(|help| help.into_owned()),
+                carrier_errors: refusal.carrier_errors().to_vec(),
+            });
+            self.is_drop_explained = true;
+        }
+    }
+
     fn attempt<'a>(&'a self, leg: &'a Leg, refused: &Refused) -> Attempt<'a> {
         let uri = leg.host_called().and_then(Uri::parse);
         Attempt {
@@ -423,7 +451,8 @@ impl Draft {
         self.recorded = true;
         self.ended(Ender::Us, 500, None, wire);
         // What went wrong before somebody answered is no failure of the call.
-        if self.cdr.times.answer.is_some() && self.cdr.ending.by != EndedBy::Tandem {
+        let is_well = self.cdr.times.answer.is_some() && self.cdr.ending.by != EndedBy::Tandem;
+        if is_well && !self.is_drop_explained {
             self.cdr.ending.why = None;
         }
         self.cdr.route.attempts = self.attempts.finish(wire.now);

@@ -71,6 +71,9 @@ impl Shard {
         let acked =
             response.to_tag().filter(|_| is_success).and_then(|tag| self.core.acks.find(tx, tag));
         if let Some((flow, ack)) = acked {
+            if let Some(owner) = self.core.owners.get(&tx).copied() {
+                self.step(owner.call, now, |call, wire| call.on_repeated_answer(owner.leg, wire));
+            }
             return self.transmit(flow, ack, now);
         }
         if self.probes.contains_key(&tx) {

@@ -268,11 +268,12 @@ impl Refusal {
         }
     }
 
-    /// Reads a BYE from the carrier that nobody on the line asked for, by the time since the answer.
-    pub fn of_drop(after: Duration) -> Option<Self> {
+    /// Reads a BYE from the carrier, by the time since the answer: one at its limit, or one from a
+    /// carrier that has repeated its 200 all the time.
+    pub fn of_drop(after: Duration, is_unacked: bool) -> Option<Self> {
         let after_s = after.as_secs();
         let limit = |hours: &u64| (hours * 3600..=hours * 3600 + 5).contains(&after_s);
-        if UNACKED_S.contains(&after_s) {
+        if is_unacked && UNACKED_S.contains(&after_s) {
             return Some(Self::AckLost { after_s });
         }
         MAX_DURATION_H.into_iter().find(limit).map(|hours| Self::MaxDuration { hours })
@@ -291,7 +292,8 @@ impl Refusal {
             32205 => Self::CountryNotEnabled { number },
             32203 | 32216 => Self::Blocked { number },
             32102 => Self::NoCommonCodec,
-            32207..=32209 => Self::SecurityMismatch { offered_srtp: attempt.offered_srtp },
+            32207 => Self::SecurityMismatch { offered_srtp: true },
+            32208 | 32209 => Self::SecurityMismatch { offered_srtp: false },
             32006 => Self::MaxForwards { sent: attempt.max_forwards },
             32001 | 32012 => Self::CallsPerSecond,
             32005 => Self::AccountSuspended,
@@ -719,7 +721,7 @@ mod tests {
 
     #[test]
     fn a_call_that_ends_by_itself_is_explained_by_its_length() {
-        let code = |s| Refusal::of_drop(Duration::from_secs(s)).map(|refusal| refusal.code());
+        let code = |s| Refusal::of_drop(Duration::from_secs(s), true).map(|refusal| refusal.code());
         assert_eq!(code(12), None);
         assert_eq!(code(32), Some("T017"));
         assert_eq!(code(60), None);
