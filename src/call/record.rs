@@ -384,12 +384,7 @@ impl Draft {
             }
             (answer, _) => answer.to_string(),
         };
-        Explanation {
-            code: refusal.code().to_owned(),
-            sentence: format!("{refusal} ({evidence})"),
-            help: refusal.help().map(|help| help.into_owned()),
-            carrier_errors: refusal.carrier_errors().to_vec(),
-        }
+        explanation(&refusal, format!("{refusal} ({evidence})"))
     }
 
     /// The callee hung up. A carrier that saw no ACK, or whose limit was reached, does so by itself.
@@ -404,13 +399,21 @@ impl Draft {
         let is_unacked = leg.repeated_answer_at().is_some_and(|at| wire.now < at + REPEATS_LATE);
         if let Some(refusal) = Refusal::of_drop(after, is_unacked) {
             tracing::warn!(code = refusal.code(), why = %refusal, "trunk dropped");
-            self.cdr.ending.why = Some(Explanation {
-                code: refusal.code().to_owned(),
-                sentence: refusal.to_string(),
-                help: refusal.help().map(|help| help.into_owned()),
-                carrier_errors: refusal.carrier_errors().to_vec(),
-            });
+            self.cdr.ending.why = Some(explanation(&refusal, refusal.to_string()));
             self.is_drop_explained = true;
+        }
+    }
+
+    /// A call from a carrier that we have refused is one of its own errors, too.
+    fn refused_inbound(&mut self) {
+        let refusal = Refusal::InboundRefused { status: self.cdr.ending.status };
+        let why = explanation(&refusal, refusal.to_string());
+        match &mut self.cdr.ending.why {
+            Some(known) if known.carrier_errors.is_empty() => {
+                known.carrier_errors = why.carrier_errors;
+            }
+            Some(_) => {}
+            unknown => *unknown = Some(why),
         }
     }
 
@@ -455,12 +458,25 @@ impl Draft {
         if is_well && !self.is_drop_explained {
             self.cdr.ending.why = None;
         }
+        let is_refused = self.cdr.times.answer.is_none() && self.cdr.ending.by == EndedBy::Tandem;
+        if is_refused && self.cdr.direction == Direction::Inbound {
+            self.refused_inbound();
+        }
         self.cdr.route.attempts = self.attempts.finish(wire.now);
         let verdict = blame::judge(&self.cdr);
         let trouble = verdict.as_ref().filter(|verdict| verdict.is_bad);
         log::call_ended(&self.cdr, trouble.map(|verdict| verdict.sentence.as_str()));
         self.cdr.quality = verdict.map(|verdict| verdict.sentence);
         self.cdr.clone()
+    }
+}
+
+fn explanation(refusal: &Refusal, sentence: String) -> Explanation {
+    Explanation {
+        code: refusal.code().to_owned(),
+        sentence,
+        help: refusal.help().map(|help| help.into_owned()),
+        carrier_errors: refusal.carrier_errors().to_vec(),
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Story {
     pub carrier_errors: Vec<u32>,
     /// What to type where.
     pub help: Option<String>,
+    /// How it sounded, and on which stretch it did not; none where there is nothing to say.
+    pub sound: Option<String>,
 }
 
 impl Story {
@@ -53,6 +55,7 @@ impl Story {
             cause: why.map(|why| why.sentence.clone()),
             carrier_errors: why.map_or_else(Vec::new, |why| why.carrier_errors.clone()),
             help: why.and_then(|why| why.help.clone()),
+            sound: cdr.quality.clone(),
         }
     }
 
@@ -77,6 +80,7 @@ impl Story {
             cause: None,
             carrier_errors: vec![],
             help: None,
+            sound: None,
         }
     }
 }
@@ -99,8 +103,11 @@ impl fmt::Display for Story {
             }
             f.write_str(".")?;
         }
-        match &self.help {
-            Some(help) => write!(f, " What to do: {help}."),
+        if let Some(help) = &self.help {
+            write!(f, " What to do: {help}.")?;
+        }
+        match &self.sound {
+            Some(sound) => write!(f, " Sound: {sound}."),
             None => Ok(()),
         }
     }
@@ -262,7 +269,11 @@ mod tests {
     #[test]
     fn a_call_that_went_well_has_nothing_to_mend() {
         let told = Story::of(&answered(42), &Rungs::default()).to_string();
-        assert!(told.ends_with("and lasted 5000 ms; the caller hung up."), "{told}");
+        assert!(told.contains("and lasted 5000 ms; the caller hung up."), "{told}");
+        let quality = Some("loss 4 % between carrier and PBX; none towards the phone".to_owned());
+        let told = Story::of(&Cdr { quality, ..answered(42) }, &Rungs::default()).to_string();
+        let want = " Sound: loss 4 % between carrier and PBX; none towards the phone.";
+        assert!(told.ends_with(want), "{told}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns: what is particular to a trunk, in machines that the shard feeds.
 //! Never: sends, reads the clock, or decides where a call goes.
 
+mod answer;
 pub mod credentials;
 pub mod health;
 pub mod identity;

@@ -6,55 +6,15 @@
 //! The table is Twilio's (SIP status, `X-Twilio-Error` number, reason phrase); other carriers use the
 //! same statuses, and what is not in the table is [`Refusal::Other`] with the carrier's own words.
 
-use crate::{
-    observe::mask::{NumberBuf, Text},
-    sip::Message,
-};
+pub use super::answer::{Answer, carrier_error};
+
+use crate::observe::mask::{NumberBuf, Text};
 use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
 /// The carrier gives up on a dialog without our ACK after 64*T1 (RFC 3261 13.3.1.4).
 const UNACKED_S: std::ops::RangeInclusive<u64> = 28..=36;
 /// The carrier's limits of a call's length: 4 hours, or 24 by agreement.
 const MAX_DURATION_H: [u64; 2] = [4, 24];
-
-/// What the trunk answered.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Answer {
-    /// Nothing, until our patience or timer B ended.
-    Silence,
-    /// Our INVITE did not get out: no connection, no route.
-    Unsent,
-    /// A final response.
-    Final {
-        /// 300..=699.
-        status: u16,
-        /// The reason phrase. May contain telephone numbers; `Display` masks them.
-        reason: Box<str>,
-        /// The number at the start of `X-Twilio-Error`, where the carrier sends one.
-        error: Option<u32>,
-        /// The address that the carrier saw us at: `received` of our Via.
-        received: Option<IpAddr>,
-    },
-}
-
-impl Answer {
-    /// Reads a final response.
-    pub fn of(response: &Message) -> Self {
-        Self::Final {
-            status: response.status(),
-            reason: String::from_utf8_lossy(response.reason()).into(),
-            error: carrier_error(response),
-            received: response.via().received(),
-        }
-    }
-}
-
-/// Returns the number at the start of `X-Twilio-Error`: `32204`, or `32204 Caller ID ...`.
-pub fn carrier_error(response: &Message) -> Option<u32> {
-    let value = response.other("X-Twilio-Error")?;
-    let text = std::str::from_utf8(&value).ok()?;
-    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
 
 /// How far authentication had come when the answer arrived.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -548,21 +508,6 @@ impl Refusal {
             line.push_str(&help);
         }
         line
-    }
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silence => f.write_str("no answer"),
-            Self::Unsent => f.write_str("no connection"),
-            Self::Final { status, reason, error: None, .. } => {
-                write!(f, "{status} {}", Text(reason))
-            }
-            Self::Final { status, reason, error: Some(error), .. } => {
-                write!(f, "{status} {}, error {error}", Text(reason))
-            }
-        }
     }
 }
 

@@ -163,7 +163,10 @@ fn a_number_that_nobody_has_is_404() {
                 20 ms  tandem -> twilio  404 Not Found (INVITE)
                 40 ms  twilio -> tandem  ACK",
     );
-    assert_eq!(cdr(&mut world).ending.status, 404);
+    let ending = cdr(&mut world).ending;
+    assert_eq!(ending.status, 404);
+    let why = ending.why.unwrap();
+    assert_eq!((&*why.code, &*why.carrier_errors), ("R001", &[32010, 32011][..]));
 }
 
 /// The address of the trunk is known; another one's INVITE is a phone's, and challenged.

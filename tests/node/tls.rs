@@ -109,7 +109,7 @@ impl Carrier {
     /// Writes the configuration of a trunk here.
     fn trunk(&self, tls: &str) -> String {
         format!(
-            "[trunk.secure]\nuri = \"{NAME}\"\naddress = \"{}\"\ntransport = \"tls\"\n\
+            "[trunk.secure]\nuri = \"{NAME}\"\naddress = \"{}\"\ntransport = \"tls\"\nsrtp = \"off\"\n\
              caller_id = \"+17756187988\"\ntls = {{ {tls} }}\n",
             self.address()
         )
@@ -139,7 +139,7 @@ async fn is_quiet(node: &Node) {
 #[tokio::test]
 async fn phones_register_and_call_each_other() {
     let ca = Ca::new();
-    let rig = rig(&ca, &format!("[user.1002]\npassword = \"{PASSWORD}\"\n"));
+    let rig = rig(&ca, &format!("[user.1002]\npassword = \"{PASSWORD}\"\nsrtp = \"off\"\n"));
     let node = rig.start().await;
     let mut callee = ca.phone("1002", &node).await;
     assert_eq!(callee.register(600).await.status(), 200);

@@ -198,6 +198,7 @@ caller media  PCMU; received 250 packets, 1 lost, jitter 1.5 ms, MOS 4.4; sent 2
 0 lost, jitter 1.5 ms, MOS 4.4; relay 120 µs, transcoded
 callee media  PCMA over SRTP (AES_CM_128_HMAC_SHA1_80); received 250 packets, 1 lost, jitter 1.5 ms, MOS 4.4; sent 250 packets, \
 0 lost, jitter 1.5 ms, MOS 4.4; relay 120 µs, transcoded
+quality       good: loss at most 0.4 %, jitter at most 2 ms
 ";
     assert_eq!(text(&Response::Record(Box::new(answered(42)))), want);
     let failed = text(&Response::Record(Box::new(refused(42))));
@@ -228,6 +229,7 @@ fn trunks_show_each_address() {
     let want = "\
 TRUNK   STATE  SINCE                     RTT      CALLS    TARGET
 twilio  up     2026-11-05T10:12:13.456Z  12.3 ms  2 of 10  x.pstn.twilio.com 54.172.60.0:5060
+twilio sees us as 203.0.113.1
 
 TRUNK   EDGE                  ADDRESS               STATE  FOR      RTT      LAST FAILURE
 twilio  acme.pstn.twilio.com  udp:54.172.60.0:5060  live   1:00:00  84.0 ms  503 Trunk CPS limit \
