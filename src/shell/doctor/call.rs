@@ -11,8 +11,8 @@ use crate::{
     config::Trunk,
     dialog::{Dialog, Reach},
     dialplan::E164,
-    ids::Entropy,
-    sdp::{self, Direction, Local, Policy},
+    ids::{Entropy, Transport},
+    sdp::{self, Direction, Local, Policy, Srtp},
     shell::now,
     sip::{Builder, HeaderName, Message, Method},
     transaction::ClientId,
@@ -72,7 +72,7 @@ impl Trial<'_> {
         let mut extra: Vec<(HeaderName, String)> = vec![];
         for cseq in 1..=ATTEMPTS_MAX {
             let (via, branch) = line.via();
-            let invite = self.invite(line, (&call_id, &tag), (cseq, &via), &extra);
+            let invite = self.invite(line, (&call_id, &tag), (cseq, &via), &extra, entropy);
             let tx = line.request(invite.clone(), &branch, Method::Invite).await?;
             let until = began + PATIENCE;
             let response = loop {
@@ -111,6 +111,15 @@ impl Trial<'_> {
         Ok(self.silence())
     }
 
+    /// Returns whether SRTP is offered: as a call would.
+    fn is_secure(&self) -> bool {
+        match self.trunk.srtp {
+            Srtp::Off => false,
+            Srtp::Prefer => self.trunk.transport == Transport::Tls,
+            Srtp::Require => true,
+        }
+    }
+
     fn uri(&self, line: &Line) -> String {
         let transport = line.flow().transport.param();
         format!("sip:{}@{};transport={transport}", self.number.expose(), self.host)
@@ -122,6 +131,7 @@ impl Trial<'_> {
         (call_id, tag): (&str, &str),
         (cseq, via): (u32, &str),
         extra: &[(HeaderName, String)],
+        entropy: &Entropy,
     ) -> Bytes {
         let (local, transport) = (line.flow().local, line.flow().transport.param());
         let uri = self.uri(line);
@@ -139,8 +149,12 @@ impl Trial<'_> {
         for (name, value) in extra {
             invite.header(*name, value);
         }
-        let policy = Policy::trunk(self.trunk.codecs.clone());
+        let Trunk { codecs, srtp, srtp_suites, .. } = self.trunk;
+        let policy = Policy::trunk(codecs.clone()).with_srtp(*srtp, srtp_suites);
         let mut session = Local::new(1, self.media);
+        if self.is_secure() {
+            session = session.with_keys(entropy.clone(), true);
+        }
         let offer = sdp::fresh_offer(&policy, Direction::SendRecv, &mut session);
         invite.body("application/sdp", &offer)
     }
@@ -193,7 +207,7 @@ impl Trial<'_> {
             auth,
             rang: false,
             offered_g711: true,
-            offered_srtp: false,
+            offered_srtp: self.is_secure(),
             max_forwards: 70,
         }
     }
