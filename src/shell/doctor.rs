@@ -30,11 +30,13 @@ use crate::{
 };
 use edges::{Asker, millis};
 use network::Seen;
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// Who tells us how the world sees us, and what time it is.
 const STUN: [&str; 2] = ["global.stun.twilio.com:3478", "stun.l.google.com:19302"];
 const NTP: &str = "pool.ntp.org";
+/// An edge that is nearer by less is not worth a change.
+const NEARER: Duration = Duration::from_millis(10);
 
 /// The arguments of `tandem doctor`.
 #[derive(Clone, Debug, clap::Args)]
@@ -149,10 +151,13 @@ async fn examine_trunk(
 ) {
     let mut edge_saw = None;
     let mut nearest = None;
+    let mut first = None;
     for uri in &trunk.uris {
         let edge = edges::look(trunk, uri, names, &mut asker).await;
         edge_saw = edge_saw.or(edge.seen);
         edge.findings.into_iter().for_each(|finding| report.add(finding));
+        let rtt = edge.nearest.map(|(_, rtt)| rtt);
+        first = first.or(Some(rtt.unwrap_or(Duration::MAX)));
         nearest = nearest
             .into_iter()
             .chain(edge.nearest.map(|(address, rtt)| (rtt, address, &*uri.host)))
@@ -160,14 +165,11 @@ async fn examine_trunk(
     }
     if let Some((rtt, address, host)) = nearest {
         let found = format!("{host} at {address}, {}", millis(rtt));
-        let first = trunk.uris.first().map(|uri| &*uri.host);
-        let finding = Finding::new("nearest edge", Verdict::Well, found.clone()).of(&trunk.name);
-        report.add(if first == Some(host) {
-            finding
-        } else {
-            Finding::new("nearest edge", Verdict::Note, found)
-                .of(&trunk.name)
-                .help(format!("put \"{host}\" first in `uri`"))
+        let is_first_far = first.is_some_and(|first| first > rtt + NEARER);
+        let finding = |verdict| Finding::new("nearest edge", verdict, &*found).of(&trunk.name);
+        report.add(match is_first_far {
+            false => finding(Verdict::Well),
+            true => finding(Verdict::Note).help(format!("put \"{host}\" first in `uri`")),
         });
     }
     let local = nearest.and_then(|(_, address, _)| super::routes::source_of(address.ip()));

@@ -137,8 +137,8 @@ async fn each_mistake_is_found_where_it_is() {
 #[tokio::test]
 async fn an_answered_trial_is_hung_up() {
     let town = Town::build(|setup| {
-        setup.timing.post_dial = std::time::Duration::ZERO;
-        setup.timing.ring = std::time::Duration::ZERO;
+        setup.timing.post_dial = Duration::ZERO;
+        setup.timing.ring = Duration::ZERO;
     })
     .await;
     let report = town.examine(&town.config("")).await;
