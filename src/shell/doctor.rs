@@ -104,8 +104,13 @@ async fn examine(
     running: Option<&StatusReport>,
     report: &mut Report,
 ) {
-    let Ok(seed) = seed() else { return };
-    let mut entropy = Entropy::new(seed);
+    let mut entropy = match seed() {
+        Ok(seed) => Entropy::new(seed),
+        Err(error) => {
+            let found = format!("the system gives no random numbers: {error}");
+            return report.add(Finding::new("randomness", Verdict::Wrong, found));
+        }
+    };
     report.add(host::clock(&args.ntp).await);
     for listen in &config.sip.listen {
         report.add(host::listener(listen, running.map_or(&[], |status| &status.listeners)));

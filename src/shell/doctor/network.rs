@@ -106,7 +106,12 @@ pub(super) fn sdp_address(
         }
         (Some(said), Some(seen)) if said == seen => finding(Verdict::Well, format!("says {said}")),
         (Some(said), Some(seen)) => {
-            let found = format!("says {said}, and we are seen at {seen}: the caller hears nothing");
+            let found = match public_ip {
+                PublicIp::Auto => format!("says {said} until a trunk's answer says {seen}"),
+                PublicIp::Address(_) | PublicIp::Interface(_) => {
+                    format!("says {said}, and we are seen at {seen}: the caller hears nothing")
+                }
+            };
             let help =
                 format!("set `[node] public_ip = \"{seen}\"` and forward `[rtp] ports` to it");
             finding(Verdict::Wrong, found).help(help)
