@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tandem_bench::{Sample, idle};
+use tandem_bench::{Sample, calls, floor_b2bua, idle};
 
 /// Load for any SIP B2BUA, and what it costs there.
 #[derive(Debug, Parser)]
@@ -14,12 +14,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Short calls at a steady rate, caller and called side in one.
+    Calls(calls::Args),
+    /// The least possible B2BUA, to be measured beside the target.
+    FloorB2bua(floor_b2bua::Args),
     /// What a process and its children use while nobody asks anything of them.
     Idle(idle::Args),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
+        Command::Calls(args) => told(&calls::run(&args)?),
+        Command::FloorB2bua(args) => floor_b2bua::run(&args),
         Command::Idle(args) => told(&idle::run(&args)?),
     }
 }
