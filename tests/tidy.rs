@@ -46,7 +46,7 @@ const LAYERS: &[(&str, May)] = &[
 /// What touches the world, and is therefore named by the shell and the binary alone.
 const WORLD: &[&str] = &[
     "tokio::",
-    "mio::",
+    "rustix::",
     "std::env",
     "std::fs",
     "std::process",
@@ -82,7 +82,6 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hmac", &["src/media/srtp/cipher.rs"]),
     ("hound", &["src/media/prompt.rs"]),
     ("md5", &["src/sip/digest.rs"]),
-    ("mio", &["src/shell/"]),
     ("prometheus_client", &["src/observe/metrics"]),
     ("rand_chacha", &["src/ids.rs", "src/sim/"]),
     ("rcgen", &["src/shell/"]),
@@ -92,6 +91,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("rtcp_types", &["src/media/rtcp.rs"]),
     ("rtp_rs", &["src/media/rtp.rs"]),
     ("rusqlite", &["src/shell/store"]),
+    ("rustix", &["src/shell/epoll.rs"]),
     ("rustls", &["src/tls/"]),
     ("rustls_native_certs", &["src/shell/"]),
     ("sd_notify", &["src/shell/"]),

@@ -137,6 +137,8 @@ pub struct Rtp {
     pub workers: usize,
     /// The code point (RFC 2474) of what we send; 0 is none.
     pub dscp: u8,
+    /// How seldom a busy thread looks for packets; zero: whenever one comes.
+    pub coalesce: Duration,
 }
 
 /// Health and metrics.

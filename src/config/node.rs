@@ -145,6 +145,7 @@ pub(super) fn rtp(root: &Table, reading: &mut Reading<'_>) -> Rtp {
         timeout: section.or("timeout", Duration::from_secs(60), duration_within("5s", "1d")),
         workers: section.or("workers", 2, count(1, 64)),
         dscp: section.or("dscp", DSCP_VOICE, count(0, 63)),
+        coalesce: section.or("coalesce", Duration::ZERO, duration_within("0s", "2ms")),
     };
     let (first, last) = rtp.ports;
     let ports = usize::from(last - first) + 1;

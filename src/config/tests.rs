@@ -265,6 +265,7 @@ fn each_mistake_has_its_sentence() {
         ),
         ("[rtp]\nworkers = 0", "2 C010 0 is out of range: 1 to 64"),
         ("[rtp]\ndscp = 64", "2 C010 64 is out of range: 0 to 63"),
+        ("[rtp]\ncoalesce = '3ms'", "2 C010 `3ms` is out of range: 0s to 2ms"),
         ("[sip]\ndscp = -1", "2 C010 -1 is out of range: 0 to 63"),
         ("[sip]\nmin_se = 60", "2 C010 `60s` is out of range: 90s to 1d"),
         (

@@ -116,15 +116,16 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
         let number: u64 = number.parse().ok()?;
-        let ms = match unit.trim() {
-            "ms" => 1,
-            "s" => 1000,
-            "m" | "min" => 60 * 1000,
-            "h" => 60 * 60 * 1000,
-            "d" => 24 * 60 * 60 * 1000,
+        let us = match unit.trim() {
+            "us" => 1,
+            "ms" => 1000,
+            "s" => 1_000_000,
+            "m" | "min" => 60 * 1_000_000,
+            "h" => 60 * 60 * 1_000_000,
+            "d" => 24 * 60 * 60 * 1_000_000,
             _ => return None,
         };
-        sum = sum.checked_add(Duration::from_millis(number.checked_mul(ms)?))?;
+        sum = sum.checked_add(Duration::from_micros(number.checked_mul(us)?))?;
         rest = after;
     }
     Some(sum)
@@ -341,5 +342,6 @@ mod tests {
             let want = want_ms.map(Duration::from_millis);
             assert_eq!(parse_duration(text), want, "{text}");
         }
+        assert_eq!(parse_duration("1ms 50us"), Some(Duration::from_micros(1050)));
     }
 }

@@ -4,6 +4,7 @@
 //! Never: knows which leg it is joined with; the worker does.
 
 use super::{
+    bond::Bond,
     codec::encode,
     command::{Law, Prompt, Remote, Stream, TelephoneEvents, Voice},
     discard::{Discard, Discards},
@@ -58,6 +59,7 @@ pub(super) struct Leg {
     pub(super) remote: Option<Remote>,
     pub(super) stream: Option<Stream>,
     pub(super) source: Source,
+    pub(super) bond: Bond,
     pub(super) link: Link,
     pub(super) inlet: Inlet,
     pub(super) outlet: Outlet,
@@ -92,6 +94,7 @@ impl Leg {
             remote: None,
             stream: None,
             source: Source::new(local.ip()),
+            bond: Bond::new(local.ip()),
             link: Link::default(),
             inlet: Inlet::default(),
             outlet: Outlet::new(entropy),
@@ -154,6 +157,13 @@ impl Leg {
             self.silent_since = Some(now);
         }
         Ok(Arrival { header, payload, len, run })
+    }
+
+    /// Notes from where a packet came that counts. Returns the peer to connect with, when it is time.
+    pub(super) fn settle(&mut self, from: SocketAddr, now: Instant) -> Option<SocketAddr> {
+        let remote = self.remote.as_ref()?;
+        let is_peer = self.source.destination(remote) == Ok(from);
+        self.bond.hear(is_peer, now).then_some(from)
     }
 
     /// Decrypts a packet, where the leg has keys. What is not authentic must not move a latch; what is
@@ -296,15 +306,16 @@ impl Leg {
     }
 
     /// Returns when something of this leg is due: the keypad, the listener, the prompt, the next
-    /// report, silence.
-    pub(super) fn deadlines(&self, silence: Duration) -> [Option<Instant>; 5] {
+    /// report, silence, a connected peer that is quiet.
+    pub(super) fn deadlines(&self, silence: Duration) -> [Option<Instant>; 6] {
         let prompt = match &self.player {
             Player::Prompt(playing) => Some(playing.next_at),
             Player::Off | Player::Echo => None,
         };
         let reports = self.remote.is_some().then_some(self.reports.next_at);
         let silent = self.silent_since.and_then(|since| since.checked_add(silence));
-        [self.keypad.poll_timeout(), self.listener.poll_timeout(), prompt, reports, silent]
+        let (keypad, listener) = (self.keypad.poll_timeout(), self.listener.poll_timeout());
+        [keypad, listener, prompt, reports, silent, self.bond.poll_timeout()]
     }
 
     /// Notes how long a packet of this leg stayed with us.

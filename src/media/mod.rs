@@ -9,6 +9,7 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod bond;
 mod codec;
 mod command;
 mod discard;

@@ -69,6 +69,18 @@ pub enum Action {
         /// Whose.
         slot: usize,
     },
+    /// Connect the RTP port to the peer: the kernel then sends faster, and lets nobody else through.
+    Connect {
+        /// Whose.
+        slot: usize,
+        /// From where all packets come, and to where all go.
+        peer: SocketAddr,
+    },
+    /// Take packets from anyone again, so that they can be judged.
+    Disconnect {
+        /// Whose.
+        slot: usize,
+    },
 }
 
 /// How a worker is set up.
@@ -167,13 +179,7 @@ impl Worker {
                 }
             }
             Command::Aim { leg, remote, stream, keys } => {
-                let random = if keys.is_some() { self.entropy.next_u64() } else { 0 };
-                self.with(leg, |leg| {
-                    if leg.link.aim(keys) {
-                        leg.outlet.renew(random);
-                    }
-                    leg.aim(remote, stream, now);
-                });
+                self.aim(leg, (remote, stream, keys), now)
             }
             Command::Play { leg, prompt, loops, token } => {
                 self.with(leg, |leg| leg.play(prompt, loops, token, now));
@@ -280,6 +286,8 @@ impl Worker {
     }
 }
 
+#[cfg(test)]
+mod bond_tests;
 #[cfg(test)]
 mod player_tests;
 #[cfg(test)]

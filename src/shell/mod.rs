@@ -13,6 +13,7 @@ pub mod demo;
 pub mod desk;
 mod dns;
 pub mod doctor;
+mod epoll;
 mod helpers;
 mod host;
 pub mod http;

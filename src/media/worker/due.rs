@@ -35,7 +35,7 @@ impl Worker {
         let silence = self.settings.silence;
         let Some(leg) = self.leg_mut(slot) else { return };
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let [keypad, listener, prompt, reports, silent] = leg.deadlines(silence).map(is_due);
+        let [keypad, listener, prompt, reports, silent, quiet] = leg.deadlines(silence).map(is_due);
         if keypad {
             self.press(slot, now, send);
         }
@@ -50,6 +50,9 @@ impl Worker {
         }
         if silent {
             self.tell_silence(slot);
+        }
+        if quiet {
+            self.disconnect(slot);
         }
     }
 

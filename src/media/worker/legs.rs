@@ -7,11 +7,12 @@ use super::{Action, Join, Slot, Worker};
 use crate::{
     ids::LegId,
     media::{
-        command::{Event, OpenRefusal},
+        command::{Event, OpenRefusal, Remote, Stream},
         leg::Leg,
         path::PathMap,
         player::Player,
         quality::Quality,
+        srtp::Keys,
     },
 };
 use std::{
@@ -21,6 +22,9 @@ use std::{
 
 /// Pairs tried where other programs hold some of the range.
 const BIND_TRIES: u8 = 8;
+
+/// Where a peer is, what was agreed with it, and under which keys.
+type Agreed = (Remote, Stream, Option<Box<Keys>>);
 
 /// A leg being opened.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +105,28 @@ impl Worker {
         self.actions.push_back(Action::Unbind { slot });
         self.release(slot, id);
         self.events.push_back(Event::Closed { leg: id, quality: Box::new(quality) });
+    }
+
+    /// Learns where a peer is, and what was agreed with it. Whoever sends from there is welcome.
+    pub(super) fn aim(&mut self, id: LegId, agreed: Agreed, now: Instant) {
+        let Some(slot) = self.by_id.get(&id).copied() else { return };
+        let (remote, stream, keys) = agreed;
+        let random = if keys.is_some() { self.entropy.next_u64() } else { 0 };
+        let Some(leg) = self.leg_mut(slot) else { return };
+        if leg.link.aim(keys) {
+            leg.outlet.renew(random);
+        }
+        leg.aim(remote, stream, now);
+        self.disconnect(slot);
+        self.arm(slot);
+    }
+
+    /// Lets everybody through again, where only one was.
+    pub(super) fn disconnect(&mut self, slot: usize) {
+        let is_connected = self.leg_mut(slot).is_some_and(|leg| leg.bond.untie());
+        if is_connected {
+            self.actions.push_back(Action::Disconnect { slot });
+        }
     }
 
     fn release(&mut self, slot: usize, id: LegId) {

@@ -3,7 +3,7 @@
 //! Owns: the way of a packet from one leg to the other; nothing on it allocates, locks or logs.
 //! Never: makes a packet of its own.
 
-use super::{Channel, Datagram, Slot, Worker};
+use super::{Action, Channel, Datagram, Slot, Worker};
 use crate::media::{
     codec,
     command::Event,
@@ -54,6 +54,7 @@ impl Worker {
         let arrival = leg.accept(packet, from, now)?;
         let (id, is_first) = (leg.id, std::mem::take(&mut leg.is_unheard));
         let was_listening = leg.listener.poll_timeout().is_some();
+        let settled = leg.settle(from, now);
         let released = leg.hear(&arrival, packet, now);
         let is_listening = leg.listener.poll_timeout().is_some();
         let is_echo = matches!(leg.player, Player::Echo);
@@ -63,7 +64,10 @@ impl Worker {
         if let Some(key) = released {
             self.tell_of_peer(key.told_of(id));
         }
-        if is_listening && !was_listening {
+        if let Some(peer) = settled {
+            self.actions.push_back(Action::Connect { slot, peer });
+        }
+        if settled.is_some() || (is_listening && !was_listening) {
             self.arm(slot);
         }
         let feed = Feed::Relayed(id, arrival.run);

@@ -41,6 +41,8 @@ pub(super) struct Rig {
     start: Instant,
     pub(super) now: Instant,
     slots: BTreeMap<LegId, usize>,
+    /// Peers of connected ports, by slot.
+    connected: BTreeMap<usize, SocketAddr>,
 }
 
 /// A packet that came out.
@@ -87,7 +89,8 @@ impl Rig {
         let settings = Settings { ports, silence: Duration::from_secs(SILENCE_S) };
         let worker = Worker::new(settings, Entropy::from_u64(1));
         let start = epoch();
-        Self { worker, start, now: start, slots: BTreeMap::new() }
+        let (slots, connected) = (BTreeMap::new(), BTreeMap::new());
+        Self { worker, start, now: start, slots, connected }
     }
 
     /// Two legs joined, PCMU on both sides, digits as 101 and 96.
@@ -135,12 +138,32 @@ impl Rig {
     pub(super) fn give(&mut self, command: Command) {
         let opens = if let Command::Open { leg, .. } = &command { Some(*leg) } else { None };
         self.worker.handle_command(command, self.now);
+        self.carry_out(opens);
+    }
+
+    fn carry_out(&mut self, opens: Option<LegId>) {
         while let Some(action) = self.worker.poll_action() {
-            if let Action::Bind { slot, .. } = action {
-                self.slots.extend(opens.map(|leg| (leg, slot)));
-                self.worker.bound(slot, true, self.now);
+            match action {
+                Action::Bind { slot, .. } => {
+                    self.slots.extend(opens.map(|leg| (leg, slot)));
+                    self.worker.bound(slot, true, self.now);
+                }
+                Action::Unbind { slot } => {
+                    self.connected.remove(&slot);
+                }
+                Action::Connect { slot, peer } => {
+                    self.connected.insert(slot, peer);
+                }
+                Action::Disconnect { slot } => {
+                    assert!(self.connected.remove(&slot).is_some(), "{slot} was not connected");
+                }
             }
         }
+    }
+
+    /// Returns whose packets alone the kernel lets through to a leg.
+    pub(super) fn connected(&self, leg: LegId) -> Option<SocketAddr> {
+        self.connected.get(&self.slot(leg)).copied()
     }
 
     pub(super) fn slot(&self, leg: LegId) -> usize {
@@ -153,9 +176,12 @@ impl Rig {
         let (slot, now, at_ms) = (self.slot(leg), self.now, self.elapsed_ms());
         let len = packet.len();
         packet.resize(len + TRAILER_MAX, 0);
-        self.worker
+        let sent = self
+            .worker
             .handle_rtp(slot, from, (&mut packet, len), now)
-            .map(|datagram| sent(at_ms, datagram))
+            .map(|datagram| sent(at_ms, datagram));
+        self.carry_out(None);
+        sent
     }
 
     /// Lets a peer say the next frame, and returns what is sent on.
@@ -182,6 +208,7 @@ impl Rig {
             self.now = self.now.max(at);
             let (now, at_ms) = (self.now, self.elapsed_ms());
             self.worker.handle_timeout(now, &mut |datagram| all.push(sent(at_ms, datagram)));
+            self.carry_out(None);
         }
         self.now = until;
         all

@@ -172,6 +172,7 @@ mod tests {
             codecs: vec![Codec::Pcmu],
             timeout: Duration::from_secs(60),
             workers: 1,
+            coalesce: Duration::ZERO,
             dscp: 46,
         };
         let few = media_ports(&rtp((10_000, 10_019)), true);

@@ -3,12 +3,12 @@
 //! Owns: the peers' sockets, and a worker that is stuck.
 //! Never: part of the program.
 
-use super::*;
+use super::{sockets::bound, *};
 use crate::{
     ids::LegId,
     media::{Convert, Discard, Latch, Law, PathMap, Prompt, Remote, Stream, Voice, tone},
 };
-use std::net::UdpSocket as Peer;
+use std::net::{IpAddr, SocketAddr, UdpSocket as Peer};
 use tokio::runtime::Runtime;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -28,7 +28,8 @@ impl Bench {
     fn new(ports: PortRange, events_max: usize) -> Self {
         let (events, receiver) = mpsc::channel(events_max);
         let worker = {
-            let legs = Legs { ports, silence: Duration::from_secs(60), dscp: 46 };
+            let (silence, coalesce) = (Duration::from_secs(60), Duration::ZERO);
+            let legs = Legs { ports, silence, dscp: 46, coalesce };
             MediaWorker::spawn(0, legs, events)
         }
         .unwrap();
@@ -50,6 +51,12 @@ impl Bench {
     fn open(&mut self, leg: LegId, peer: &Peer, law: Law) -> SocketAddr {
         self.send(Command::Open { leg, ip: HERE });
         let Event::Opened { port, .. } = self.event() else { panic!("{leg} has no ports") };
+        self.aim(leg, peer, law);
+        SocketAddr::new(HERE, port)
+    }
+
+    /// Says where a peer is.
+    fn aim(&self, leg: LegId, peer: &Peer, law: Law) {
         let rtp = peer.local_addr().unwrap();
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port().wrapping_add(1));
         let remote = Remote { rtp, rtcp, latch: Latch::Learn, sends: true, receives: true };
@@ -57,7 +64,15 @@ impl Bench {
         let voice = Some(Voice { payload_type, law });
         let stream = Stream { voice, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
         self.send(Command::Aim { leg, remote, stream, keys: None });
-        SocketAddr::new(HERE, port)
+    }
+
+    /// Waits until what was ordered and sent before is done.
+    fn barrier(&mut self) {
+        let leg = LegId(99);
+        self.send(Command::Open { leg, ip: HERE });
+        while !matches!(self.event(), Event::Opened { leg: LegId(99), .. }) {}
+        self.send(Command::Close { leg });
+        while !matches!(self.event(), Event::Closed { leg: LegId(99), .. }) {}
     }
 
     fn close(mut self, leg: LegId) -> Box<crate::media::Quality> {
@@ -76,8 +91,7 @@ impl Bench {
 pub(in crate::shell) fn stuck(
     commands_max: usize,
 ) -> (MediaHandle, impl FnMut() -> Option<Command>) {
-    let poll = Poll::new().unwrap();
-    let waker = Arc::new(Waker::new(poll.registry(), WAKE).unwrap());
+    let bell = Epoll::new().unwrap().bell();
     let (commands, orders) = sync_channel(commands_max);
     let counters = metrics::Media::default();
     let (_, published) = watch::channel(Published { at: now(), counters });
@@ -85,7 +99,7 @@ pub(in crate::shell) fn stuck(
         Ok(Order::Command(command)) => Some(command),
         Ok(Order::Panic | Order::Stop) | Err(_) => None,
     };
-    (MediaHandle { commands, waker, published, lost: Arc::default() }, take)
+    (MediaHandle { commands, bell, published, lost: Arc::default() }, take)
 }
 
 /// Finds that many pairs of ports that nobody uses at the moment, next to each other.
@@ -129,8 +143,8 @@ fn packets_cross_and_prompts_are_heard() {
         b_to_a: PathMap::new().with(8, 0, Convert::AlawToUlaw),
     });
 
-    // More than are read at a time: none may be left behind.
-    let count = 5 * BURST_MAX as u16;
+    // One is read at a time: none may be left behind.
+    let count = 80;
     for n in 0..count {
         a.send_to(&rtp(0, n, &[0xff; 160]), port_a).unwrap();
     }
@@ -155,6 +169,76 @@ fn packets_cross_and_prompts_are_heard() {
     assert_eq!(quality.received.packets, u64::from(count) + 1);
     let discards = [Discard::TooLong, Discard::TooShort].map(|why| quality.discards.count(why));
     assert_eq!(discards, [1, 1]);
+}
+
+/// Two PCMU legs joined; each peer has talked for long enough to be known.
+fn talking(bench: &mut Bench, a: &Peer, b: &Peer) -> [SocketAddr; 2] {
+    let ports = [bench.open(A, a, Law::Mu), bench.open(B, b, Law::Mu)];
+    let same = || PathMap::new().with(0, 0, Convert::Keep);
+    bench.send(Command::Bridge { a: A, b: B, a_to_b: same(), b_to_a: same() });
+    for n in 0..20 {
+        a.send_to(&rtp(0, n, &[1; 160]), ports[0]).unwrap();
+        assert_eq!(receive(b)[12], 1);
+        b.send_to(&rtp(0, n, &[2; 160]), ports[1]).unwrap();
+        assert_eq!(receive(a)[12], 2);
+    }
+    ports
+}
+
+#[test]
+fn a_connected_leg_is_deaf_to_strangers_and_moves_with_the_next_aim() {
+    let (a, b, stranger, moved) = (peer(), peer(), peer(), peer());
+    let mut bench = Bench::new(free_ports(8), 64);
+    let [port_a, _] = talking(&mut bench, &a, &b);
+
+    stranger.connect(port_a).unwrap();
+    stranger.send(&rtp(0, 20, &[3; 160])).unwrap();
+    let refused = stranger.recv(&mut [0; 10]).expect_err("the kernel lets nobody else through");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    a.send_to(&rtp(0, 21, &[1; 160]), port_a).unwrap();
+    assert_eq!(receive(&b)[12], 1);
+
+    // A re-INVITE: the peer is elsewhere now, and where it was is a stranger.
+    bench.aim(A, &moved, Law::Mu);
+    bench.barrier();
+    moved.send_to(&rtp(0, 22, &[4; 160]), port_a).unwrap();
+    assert_eq!(receive(&b)[12], 4);
+    a.send_to(&rtp(0, 23, &[1; 160]), port_a).unwrap();
+    for n in 24..44 {
+        moved.send_to(&rtp(0, n, &[4; 160]), port_a).unwrap();
+        assert_eq!(receive(&b)[12], 4);
+    }
+    let refused = a.send_to(&rtp(0, 44, &[1; 160]), port_a);
+    moved.send_to(&rtp(0, 45, &[4; 160]), port_a).unwrap();
+    assert_eq!(receive(&b)[12], 4, "{refused:?}");
+    let quality = bench.close(A);
+    assert_eq!(quality.discards.count(Discard::StrangeSource), 1, "before it was known again");
+    assert_eq!(quality.received.packets, 43);
+}
+
+#[test]
+fn a_port_that_is_closed_for_a_while_costs_no_leg() {
+    let (a, b) = (peer(), peer());
+    let mut bench = Bench::new(free_ports(8), 64);
+    let [port_a, port_b] = talking(&mut bench, &a, &b);
+    let at = b.local_addr().unwrap();
+    drop(b);
+    // Each comes back as an ICMP error, which the one after it must not pay for.
+    for n in 20..40 {
+        a.send_to(&rtp(0, n, &[1; 160]), port_a).unwrap();
+    }
+    bench.barrier();
+    let b = Peer::bind(at).unwrap();
+    b.set_read_timeout(Some(PATIENCE)).unwrap();
+    for n in 40..50 {
+        a.send_to(&rtp(0, n, &[n as u8; 160]), port_a).unwrap();
+    }
+    // Some of those before may still have been on their way.
+    let mut heard = std::iter::repeat_with(|| receive(&b)[12]).skip_while(|code| *code == 1);
+    assert!(heard.by_ref().take(10).eq(40..50));
+    b.send_to(&rtp(0, 50, &[2; 160]), port_b).unwrap();
+    assert_eq!(receive(&a)[12], 2);
+    assert_eq!(bench.close(B).discards.count(Discard::Unsendable), 0);
 }
 
 #[test]
@@ -191,7 +275,7 @@ fn a_panic_ends_the_legs_and_not_the_thread() {
     let mut bench = Bench::new(free_ports(4), 8);
     let port = bench.open(A, &peer(), Law::Mu);
     bench.worker.handle.commands.send(Order::Panic).unwrap();
-    bench.worker.handle.waker.wake().unwrap();
+    bench.worker.handle.bell.ring();
     assert_eq!(bench.event(), Event::Silent { leg: A });
     assert!(matches!(bench.event(), Event::Closed { leg: A, .. }));
     assert!(Peer::bind(port).is_ok(), "the port is free");

@@ -1,0 +1,231 @@
+//! What runs in a media thread: one worker, fed by its sockets and its commands.
+//!
+//! Owns: the order in which packets, commands and deadlines have their turn; when the clock is read.
+//! Never: decides what happens to a packet; the worker does.
+
+use super::{
+    Order, Published,
+    nap::Nap,
+    sockets::{Sockets, channel_of, slot_of},
+};
+use crate::{
+    media::{Action, Channel, DATAGRAM_MAX, Event, Worker, srtp::TRAILER_MAX},
+    observe::metrics,
+    shell::{
+        epoll::{self, Epoll, Found, Ready},
+        now,
+    },
+};
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::mpsc::Receiver,
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, watch};
+
+/// How long the shard has to make room for events that did not fit.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
+/// How often the counters are published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// One more than is relayed: what fills it may have been cut. Behind it, room to encrypt.
+const BUFFER_LEN: usize = DATAGRAM_MAX + 1 + TRAILER_MAX;
+
+/// What runs in the thread.
+pub(super) struct Thread {
+    pub(super) worker: Worker,
+    pub(super) epoll: Epoll,
+    pub(super) sockets: Sockets,
+    pub(super) nap: Nap,
+    pub(super) orders: Receiver<Order>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) publish: watch::Sender<Published>,
+    pub(super) pairs: usize,
+}
+
+impl Thread {
+    /// Runs until it is told to stop. A panic costs the legs of this worker, not the thread.
+    pub(super) fn live(mut self) {
+        epoll::sleep_precisely();
+        while panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            tracing::error!("media thread panicked");
+            self.sockets.clear();
+            self.worker.start_over();
+        }
+    }
+
+    fn run(&mut self) {
+        let (mut found, mut buffer) = (Found::new(), [0; BUFFER_LEN]);
+        let mut at = now();
+        let (mut publish_at, mut due) = (at, None);
+        // What was ordered before a panic has rung already.
+        if !self.obey() {
+            return;
+        }
+        loop {
+            let patience = self.patience(publish_at, at);
+            let ready = match self.epoll.wait(&mut found, patience) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "media poll failed");
+                    self.worker.start_over();
+                    return self.tell();
+                }
+            };
+            let began = now();
+            at = began;
+            for n in 0..ready {
+                match self.epoll.take(&found, n) {
+                    Some(Ready::Socket(token)) => at = self.read(token, &mut buffer, at),
+                    Some(Ready::Bell) => {
+                        if !self.obey() {
+                            return;
+                        }
+                        due = self.worker.poll_timeout();
+                    }
+                    None => {}
+                }
+                // What is due does not wait for a thousand sockets.
+                if due.is_some_and(|due| due <= at) {
+                    due = self.fire(at);
+                }
+            }
+            due = self.fire(at);
+            self.tell();
+            if publish_at <= at {
+                publish_at = at + PUBLISH_EVERY;
+                self.publish(at);
+            }
+            let nap = self.nap.after(began, ready, at);
+            if !nap.is_zero() {
+                thread::sleep(due.map_or(nap, |due| nap.min(due.saturating_duration_since(at))));
+                at += nap;
+            }
+        }
+    }
+
+    /// Returns how long nothing is to be done without a packet or a command.
+    fn patience(&mut self, publish_at: Instant, now: Instant) -> Duration {
+        let retry = self.worker.has_events().then(|| now + RETRY_AFTER);
+        let due = [self.worker.poll_timeout(), retry, Some(publish_at)];
+        due.into_iter()
+            .flatten()
+            .min()
+            .map_or(PUBLISH_EVERY, |at| at.saturating_duration_since(now))
+    }
+
+    /// Takes all commands; returns whether to go on.
+    fn obey(&mut self) -> bool {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Command(command) => self.worker.handle_command(command, now()),
+                #[cfg(test)]
+                Order::Panic => panic!("ordered by a test"),
+                Order::Stop => return false,
+            }
+            self.carry_out();
+        }
+        self.tell();
+        true
+    }
+
+    /// Reads one packet, which is all there is most of the time: what is left is told of again.
+    /// The clock is read once, at the end; `read_at` is its time at the beginning.
+    fn read(&mut self, token: usize, buffer: &mut [u8], read_at: Instant) -> Instant {
+        let (slot, channel) = (slot_of(token), channel_of(token));
+        let room = buffer.get_mut(..=DATAGRAM_MAX).unwrap_or_default();
+        let Some((len, from)) = self.sockets.read(token, room) else { return now() };
+        match channel {
+            Channel::Rtcp => {
+                let packet = buffer.get(..len).unwrap_or_default();
+                self.worker.handle_rtcp(slot, from, packet, read_at);
+                now()
+            }
+            Channel::Rtp => {
+                let sent = self.worker.handle_rtp(slot, from, (buffer, len), read_at);
+                let sent = sent.map(|datagram| (datagram.slot, self.sockets.send(&datagram)));
+                let sent_at = now();
+                match sent {
+                    Some((_, true)) => {
+                        self.worker.note_delay(slot, sent_at.saturating_duration_since(read_at));
+                    }
+                    Some((sent_from, false)) => self.worker.note_unsendable(sent_from),
+                    None => {}
+                }
+                self.carry_out();
+                sent_at
+            }
+        }
+    }
+
+    /// Does what is due; returns when the next thing is.
+    fn fire(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.worker.poll_timeout();
+        if due.is_none_or(|at| at > now) {
+            return due;
+        }
+        let (sockets, mut unsendable) = (&self.sockets, vec![]);
+        self.worker.handle_timeout(now, &mut |datagram| {
+            if !sockets.send(&datagram) {
+                unsendable.push(datagram.slot);
+            }
+        });
+        for slot in unsendable {
+            self.worker.note_unsendable(slot);
+        }
+        self.carry_out();
+        self.worker.poll_timeout()
+    }
+
+    /// Does with sockets what the worker asks for.
+    fn carry_out(&mut self) {
+        while let Some(action) = self.worker.poll_action() {
+            match action {
+                Action::Bind { slot, ip, port } => {
+                    let bound = self.sockets.bind(&self.epoll, slot, (ip, port));
+                    self.worker.bound(slot, bound.is_ok(), now());
+                }
+                Action::Unbind { slot } => self.sockets.unbind(slot),
+                Action::Connect { slot, peer } => self.sockets.connect(slot, Some(peer)),
+                Action::Disconnect { slot } => self.sockets.connect(slot, None),
+            }
+        }
+    }
+
+    /// Passes on what the worker tells, as far as the shard has room for it.
+    fn tell(&mut self) {
+        while self.worker.has_events() {
+            let permit = self.events.try_reserve();
+            if matches!(permit, Err(mpsc::error::TrySendError::Full(()))) {
+                return;
+            }
+            // Without a shard there is nobody to tell, and this thread will be told to stop.
+            if let (Some(event), Ok(permit)) = (self.worker.poll_event(), permit) {
+                permit.send(event);
+            }
+        }
+    }
+
+    fn publish(&self, at: Instant) {
+        let counters = self.worker.counters();
+        let (legs, free) = self.worker.usage();
+        let mut media = metrics::Media {
+            packets_relayed: counters.relayed,
+            bytes_relayed: counters.relayed_bytes,
+            packets_transcoded: counters.transcoded,
+            packets_generated: counters.generated,
+            reports: counters.reports,
+            silences: counters.silences,
+            open_failures: counters.open_failures,
+            events_dropped: counters.events_dropped,
+            legs: legs as u64,
+            ports_used: self.pairs.saturating_sub(free) as u64,
+            ports_total: self.pairs as u64,
+            ..metrics::Media::default()
+        };
+        for (discard, n) in self.worker.discards().iter() {
+            media.discards.add(discard.as_str(), n);
+        }
+        self.publish.send_replace(Published { at, counters: media });
+    }
+}
