@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tandem_bench::{Sample, calls, floor_b2bua, idle};
+use tandem_bench::{Sample, calls, floor_b2bua, floor_relay, idle, media};
 
 /// Load for any SIP B2BUA, and what it costs there.
 #[derive(Debug, Parser)]
@@ -20,6 +20,10 @@ enum Command {
     FloorB2bua(floor_b2bua::Args),
     /// What a process and its children use while nobody asks anything of them.
     Idle(idle::Args),
+    /// Streams of RTP through a relay or a B2BUA.
+    Media(Box<media::Args>),
+    /// The least that a forwarder of RTP can be.
+    FloorRelay(floor_relay::Args),
 }
 
 fn main() -> Result<()> {
@@ -27,6 +31,8 @@ fn main() -> Result<()> {
         Command::Calls(args) => told(&calls::run(&args)?),
         Command::FloorB2bua(args) => floor_b2bua::run(&args),
         Command::Idle(args) => told(&idle::run(&args)?),
+        Command::Media(args) => media::run(&args)?.iter().try_for_each(told),
+        Command::FloorRelay(args) => floor_relay::run(&args),
     }
 }
 

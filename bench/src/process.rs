@@ -55,6 +55,31 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     tree(pid)?.into_iter().map(cpu_of).sum()
 }
 
+/// Reads the CPU time of one process tree again and again, cheaply: whom it consists of is found out
+/// once.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    pids: Vec<u32>,
+}
+
+impl Meter {
+    /// Of the tree as it is now.
+    ///
+    /// # Errors
+    /// If the process is not there.
+    pub fn new(pid: u32) -> Result<Self> {
+        Ok(Self { pids: tree(pid)? })
+    }
+
+    /// CPU time since their start.
+    ///
+    /// # Errors
+    /// If one of them has ended.
+    pub fn cpu(&self) -> Result<Duration> {
+        self.pids.iter().copied().map(cpu_of).sum()
+    }
+}
+
 /// To the nanosecond: `/proc/PID/stat` counts in hundredths of a second.
 fn cpu_of(pid: u32) -> Result<Duration> {
     let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))

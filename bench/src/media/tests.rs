@@ -1,0 +1,101 @@
+//! Streams through the floor, and what is said of them.
+
+use super::*;
+use crate::{floor_relay, histogram::Histogram};
+use std::{net::UdpSocket, thread};
+
+/// Nobody to look after.
+struct Nobody;
+
+impl Aside for Nobody {
+    fn tend(&mut self) {}
+    fn meter(&mut self) -> Result<Duration> {
+        Ok(Duration::ZERO)
+    }
+}
+
+/// A relay's first port: behind one that is free, on an address of this process.
+fn floor(calls: usize, coalesce: u64) -> SocketAddr {
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let ip = std::net::Ipv4Addr::new(127, 150 + high % 60, low, 1);
+    let port = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap().port() / 2;
+    let args = floor_relay::Args { ip, port, calls, coalesce };
+    let (ready, told) = std::sync::mpsc::channel();
+    thread::spawn(move || floor_relay::serve(&args, || ready.send(()).unwrap()).unwrap());
+    told.recv().unwrap();
+    SocketAddr::new(ip.into(), port)
+}
+
+fn streamed(calls: usize, share: usize, first: SocketAddr) -> Outcome {
+    let ip = v4(first).unwrap();
+    let mut engine = Engine::new([ip, ip], share);
+    let ports: Vec<_> = (0..calls).map(|_| engine.open_call().unwrap()).collect();
+    for to in Way::Direct(first, 0).connect(&ports).unwrap() {
+        engine.aim_call(to).unwrap();
+    }
+    let timing = Timing { warm: Duration::from_millis(100), window: Duration::from_secs(1) };
+    engine.stream(timing, &mut Nobody).unwrap()
+}
+
+#[test]
+fn twenty_streams_pass_the_floor_without_loss() {
+    for (share, coalesce) in [(1, 0), (5, 1000)] {
+        let outcome = streamed(10, share, floor(10, coalesce));
+        // On a busy machine the window opens or closes late; what is sent in it must arrive.
+        assert!((900..=1200).contains(&outcome.sent), "{outcome:?}");
+        let totals = &outcome.totals;
+        assert_eq!((totals.received, totals.duplicates), (outcome.sent, 0));
+        assert_eq!((totals.reordered, totals.header_jumps, outcome.own_drops), (0, 0, 0));
+        assert_eq!(
+            (outcome.flawed.damaged, outcome.flawed.misled, outcome.flawed.foreign),
+            (0, 0, 0)
+        );
+        assert!(totals.delay.quantile(0.5) > Duration::ZERO);
+    }
+}
+
+/// A window of 1,000 packets, all well.
+fn outcome() -> Outcome {
+    let mut totals = tally::Totals { received: 1000, ..Default::default() };
+    totals.delay.record(Duration::from_micros(80));
+    let mut lateness = Histogram::default();
+    lateness.record(Duration::from_micros(10));
+    Outcome {
+        window: Duration::from_secs(1),
+        sent: 1000,
+        unsent: 0,
+        totals,
+        flawed: engine::Flawed::default(),
+        lateness,
+        moved: 0,
+        busy: 0.2,
+        own_drops: 0,
+        metered: [Duration::ZERO; 2],
+    }
+}
+
+#[test]
+fn a_verdict_is_of_the_target_or_there_is_none() {
+    type Change = fn(&mut Outcome);
+    let cases: [(Change, Option<f64>, &str); 8] = [
+        (|_| {}, Some(1.0), ""),
+        (|outcome| outcome.totals.received = 999, Some(0.0), ""),
+        (|outcome| outcome.totals.delay.record(Duration::from_millis(6)), Some(0.0), ""),
+        (|outcome| outcome.lateness.record(Duration::from_millis(3)), None, "was late"),
+        (|outcome| outcome.moved = 1, None, "was late"),
+        (|outcome| outcome.own_drops = 1, None, "overflowed"),
+        (|outcome| outcome.unsent = 1, None, "did not take"),
+        (|outcome| outcome.flawed.damaged = 2, Some(1.0), "2 packets were changed"),
+    ];
+    for (index, (change, carried, fault)) in cases.into_iter().enumerate() {
+        let mut outcome = outcome();
+        change(&mut outcome);
+        let sample = figures(&outcome, Sample::default());
+        assert_eq!(sample.figure("carried"), carried, "case {index}");
+        let said = sample.faults.join("\n");
+        assert!(
+            said.contains(fault) && said.is_empty() == fault.is_empty(),
+            "case {index}: {said}"
+        );
+    }
+}
