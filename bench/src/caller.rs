@@ -49,6 +49,8 @@ struct Calls {
     free: Vec<u32>,
     timers: Retransmissions<(Ident, u8)>,
     holds: DelayLine<Ident>,
+    /// The calls that are up and stay.
+    staying: Vec<Ident>,
     serial: u32,
     tally: Tally,
 }
@@ -128,6 +130,7 @@ impl Caller {
             free: vec![],
             timers: Retransmissions::default(),
             holds: DelayLine::new(plan.hold),
+            staying: vec![],
             serial: 0,
             tally: Tally::default(),
             plan,
@@ -140,13 +143,15 @@ impl Caller {
         self.calls.begin(stays, now, &mut self.wire.parts().1);
     }
 
-    /// Ends one of the calls that stay; false if there is none.
+    /// Ends one of the calls that stay; false if it has gone, or there is none.
     pub fn hang_up(&mut self, now: Instant) -> bool {
-        let staying = |call: &Call| call.stays && call.state == State::Up;
-        let Some(slot) = self.calls.calls.iter().position(staying) else { return false };
-        let ident = Ident { slot: slot as u32, serial: self.calls.calls[slot].serial };
-        self.calls.bye(ident, now, &mut self.wire.parts().1);
-        true
+        let Some(ident) = self.calls.staying.pop() else { return false };
+        let call = &self.calls.calls[ident.slot as usize];
+        let is_up = call.serial == ident.serial && call.state == State::Up;
+        if is_up {
+            self.calls.bye(ident, now, &mut self.wire.parts().1);
+        }
+        is_up
     }
 
     /// Handles what has arrived and what is due, sends, and tells how many datagrams came.
@@ -174,9 +179,9 @@ impl Caller {
         self.calls.calls.len() - self.calls.free.len()
     }
 
-    /// How many calls are up.
-    pub fn up(&self) -> usize {
-        self.calls.calls.iter().filter(|call| call.state == State::Up).count()
+    /// How many calls are up and stay.
+    pub fn staying(&self) -> usize {
+        self.calls.staying.len()
     }
 
     /// What became of them.
@@ -282,9 +287,11 @@ impl Calls {
                 let stays = call.stays;
                 self.acknowledge(ident, message, out);
                 self.prepare_bye(ident, message);
-                if !stays && self.plan.hold.is_zero() {
+                if stays {
+                    self.staying.push(ident);
+                } else if self.plan.hold.is_zero() {
                     self.bye(ident, now, out);
-                } else if !stays {
+                } else {
                     self.holds.push(now, ident);
                 }
             }

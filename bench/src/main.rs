@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tandem_bench::{Sample, calls, floor_b2bua, floor_relay, idle, media};
+use tandem_bench::{Sample, calls, floor_b2bua, floor_relay, held, idle, media, register};
 
 /// Load for any SIP B2BUA, and what it costs there.
 #[derive(Debug, Parser)]
@@ -18,6 +18,10 @@ enum Command {
     Calls(calls::Args),
     /// The least possible B2BUA, to be measured beside the target.
     FloorB2bua(floor_b2bua::Args),
+    /// Calls that are up and silent, and what others cost beside them.
+    Held(held::Args),
+    /// Phones that register with digest, and come back.
+    Register(register::Args),
     /// What a process and its children use while nobody asks anything of them.
     Idle(idle::Args),
     /// Streams of RTP through a relay or a B2BUA.
@@ -30,6 +34,8 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Calls(args) => told(&calls::run(&args)?),
         Command::FloorB2bua(args) => floor_b2bua::run(&args),
+        Command::Held(args) => told(&held::run(&args)?),
+        Command::Register(args) => told(&register::run(&args)?),
         Command::Idle(args) => told(&idle::run(&args)?),
         Command::Media(args) => media::run(&args)?.iter().try_for_each(told),
         Command::FloorRelay(args) => floor_relay::run(&args),

@@ -53,12 +53,17 @@ fn free(address: &str) -> SocketAddr {
     UdpSocket::bind((address, 0)).and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
-fn run(floor: &Floor, callee: SocketAddr, arguments: &[&str]) -> Sample {
+fn called(floor: &Floor, callee: SocketAddr, arguments: &[&str]) -> Sample {
+    let callee = callee.to_string();
+    let ends = ["--caller", "127.0.7.10:0", "--callee", &callee, "--from-user", "+17756187988"];
+    run(floor, &[arguments, &ends].concat())
+}
+
+fn run(floor: &Floor, arguments: &[&str]) -> Sample {
     let (load, rest) = arguments.split_first().expect("a load");
     let output = Command::new(PROGRAM)
         .args([load, "--target", &floor.address.to_string(), "--subject", "floor"])
-        .args(["--pid", &floor.process.id().to_string(), "--caller", "127.0.7.10:0"])
-        .args(["--callee", &callee.to_string(), "--settle", "0.1"])
+        .args(["--pid", &floor.process.id().to_string(), "--settle", "0.1"])
         .args(rest)
         .stderr(Stdio::inherit())
         .output()
@@ -71,11 +76,7 @@ fn run(floor: &Floor, callee: SocketAddr, arguments: &[&str]) -> Sample {
 fn a_second_of_calls() {
     let callee = free("127.0.7.20");
     let floor = Floor::start(callee);
-    let sample = run(
-        &floor,
-        callee,
-        &["calls", "--rate", "200", "--seconds", "1", "--from-user", "+17756187988"],
-    );
+    let sample = called(&floor, callee, &["calls", "--rate", "200", "--seconds", "1"]);
     assert_eq!(sample.faults, Vec::<String>::new());
     assert_eq!(sample.figure("done"), Some(200.0), "{sample:?}");
     assert_eq!(sample.figure("failed"), Some(0.0));
@@ -88,8 +89,31 @@ fn a_second_of_calls() {
 fn another_number_than_the_forced_one_is_seen_on_every_call() {
     let callee = free("127.0.7.21");
     let floor = Floor::start(callee);
-    let sample =
-        run(&floor, callee, &["calls", "--rate", "100", "--count", "20", "--from-user", "+1"]);
+    let callee = callee.to_string();
+    let ends = ["--caller", "127.0.7.10:0", "--callee", &callee, "--from-user", "+1"];
+    let sample = run(&floor, &[&["calls", "--rate", "100", "--count", "20"][..], &ends].concat());
     let told = "20 x a From of \"+17756187988\", which must be \"+1\"";
     assert_eq!(sample.faults, [told], "{sample:?}");
+}
+
+#[test]
+fn calls_are_held_while_others_come_and_go() {
+    let callee = free("127.0.7.22");
+    let floor = Floor::start(callee);
+    let load = ["held", "--calls", "20", "--rate", "200", "--seconds", "0.1", "--beside", "30"];
+    let sample = called(&floor, callee, &load);
+    assert_eq!(sample.faults, Vec::<String>::new());
+    assert_eq!(sample.figure("done"), Some(50.0), "{sample:?}");
+    assert_eq!(sample.figure("fds_per_call"), Some(0.0));
+    assert!(sample.figure("beside_cpu_ms_per_call") > Some(0.0), "{sample:?}");
+}
+
+#[test]
+fn phones_register_and_refresh() {
+    let floor = Floor::start(free("127.0.7.23"));
+    let load = ["register", "--phones", "20", "--rounds", "3", "--rate", "200"];
+    let sample = run(&floor, &[&load[..], &["--phones-at", "127.0.7.11:0"]].concat());
+    assert_eq!(sample.faults, Vec::<String>::new());
+    assert_eq!(sample.figure("done"), Some(60.0), "{sample:?}");
+    assert!(sample.figure("challenge_p50_ms") <= sample.figure("register_p50_ms"), "{sample:?}");
 }
