@@ -1,13 +1,16 @@
 # make test    everything, real telephones included; installs what it needs
 # make check   the same without the real telephones
 # make interop only the real telephones
+# make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
 
 CARGO ?= cargo
 VENV  := .venv/bin
 # Further arguments of pytest, as in: make interop PYTEST="-k hold -x"
 PYTEST ?=
+# Further arguments of the suite, as in: make bench BENCH="--only start"
+BENCH ?=
 
-.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools
+.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers
 
 test: install check interop
 check: tools fmt clippy unit doc deny shear advisories
@@ -43,6 +46,17 @@ release:
 
 interop: install release
 	$(VENV)/python -m pytest tests/interop $(PYTEST)
+
+# It needs root, or user namespaces: it runs in a network of its own. The figures go to bench/RESULTS.md, those of
+# a quick run to target/bench/.
+bench: release
+	$(CARGO) build --quiet --locked --release -p tandem-bench
+	@mkdir -p target/bench
+	target/release/tandem-bench suite --lines target/bench/lines.jsonl \
+	  $(if $(QUICK),--quick --out target/bench/RESULTS.md) $(BENCH)
+
+bench-peers: BENCH += --peers
+bench-peers: bench
 
 install:
 	@tests/interop/install

@@ -20,6 +20,7 @@ pub mod pace;
 pub mod process;
 pub mod register;
 pub mod sample;
+pub mod suite;
 pub mod tally;
 pub mod template;
 pub mod udp;

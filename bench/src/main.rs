@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tandem_bench::{Sample, calls, floor_b2bua, floor_relay, held, idle, media, register};
+use std::process::ExitCode;
+use tandem_bench::{Sample, calls, floor_b2bua, floor_relay, held, idle, media, register, suite};
 
 /// Load for any SIP B2BUA, and what it costs there.
 #[derive(Debug, Parser)]
@@ -22,6 +23,8 @@ enum Command {
     Held(held::Args),
     /// Phones that register with digest, and come back.
     Register(register::Args),
+    /// Everything, in a network of its own, held against what must be.
+    Suite(suite::Args),
     /// What a process and its children use while nobody asks anything of them.
     Idle(idle::Args),
     /// Streams of RTP through a relay or a B2BUA.
@@ -30,16 +33,19 @@ enum Command {
     FloorRelay(floor_relay::Args),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    let mut passes = true;
     match Cli::parse().command {
-        Command::Calls(args) => told(&calls::run(&args)?),
-        Command::FloorB2bua(args) => floor_b2bua::run(&args),
-        Command::Held(args) => told(&held::run(&args)?),
-        Command::Register(args) => told(&register::run(&args)?),
-        Command::Idle(args) => told(&idle::run(&args)?),
-        Command::Media(args) => media::run(&args)?.iter().try_for_each(told),
-        Command::FloorRelay(args) => floor_relay::run(&args),
+        Command::Calls(args) => told(&calls::run(&args)?)?,
+        Command::FloorB2bua(args) => floor_b2bua::run(&args)?,
+        Command::Held(args) => told(&held::run(&args)?)?,
+        Command::Register(args) => told(&register::run(&args)?)?,
+        Command::Suite(args) => passes = suite::run(&args)?,
+        Command::Idle(args) => told(&idle::run(&args)?)?,
+        Command::Media(args) => media::run(&args)?.iter().try_for_each(told)?,
+        Command::FloorRelay(args) => floor_relay::run(&args)?,
     }
+    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints the line; what was wrong also goes to standard error, for people.
