@@ -12,9 +12,9 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    fs::File,
+    fs::{File, Permissions},
     net::UdpSocket,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -87,6 +87,8 @@ pub(super) fn tandem(place: &Place, program: &Path, setup: Setup) -> Result<Runn
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("pbx.toml"), configuration(&folder, setup)?)?;
+    // There are passwords in it, of which there would be a warning each.
+    fs::set_permissions(folder.join("pbx.toml"), Permissions::from_mode(0o600))?;
     fs::write(
         folder.join("rules.toml"),
         "[[bench.rule]]\nmatch = \"_+.\"\ndial = \"trunk:out\"\n",
