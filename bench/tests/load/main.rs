@@ -1,0 +1,5 @@
+//! The generator against real programs.
+
+mod floor;
+mod rig;
+mod tandem;
