@@ -196,7 +196,7 @@ impl Suite<'_> {
         for (row, per_s) in row::RATES.into_iter().zip(row::RATES_PER_S) {
             self.calls(row, per_s, &["--settle", "1"]);
             let sums = self.runs.sum(row, "tandem", &["failed", "resent", "repeated"]);
-            if sums.is_none_or(|sums| sums.max > 0.0) {
+            if self.args.quick || sums.is_none_or(|sums| sums.max > 0.0) {
                 return;
             }
         }
@@ -233,7 +233,7 @@ impl Suite<'_> {
         let (calls, beside) = (calls.to_string(), if self.args.quick { "1000" } else { "3000" });
         let load = ["held", "--calls", &calls, "--beside", beside, "--beside-rate", "1000"];
         let seconds = self.seconds(5);
-        let more = ["--from-user", FROM_USER, "--seconds", &seconds];
+        let more = ["--rate", "1000", "--from-user", FROM_USER, "--seconds", &seconds];
         self.try_run(row, |suite| {
             let running = suite.tandem(Setup::default())?;
             suite.load(("tandem", &running), &[&load[..], &more].concat())
@@ -255,7 +255,7 @@ impl Suite<'_> {
 
     fn million(&self) -> Result<Vec<Sample>> {
         let running = self.tandem(Setup::default())?;
-        let load = ["calls", "--from-user", FROM_USER, "--rate", "4000", "--count", "1000000"];
+        let load = ["calls", "--from-user", FROM_USER, "--rate", "4500", "--count", "1000000"];
         self.load(("tandem", &running), &load)
     }
 
@@ -263,6 +263,7 @@ impl Suite<'_> {
         let calls = if self.args.quick { calls / 4 } else { calls };
         let (seconds, number) = (self.seconds(6), calls.to_string());
         let load = ["media", "--calls", &number, "--seconds", &seconds, "--warm", "1"];
+        let load = [&load[..], &["--calls-per-s", "400"]].concat();
         self.try_run(row, |suite| {
             let running = suite.tandem(Setup { coalesce_ms, ..Setup::default() })?;
             let way = ["--sip", subjects::TARGET];
@@ -277,6 +278,7 @@ impl Suite<'_> {
 
     fn most_media(&mut self) {
         let load = ["media", "--seconds", "5", "--warm", "1", "--search", "1600,2400,3200,3600"];
+        let load = [&load[..], &["--calls-per-s", "400"]].concat();
         self.try_run(row::MEDIA_MOST, |suite| {
             let running = suite.tandem(Setup::default())?;
             let way = ["--sip", subjects::TARGET];

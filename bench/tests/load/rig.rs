@@ -15,7 +15,8 @@ pub(crate) const FROM_USER: &str = "+17756187988";
 /// A SIP server at work, killed in the end.
 pub(crate) struct Target {
     process: Child,
-    address: SocketAddr,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Target {
