@@ -62,6 +62,15 @@ pub struct Meter {
     pids: Vec<u32>,
 }
 
+/// What a meter reads.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// CPU time of all since their start.
+    pub cpu: Duration,
+    /// That of each thread.
+    pub threads: BTreeMap<u32, Duration>,
+}
+
 impl Meter {
     /// Of the tree as it is now.
     ///
@@ -71,13 +80,55 @@ impl Meter {
         Ok(Self { pids: tree(pid)? })
     }
 
-    /// CPU time since their start.
+    /// Reads it.
     ///
     /// # Errors
     /// If one of them has ended.
-    pub fn cpu(&self) -> Result<Duration> {
-        self.pids.iter().copied().map(cpu_of).sum()
+    pub fn read(&self) -> Result<Reading> {
+        let mut threads = BTreeMap::new();
+        for pid in &self.pids {
+            for entry in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+                // A thread may have ended meanwhile.
+                let Ok(ran) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
+                let thread = entry.file_name().to_string_lossy().parse()?;
+                threads.insert(thread, ran_for(&ran)?);
+            }
+        }
+        Ok(Reading { cpu: self.pids.iter().copied().map(cpu_of).sum::<Result<_>>()?, threads })
     }
+}
+
+impl Reading {
+    /// What each thread has used since an earlier reading, the busiest first.
+    pub fn since(&self, before: &Self) -> Vec<Duration> {
+        let used = |(thread, cpu): (&u32, &Duration)| {
+            cpu.saturating_sub(before.threads.get(thread).copied().unwrap_or_default())
+        };
+        let mut all: Vec<_> = self.threads.iter().map(used).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all
+    }
+}
+
+/// The first field of a `schedstat`, in ns.
+fn ran_for(schedstat: &str) -> Result<Duration> {
+    let ns = schedstat.split_whitespace().next().and_then(|field| field.parse().ok());
+    ns.map(Duration::from_nanos).ok_or_else(|| anyhow!("not a schedstat: {schedstat}"))
+}
+
+/// How long the host has let cores of this machine wait that had work to do, all together.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn stolen() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    stolen_in(&stat).ok_or_else(|| anyhow!("no CPU in /proc/stat"))
+}
+
+fn stolen_in(stat: &str) -> Option<Duration> {
+    // "cpu  user nice system idle iowait irq softirq steal .." in hundredths of a second.
+    let ticks: u64 = stat.lines().next()?.split_whitespace().nth(8)?.parse().ok()?;
+    Some(Duration::from_millis(ticks * 10))
 }
 
 /// To the nanosecond: `/proc/PID/stat` counts in hundredths of a second.
@@ -124,7 +175,7 @@ fn pss_kb(rollup: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{process, time::Instant};
+    use std::process;
 
     #[test]
     fn lines_of_proc_are_read() {
@@ -134,16 +185,28 @@ mod tests {
             "55d0-7ffd ---p 00 00:00 0 [rollup]\nRss:  5000 kB\nPss:    1234 kB\nPss_Dirty: 9 kB\n";
         assert_eq!(pss_kb(rollup).unwrap(), 1234);
         assert!(pss_kb("Rss: 5000 kB\n").is_err());
+        assert_eq!(ran_for("1500 20 3\n").unwrap(), Duration::from_nanos(1500));
+        assert!(ran_for("").is_err());
+        let stat = "cpu  9 8 7 6 5 4 3 25 0 0\ncpu0 1 1 1 1 1 1 1 20 0 0\n";
+        assert_eq!(stolen_in(stat), Some(Duration::from_millis(250)));
     }
 
     #[test]
     fn this_process_and_its_child_are_seen() {
         let before = Usage::of(process::id()).unwrap();
         assert!(before.pss_kb > 100 && before.fds >= 3 && before.threads >= 1, "{before:?}");
-        let until = Instant::now() + Duration::from_millis(30);
-        while Instant::now() < until {}
-        let burnt = cpu(process::id()).unwrap() - before.cpu;
-        assert!(burnt > Duration::from_millis(5), "{burnt:?}");
+        // However busy the machine is, it is CPU time that is spent here.
+        let spend = |until: Duration| while cpu(process::id()).unwrap() < until {};
+        spend(before.cpu + Duration::from_millis(20));
+        assert!(Usage::of(process::id()).unwrap().cpu >= before.cpu + Duration::from_millis(20));
+
+        let meter = Meter::new(process::id()).unwrap();
+        let first = meter.read().unwrap();
+        spend(first.cpu + Duration::from_millis(50));
+        let second = meter.read().unwrap();
+        let burnt = second.since(&first);
+        assert!(burnt[0] > Duration::ZERO && burnt.is_sorted_by(|a, b| a >= b), "{burnt:?}");
+        assert!(second.cpu >= first.cpu + Duration::from_millis(50));
 
         let mut child = process::Command::new("sleep").arg("60").spawn().unwrap();
         assert!(tree(process::id()).unwrap().contains(&child.id()));

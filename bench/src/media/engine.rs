@@ -10,7 +10,10 @@ use super::{
     sockets::{Opener, Receiver, RtpSocket, drops_at},
     tally::{Tally, Totals},
 };
-use crate::histogram::Histogram;
+use crate::{
+    histogram::Histogram,
+    process::{Reading, stolen},
+};
 use anyhow::Result;
 use nix::{
     poll::ppoll,
@@ -88,8 +91,17 @@ pub struct Outcome {
     pub busy: f64,
     /// Packets that the kernel threw away at our own sockets.
     pub own_drops: u64,
-    /// What the meter read at the window's two ends.
-    pub metered: [Duration; 2],
+    /// What was read at the window's two ends.
+    pub edges: [Edge; 2],
+}
+
+/// What is read where the window opens and where it closes.
+#[derive(Clone, Debug, Default)]
+pub struct Edge {
+    /// What the target has used.
+    pub target: Reading,
+    /// What the host has taken from this machine, of all its cores.
+    pub stolen: Duration,
 }
 
 /// Arrivals that are no packets as they were sent.
@@ -108,7 +120,7 @@ pub trait Aside {
     /// Is called every few milliseconds, and must not take long.
     fn tend(&mut self);
     /// What the target has used up to now: read at both ends of the window.
-    fn meter(&mut self) -> Result<Duration>;
+    fn meter(&mut self) -> Result<Reading>;
 }
 
 /// The time, in ns since 1970.
@@ -280,7 +292,7 @@ struct Course {
     /// As planned, then as it was.
     window: Range<u64>,
     end_ns: u64,
-    crossed: [Option<Duration>; 2],
+    edges: [Option<Edge>; 2],
     tend_ns: u64,
     idle_ns: u64,
     sent: u64,
@@ -298,7 +310,7 @@ impl Course {
             schedule: Schedule::new(order, start),
             window: open..close,
             end_ns: close + COOL_NS,
-            crossed: [None; 2],
+            edges: [None, None],
             tend_ns: 0,
             idle_ns: 0,
             sent: 0,
@@ -310,12 +322,14 @@ impl Course {
 
     /// Reads the meter where the window opens and where it closes.
     fn cross(&mut self, now: u64, aside: &mut dyn Aside) -> Result<()> {
-        if self.crossed[0].is_none() && now >= self.window.start {
-            self.crossed[0] = Some(aside.meter()?);
+        let mut read =
+            || Ok::<_, anyhow::Error>(Edge { target: aside.meter()?, stolen: stolen()? });
+        if self.edges[0].is_none() && now >= self.window.start {
+            self.edges[0] = Some(read()?);
             self.window.start = now_ns();
         }
-        if self.crossed[1].is_none() && now >= self.window.end {
-            self.crossed[1] = Some(aside.meter()?);
+        if self.edges[1].is_none() && now >= self.window.end {
+            self.edges[1] = Some(read()?);
             self.window.end = now;
         }
         Ok(())
@@ -339,7 +353,7 @@ impl Course {
 
     fn outcome(self, own_drops: u64) -> Result<Outcome> {
         let length = self.window.end - self.window.start;
-        let [Some(before), Some(after)] = self.crossed else {
+        let [Some(before), Some(after)] = self.edges else {
             anyhow::bail!("the window never opened");
         };
         Ok(Outcome {
@@ -352,7 +366,7 @@ impl Course {
             moved: self.schedule.moved,
             busy: 1.0 - self.idle_ns as f64 / length as f64,
             own_drops,
-            metered: [before, after],
+            edges: [before, after],
         })
     }
 }

@@ -9,8 +9,8 @@ struct Nobody;
 
 impl Aside for Nobody {
     fn tend(&mut self) {}
-    fn meter(&mut self) -> Result<Duration> {
-        Ok(Duration::ZERO)
+    fn meter(&mut self) -> Result<Reading> {
+        Ok(Reading::default())
     }
 }
 
@@ -70,21 +70,44 @@ fn outcome() -> Outcome {
         moved: 0,
         busy: 0.2,
         own_drops: 0,
-        metered: [Duration::ZERO; 2],
+        edges: Default::default(),
     }
 }
 
 #[test]
 fn a_verdict_is_of_the_target_or_there_is_none() {
     type Change = fn(&mut Outcome);
-    let cases: [(Change, Option<f64>, &str); 8] = [
+    fn late(outcome: &mut Outcome) {
+        outcome.lateness.record(Duration::from_millis(3));
+    }
+    fn slow(outcome: &mut Outcome) {
+        outcome.totals.delay.record(Duration::from_millis(6));
+    }
+    let cases: [(Change, Option<f64>, &str); 11] = [
         (|_| {}, Some(1.0), ""),
         (|outcome| outcome.totals.received = 999, Some(0.0), ""),
-        (|outcome| outcome.totals.delay.record(Duration::from_millis(6)), Some(0.0), ""),
-        (|outcome| outcome.lateness.record(Duration::from_millis(3)), None, "was late"),
-        (|outcome| outcome.moved = 1, None, "was late"),
+        (slow, Some(0.0), ""),
+        (late, Some(1.0), ""),
+        (
+            |outcome| {
+                late(outcome);
+                slow(outcome);
+            },
+            None,
+            "was late",
+        ),
+        (|outcome| outcome.moved = 1, None, "as much as it was to"),
         (|outcome| outcome.own_drops = 1, None, "overflowed"),
         (|outcome| outcome.unsent = 1, None, "did not take"),
+        (|outcome| outcome.edges[1].stolen = Duration::from_millis(9), Some(1.0), ""),
+        (
+            |outcome| {
+                slow(outcome);
+                outcome.edges[1].stolen = Duration::from_millis(9);
+            },
+            None,
+            "away",
+        ),
         (|outcome| outcome.flawed.damaged = 2, Some(1.0), "2 packets were changed"),
     ];
     for (index, (change, carried, fault)) in cases.into_iter().enumerate() {
