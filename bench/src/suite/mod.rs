@@ -112,6 +112,7 @@ impl Suite<'_> {
             self.media(row::MEDIA_800, 800, 0);
             self.media(row::MEDIA_800_COALESCED, 800, 1);
             self.media(row::MEDIA_400, 400, 0);
+            self.workers();
         }
         self.rates();
         self.held(row::HELD_10, 10);
@@ -276,8 +277,24 @@ impl Suite<'_> {
         });
     }
 
+    /// On two cores, one of which is the generator's: at a load that leaves both of them time.
+    fn workers(&mut self) {
+        let (seconds, calls) = (self.seconds(6), if self.args.quick { "100" } else { "400" });
+        let load = ["media", "--calls", calls, "--seconds", &seconds, "--warm", "1"];
+        let load = [&load[..], &["--calls-per-s", "400", "--sip", subjects::TARGET]].concat();
+        for (subject, workers) in [(row::ONE_WORKER, 1), (row::TWO_WORKERS, 2)] {
+            self.try_run(row::WORKERS, |suite| {
+                let running = suite.tandem(Setup { workers: Some(workers), ..Setup::default() })?;
+                suite.load((subject, &running), &load)
+            });
+        }
+    }
+
+    /// Streams share addresses of the generator here: where each has its own, it is the generator
+    /// that first has no time left.
     fn most_media(&mut self) {
-        let load = ["media", "--seconds", "5", "--warm", "1", "--search", "1600,2400,3200,3600"];
+        let steps = "800,1200,1600,2000,2400,2800,3200,3600";
+        let load = ["media", "--seconds", "4", "--warm", "1", "--share", "20", "--search", steps];
         let load = [&load[..], &["--calls-per-s", "400"]].concat();
         self.try_run(row::MEDIA_MOST, |suite| {
             let running = suite.tandem(Setup::default())?;
@@ -323,6 +340,11 @@ impl Suite<'_> {
         self.try_run(row::PEER_CALLS, |suite| {
             let running = subjects::kamailio(&suite.place)?;
             suite.load(("kamailio", &running), &["calls", "--rate", "1000"])
+        });
+        self.try_run(row::PEER_MEDIA, |suite| {
+            let running = subjects::rtpengine(&suite.place)?;
+            let load = ["media", "--calls", "800", "--warm", "1", "--ng", subjects::RTPENGINE];
+            suite.load(("rtpengine", &running), &load)
         });
     }
 

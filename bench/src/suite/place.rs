@@ -53,10 +53,22 @@ impl Place {
     /// # Errors
     /// If it does not start.
     pub(super) fn spawn_on(&self, core: usize, command: &mut Command) -> Result<Child> {
+        self.spawn_at(&[core], command)
+    }
+
+    /// Starts a program that may use the generator's core as well.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub(super) fn spawn_on_both(&self, command: &mut Command) -> Result<Child> {
+        self.spawn_at(&[self.target_core, self.own_core], command)
+    }
+
+    fn spawn_at(&self, cores: &[usize], command: &mut Command) -> Result<Child> {
         // A child begins where its parent is.
-        pin(core)?;
+        pin(cores)?;
         let child = command.spawn().with_context(|| format!("starting {command:?}"));
-        pin(self.own_core)?;
+        pin(&[self.own_core])?;
         child
     }
 }
@@ -67,10 +79,10 @@ impl Drop for Place {
     }
 }
 
-fn pin(core: usize) -> Result<()> {
+fn pin(cores: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(core)?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("core {core}"))
+    cores.iter().try_for_each(|core| set.set(*core))?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cores {cores:?}"))
 }
 
 fn leave_network() -> Result<()> {

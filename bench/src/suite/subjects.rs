@@ -26,6 +26,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 const END_MAX: Duration = Duration::from_secs(5);
 /// Where all of them listen.
 pub(super) const TARGET: &str = "127.0.0.1:5060";
+/// Where rtpengine is controlled.
+pub(super) const RTPENGINE: &str = "127.0.0.1:2223";
 /// The forced From.
 pub(super) const FROM_USER: &str = "+17756187988";
 /// The caller with digest and the phones.
@@ -72,6 +74,8 @@ impl Drop for Running {
 /// What differs between Tandem's configurations here.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Setup {
+    /// Media workers on all cores; without it one, and all of Tandem on the target's core.
+    pub(super) workers: Option<u32>,
     /// Users 100000 and up.
     pub(super) phones: u32,
     /// The knob of the media workers, in ms.
@@ -102,7 +106,10 @@ pub(super) fn tandem(place: &Place, program: &Path, setup: Setup) -> Result<Runn
     command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
     command.stdout(log.try_clone()?).stderr(log);
     let start = Instant::now();
-    let child = place.spawn_on(place.target_core, &mut command)?;
+    let child = match setup.workers {
+        Some(_) => place.spawn_on_both(&mut command)?,
+        None => place.spawn_on(place.target_core, &mut command)?,
+    };
     let mut running = Running { child, ready: Duration::ZERO };
     let mut buffer = [0; 1024];
     ready.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -123,6 +130,7 @@ pub(super) fn tandem(place: &Place, program: &Path, setup: Setup) -> Result<Runn
 
 fn configuration(folder: &Path, setup: Setup) -> Result<String> {
     let folder = folder.display();
+    let workers = setup.workers.unwrap_or(1);
     let mut text = format!(
         r#"dialplan = ["rules.toml"]
 [node]
@@ -132,7 +140,7 @@ public_ip = "127.0.0.1"
 listen = ["udp:{TARGET}"]
 [rtp]
 ports = "10000-59999"
-workers = 1
+workers = {workers}
 "#
     );
     if setup.coalesce_ms > 0 {
@@ -209,6 +217,18 @@ pub(super) fn kamailio(place: &Place) -> Result<Running> {
     answering(place, &mut command)
 }
 
+/// Starts rtpengine as a relay in user space.
+///
+/// # Errors
+/// If it is not installed, or does not answer.
+pub(super) fn rtpengine(place: &Place) -> Result<Running> {
+    let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/rtpengine.conf");
+    let mut command = Command::new("rtpengine");
+    command.arg(format!("--config-file={}", configuration.display()));
+    command.stdout(Stdio::null()).stderr(File::create(place.folder().join("rtpengine.log"))?);
+    answering_to(place, &mut command, RTPENGINE, "1 d7:command4:pinge")
+}
+
 /// Starts SIPp's own called side.
 ///
 /// # Errors
@@ -221,21 +241,32 @@ pub(super) fn sipp_callee(place: &Place) -> Result<Running> {
     Ok(Running { child, ready: Duration::ZERO })
 }
 
+/// Starts a program that answers OPTIONS once it is ready.
 fn answering(place: &Place, command: &mut Command) -> Result<Running> {
-    let start = Instant::now();
-    let child = place.spawn_on(place.target_core, command)?;
-    let mut running = Running { child, ready: Duration::ZERO };
-    let socket = UdpSocket::bind("127.0.0.9:0")?;
-    socket.set_read_timeout(Some(Duration::from_millis(5)))?;
-    let local = socket.local_addr()?;
+    let local = "127.0.0.9:5060";
     let options = format!(
         "OPTIONS sip:{TARGET} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bKready;rport\r\n\
          Max-Forwards: 70\r\nFrom: <sip:bench@{local}>;tag=1\r\nTo: <sip:{TARGET}>\r\n\
          Call-ID: ready\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
     );
+    answering_to(place, command, TARGET, &options)
+}
+
+/// Starts a program that answers a datagram once it is ready.
+fn answering_to(
+    place: &Place,
+    command: &mut Command,
+    target: &str,
+    question: &str,
+) -> Result<Running> {
+    let start = Instant::now();
+    let child = place.spawn_on(place.target_core, command)?;
+    let mut running = Running { child, ready: Duration::ZERO };
+    let socket = UdpSocket::bind("127.0.0.9:5060")?;
+    socket.set_read_timeout(Some(Duration::from_millis(5)))?;
     while start.elapsed() < START_MAX && running.child.try_wait()?.is_none() {
         // Before it listens, sending may meet a closed port.
-        let _ = socket.send_to(options.as_bytes(), TARGET);
+        let _ = socket.send_to(question.as_bytes(), target);
         if socket.recv(&mut [0; 2048]).is_ok() {
             running.ready = start.elapsed();
             return Ok(running);

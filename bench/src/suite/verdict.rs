@@ -118,6 +118,12 @@ pub(super) const CRITERIA: &[Criterion] = &[
     )
     .aim(Least(8000.0))
     .floor(|runs| runs.carried("floor")),
+    criterion(
+        "two media workers in ones, by CPU per packet and balance",
+        "x",
+        Least(1.8),
+        |runs| runs.scaling(),
+    ),
     criterion("memory of a held call", "KB", Most(24.0), |runs| {
         runs.spread(row::HELD_1000, "tandem", "pss_kb_per_call")
     })
@@ -220,6 +226,16 @@ impl Runs {
         Spread::of(vec![most.reduce(f64::max)?])
     }
 
+    /// How much more two workers on two cores carry than one on one: until the busier one has no time
+    /// left, at what a packet costs with two of them.
+    fn scaling(&self) -> Option<Spread> {
+        let two = |figure| Some(self.spread(row::WORKERS, row::TWO_WORKERS, figure)?.median);
+        let one = self.spread(row::WORKERS, row::ONE_WORKER, "cpu_us_per_packet")?;
+        let (busiest, next) = (two("busiest_thread_cores")?, two("next_thread_cores")?);
+        let carried = (busiest + next) / busiest / two("cpu_us_per_packet")?;
+        Some(one.map(|cost| cost * carried))
+    }
+
     /// Tandem's medians in the floor's.
     fn ratio(&self, row: &str, figure: &str) -> Option<Spread> {
         let floor = self.spread(row, "floor", figure)?;
@@ -277,6 +293,20 @@ mod tests {
         assert_eq!((rate.value)(&runs).unwrap().median, 4500.0);
         runs.push(row::RATES[0], sample(4500.0, 2.0));
         assert!(!rate.passes(&runs));
+    }
+
+    #[test]
+    fn workers_scale_if_they_share_the_load_and_a_packet_costs_no_more() {
+        for (cost, next, scaling) in [(8.0, 0.2, 2.0), (10.0, 0.2, 1.6), (8.0, 0.1, 1.5)] {
+            let mut runs = Runs::default();
+            let one = Sample::new("media", row::ONE_WORKER).got("cpu_us_per_packet", 8.0);
+            let two = Sample::new("media", row::TWO_WORKERS).got("cpu_us_per_packet", cost);
+            runs.push(row::WORKERS, one);
+            let two = two.got("busiest_thread_cores", 0.2).got("next_thread_cores", next);
+            runs.push(row::WORKERS, two);
+            let found = (find("two media workers").value)(&runs).unwrap().median;
+            assert!((found - scaling).abs() < 1e-9, "{found}, not {scaling}");
+        }
     }
 
     #[test]
