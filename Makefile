@@ -50,6 +50,7 @@ interop: install release
 # It needs root, or user namespaces: it runs in a network of its own. The figures go to bench/RESULTS.md, those of
 # a quick run to target/bench/.
 bench: release
+	@tests/interop/install $(if $(findstring --peers,$(BENCH)),peers,bench)
 	$(CARGO) build --quiet --locked --release -p tandem-bench
 	@mkdir -p target/bench
 	target/release/tandem-bench suite --lines target/bench/lines.jsonl \

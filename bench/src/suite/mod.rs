@@ -112,9 +112,12 @@ impl Suite<'_> {
             self.media(row::MEDIA_800, 800, 0);
             self.media(row::MEDIA_800_COALESCED, 800, 1);
             self.media(row::MEDIA_400, 400, 0);
-            self.workers();
+            if self.args.peers {
+                self.peers();
+            }
         }
         self.rates();
+        self.workers();
         self.held(row::HELD_10, 10);
         self.held(row::HELD_1000, 1000);
         self.held(row::HELD_5000, self.most_held());
@@ -124,9 +127,6 @@ impl Suite<'_> {
             self.most_media();
             self.second_opinion();
             self.try_run(row::MILLION, Self::million);
-        }
-        if self.args.peers {
-            self.peers();
         }
     }
 
@@ -178,7 +178,7 @@ impl Suite<'_> {
 
     /// Tandem, then the floor.
     fn calls(&mut self, row: &str, per_s: u32, more: &[&str]) {
-        let (rate, seconds) = (per_s.to_string(), self.seconds(5));
+        let (rate, seconds) = (per_s.to_string(), self.seconds(4));
         let mut load = vec!["calls", "--from-user", FROM_USER, "--rate", &rate];
         load.extend(["--seconds", &seconds]);
         load.extend(more);
@@ -261,7 +261,6 @@ impl Suite<'_> {
     }
 
     fn media(&mut self, row: &str, calls: u32, coalesce_ms: u32) {
-        let calls = if self.args.quick { calls / 4 } else { calls };
         let (seconds, number) = (self.seconds(6), calls.to_string());
         let load = ["media", "--calls", &number, "--seconds", &seconds, "--warm", "1"];
         let load = [&load[..], &["--calls-per-s", "400"]].concat();
@@ -336,16 +335,22 @@ impl Suite<'_> {
         });
     }
 
+    /// Others, as columns beside Tandem and the floors. Kamailio is a proxy: it forces no From.
     fn peers(&mut self) {
-        self.try_run(row::PEER_CALLS, |suite| {
+        let seconds = self.seconds(5);
+        self.try_run(row::CALLS_1000, |suite| {
             let running = subjects::kamailio(&suite.place)?;
-            suite.load(("kamailio", &running), &["calls", "--rate", "1000"])
+            let load = ["calls", "--rate", "1000", "--seconds", &seconds];
+            suite.load(("kamailio", &running), &load)
         });
-        self.try_run(row::PEER_MEDIA, |suite| {
-            let running = subjects::rtpengine(&suite.place)?;
-            let load = ["media", "--calls", "800", "--warm", "1", "--ng", subjects::RTPENGINE];
-            suite.load(("rtpengine", &running), &load)
-        });
+        for (row, calls) in [(row::MEDIA_800, "800"), (row::MEDIA_400, "400")] {
+            self.try_run(row, |suite| {
+                let running = subjects::rtpengine(&suite.place)?;
+                let load = ["media", "--calls", calls, "--seconds", &seconds, "--warm", "1"];
+                let way = ["--calls-per-s", "400", "--ng", subjects::RTPENGINE];
+                suite.load(("rtpengine", &running), &[&load[..], &way].concat())
+            });
+        }
     }
 
     fn write_lines(&self, path: &PathBuf) -> Result<()> {

@@ -41,10 +41,6 @@ pub(super) const MEDIA_800_COALESCED: &str = "media of 800 calls, 1 ms coalescin
 pub(super) const MEDIA_400: &str = "media of 400 calls";
 /// Ever more streams, until they are not carried.
 pub(super) const MEDIA_MOST: &str = "media of ever more calls";
-/// Kamailio's rates, of which it carries what it can.
-pub(super) const PEER_CALLS: &str = "1,000 calls/s, peers";
-/// Streams through other relays.
-pub(super) const PEER_MEDIA: &str = "media of 800 calls, peers";
 /// Streams through one worker and through two, which may use both cores.
 pub(super) const WORKERS: &str = "media of 400 calls on both cores";
 /// Its subjects.
