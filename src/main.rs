@@ -11,12 +11,17 @@ use tandem::{
         cli_check, config_files,
         demo::{self, DemoArgs},
         doctor::{self, DoctorArgs},
+        log_lines::Lines,
         node::{Node, Place},
         places::World,
         service,
         twilio_sim::{self, SimArgs},
     },
 };
+
+/// A message makes and frees many small things, in three threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A SIP back-to-back user agent and PBX between softphones and a carrier's SIP trunk
 #[derive(Debug, Parser)]
@@ -94,11 +99,11 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => run(config.as_deref()),
         Command::Demo(args) => {
-            log::init(log::Format::Text, &filter("error"))?;
+            log::init(log::Format::Text, &filter("error"), std::io::stderr)?;
             block_on(async { Ok(done(demo::run(args).await?)) })
         }
         Command::TwilioSim(args) => {
-            log::init(log::Format::Text, &filter("info"))?;
+            log::init(log::Format::Text, &filter("info"), std::io::stderr)?;
             block_on(async { Ok(done(twilio_sim::run(*args).await?)) })
         }
         Command::Check { config } => {
@@ -148,8 +153,10 @@ fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {
         eprintln!("{problem}\n");
     }
     let Some(config) = checked.config else { return Ok(ExitCode::from(1)) };
-    log::init(format_of(&config), &filter(config.log.level.name()))?;
+    let lines = Lines::to(std::io::stderr())?;
+    log::init(format_of(&config), &filter(config.log.level.name()), lines.clone())?;
     let place = Place::of(&config, Some(file));
+    let _last_words = lines.until_the_end();
     block_on(async move {
         let node = Node::start(config, place).await?;
         Ok(match service::run_until_told(node).await {

@@ -82,6 +82,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hmac", &["src/media/srtp/cipher.rs"]),
     ("hound", &["src/media/prompt.rs"]),
     ("md5", &["src/sip/digest.rs"]),
+    ("mimalloc", &["src/main.rs"]),
+    ("nix", &["src/shell/datagrams.rs"]),
     ("prometheus_client", &["src/observe/metrics"]),
     ("rand_chacha", &["src/ids.rs", "src/sim/"]),
     ("rcgen", &["src/shell/"]),

@@ -16,8 +16,9 @@ use tracing::{
     info,
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt,
-    fmt::MakeWriter,
+    EnvFilter, Layer,
+    filter::Targets,
+    fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry::LookupSpan,
     util::{SubscriberInitExt, TryInitError},
@@ -51,18 +52,36 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// Starts writing log lines to standard error.
+/// Starts writing log lines to `writer`.
 ///
 /// `filter` is a level (`info`) or directives (`tandem::media=trace,warn`). The caller takes it from
 /// the environment where that overrides the configuration.
-pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
-    let filter = parse_filter(filter)?;
-    let registry = tracing_subscriber::registry().with(layer(format, std::io::stderr));
-    Ok(registry.with(filter).try_init()?)
+pub fn init<W>(format: Format, filter: &str, writer: W) -> Result<(), LogError>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let registry = tracing_subscriber::registry().with(layer(format, writer));
+    match parse_filter(filter)? {
+        Filter::Static(targets) => Ok(registry.with(targets).try_init()?),
+        Filter::Dynamic(directives) => Ok(registry.with(*directives).try_init()?),
+    }
 }
 
-fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(filter).map_err(|_| LogError::Filter { filter: filter.into() })
+/// Which lines are written.
+enum Filter {
+    /// By level and module alone: entering a span costs nothing more.
+    Static(Targets),
+    /// By what a span tells.
+    Dynamic(Box<EnvFilter>),
+}
+
+fn parse_filter(filter: &str) -> Result<Filter, LogError> {
+    if let Ok(targets) = filter.parse::<Targets>() {
+        return Ok(Filter::Static(targets));
+    }
+    let directives = EnvFilter::try_new(filter);
+    let mistake = |_| LogError::Filter { filter: filter.into() };
+    directives.map(|directives| Filter::Dynamic(Box::new(directives))).map_err(mistake)
 }
 
 fn layer<S, W>(format: Format, writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -140,6 +159,7 @@ mod tests {
         io::{self, Write},
         sync::mpsc::{SyncSender, sync_channel},
     };
+    use tracing::subscriber::with_default;
 
     /// Where a test's lines go.
     #[derive(Clone)]
@@ -158,10 +178,11 @@ mod tests {
     fn written(format: Format, filter: &str, log: impl FnOnce()) -> String {
         let (sender, lines) = sync_channel(100);
         let sink = Sink(sender);
-        let layer = layer(format, move || sink.clone());
-        let subscriber =
-            tracing_subscriber::registry().with(layer).with(parse_filter(filter).unwrap());
-        tracing::subscriber::with_default(subscriber, log);
+        let registry = tracing_subscriber::registry().with(layer(format, move || sink.clone()));
+        match parse_filter(filter).unwrap() {
+            Filter::Static(targets) => with_default(registry.with(targets), log),
+            Filter::Dynamic(directives) => with_default(registry.with(*directives), log),
+        }
         String::from_utf8(lines.try_iter().flatten().collect()).unwrap()
     }
 
@@ -207,8 +228,19 @@ mod tests {
 
     #[test]
     fn the_filter_filters_and_its_mistakes_are_told() {
-        assert_eq!(written(Format::Text, "warn", || one_call(&answered(1))), "");
-        let mistake = parse_filter("tandem=loud").unwrap_err().to_string();
+        for (filter, lines) in [
+            ("warn", 0),
+            ("warn,tandem=info", 2),
+            ("tandem::observe=info", 2),
+            ("tandem::media=trace,warn", 0),
+            ("[call{call=c00-1}]=info", 2),
+            ("[call{call=c00-7}]=info", 0),
+        ] {
+            let written = written(Format::Text, filter, || one_call(&answered(1)));
+            assert_eq!(written.lines().count(), lines, "{filter}\n{written}");
+        }
+        let Err(mistake) = parse_filter("tandem=loud") else { panic!() };
+        let mistake = mistake.to_string();
         assert!(mistake.contains("`tandem=loud`"), "{mistake}");
     }
 }

@@ -4,7 +4,7 @@
 //! Never: reads from one; `stream` does once it stands.
 
 use super::{
-    shard_loop::Packet,
+    ingress::Packet,
     stream::{By, CONNECTIONS_MAX, Connection, Opener, WRITES_MAX, run},
 };
 use crate::{

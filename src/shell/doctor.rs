@@ -115,6 +115,7 @@ async fn examine(
     for listen in &config.sip.listen {
         report.add(host::listener(listen, running.map_or(&[], |status| &status.listeners)));
     }
+    report.add(host::bursts());
     report.add(host::media_ports(&config.rtp, running.is_some()));
     report.add(host::files(&config.rtp));
     let names = Names::new(&config.node.resolver);

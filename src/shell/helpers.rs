@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, mpsc},
     time::timeout,
 };
@@ -41,10 +42,13 @@ pub(super) struct Helpers {
     routes: Routes,
     room: Arc<Semaphore>,
     prompts: Prompts,
+    /// Where the tasks run: not in the shard's thread.
+    runtime: Handle,
 }
 
 impl Helpers {
-    /// Starts with these name servers, or with the system's where there are none.
+    /// Starts with these name servers, or with the system's where there are none. The tasks run in
+    /// the runtime in which this is called.
     pub(super) fn new(
         answers: mpsc::Sender<Answer>,
         routes: Routes,
@@ -57,13 +61,14 @@ impl Helpers {
             routes,
             room: Arc::new(Semaphore::new(OPEN_MAX)),
             prompts: Prompts::new(),
+            runtime: Handle::current(),
         }
     }
 
     /// Answers one question, later.
     pub(super) fn ask(&self, ask: Ask) {
         let helpers = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let Ok(_permit) = helpers.room.clone().acquire_owned().await else { return };
             let answers = helpers.answers.clone();
             let answer = match ask {

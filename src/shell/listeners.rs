@@ -9,8 +9,11 @@ use crate::{
     ids::Transport,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{io, net::SocketAddr, sync::Arc};
-use tokio::net::{TcpListener, UdpSocket};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+};
+use tokio::net::TcpListener;
 
 /// How often to try for a port that is free over both transports.
 const TRIES_MAX: u32 = 16;
@@ -20,7 +23,7 @@ const BACKLOG: i32 = 1024;
 /// The bound sockets of a node.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
-    pub(super) udp: Vec<Arc<UdpSocket>>,
+    pub(super) udp: Vec<UdpSocket>,
     pub(super) streams: Vec<(Transport, TcpListener)>,
     /// Of all of them, in the order of the configuration; the ports are the real ones.
     pub(super) listeners: Vec<Listener>,
@@ -57,7 +60,7 @@ fn try_bind(wanted: &[Listen], dscp: u8) -> Result<Bound, StartError> {
                 let socket = udp::bind(address).map_err(error)?;
                 let local = socket.local_addr().map_err(error)?;
                 mark(&socket, local, dscp);
-                bound.udp.push(Arc::new(socket));
+                bound.udp.push(socket);
                 local
             }
             Transport::Tcp | Transport::Tls => {

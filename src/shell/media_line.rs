@@ -17,19 +17,22 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_millis(5);
 pub(super) struct MediaLine {
     worker: MediaHandle,
     waiting: VecDeque<Command>,
+    /// Whether the worker has commands that it was not woken for.
+    is_untold: bool,
     has_complained: bool,
 }
 
 impl MediaLine {
     pub(super) fn new(worker: MediaHandle) -> Self {
-        Self { worker, waiting: VecDeque::new(), has_complained: false }
+        Self { worker, waiting: VecDeque::new(), is_untold: false, has_complained: false }
     }
 
     /// Hands over a command, now or as soon as there is room. A new leg comes back where the worker
-    /// does not keep up: its call is better refused than late.
+    /// does not keep up: its call is better refused than late. [`Self::wake`] follows.
     pub(super) fn send(&mut self, command: Command) -> Result<(), Command> {
         self.retry();
         let is_new = matches!(command, Command::Open { .. });
+        self.is_untold = true;
         let untaken = if self.waiting.is_empty() {
             match self.worker.try_send(command) {
                 Ok(()) => return Ok(()),
@@ -62,6 +65,7 @@ impl MediaLine {
     /// Offers what waits again.
     pub(super) fn retry(&mut self) {
         while let Some(command) = self.waiting.pop_front() {
+            self.is_untold = true;
             match self.worker.try_send(command) {
                 Ok(()) => {}
                 Err(Untaken::Full(command)) => return self.waiting.push_front(*command),
@@ -69,6 +73,13 @@ impl MediaLine {
             }
         }
         self.has_complained = false;
+    }
+
+    /// Wakes the worker where there is something for it.
+    pub(super) fn wake(&mut self) {
+        if std::mem::take(&mut self.is_untold) {
+            self.worker.wake();
+        }
     }
 
     /// Returns whether something waits, which is to be retried after [`RETRY_AFTER`].

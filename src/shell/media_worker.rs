@@ -79,11 +79,9 @@ pub enum Untaken {
 }
 
 impl MediaHandle {
-    /// Hands over a command where there is room; never waits.
+    /// Hands over a command where there is room; never waits. The worker sees it when it is woken.
     pub fn try_send(&self, command: Command) -> Result<(), Untaken> {
-        let sent = self.commands.try_send(Order::Command(command));
-        self.bell.ring();
-        match sent {
+        match self.commands.try_send(Order::Command(command)) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(Order::Command(command))) => Err(Untaken::Full(command.into())),
             Err(TrySendError::Disconnected(Order::Command(command))) => {
@@ -92,6 +90,11 @@ impl MediaHandle {
             // What comes back is what was handed over.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(()),
         }
+    }
+
+    /// Wakes the worker: once for all that was handed over, since each time costs it a turn.
+    pub fn wake(&self) {
+        self.bell.ring();
     }
 
     /// Counts a command that is lost.

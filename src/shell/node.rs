@@ -7,13 +7,16 @@ use super::{
     control::Control,
     desk::{Desk, Origin},
     helpers::Helpers,
-    http, listeners,
+    http,
+    ingress::Ingress,
+    listeners,
     media_line::MediaLine,
     media_worker::MediaWorker,
     now,
     places::World,
     routes::{Listener, Routes},
-    shard_loop::{Ears, Hands, Ingress, Order, ShardLoop},
+    shard_loop::{Ears, Hands, Order},
+    shard_thread::{Plan, ShardThread},
     store::Store,
     stream::Opener,
     tls::Security,
@@ -29,7 +32,7 @@ use crate::{
 };
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -109,8 +112,7 @@ impl Place {
 /// A running node.
 pub struct Node {
     desk: Arc<Desk>,
-    shard: JoinHandle<()>,
-    ended: watch::Receiver<bool>,
+    shard: ShardThread,
     tasks: Vec<JoinHandle<()>>,
     workers: Vec<MediaWorker>,
     store: Store,
@@ -157,25 +159,16 @@ impl Node {
         let security = watch::Sender::new(Security::new(&config));
         let opener = Opener::new(ways.ingress.clone(), security.subscribe(), config.sip.dscp);
         let hands = Hands {
-            udp: bound.udp.clone(),
             opener: opener.clone(),
             media: media.iter().cloned().map(MediaLine::new).collect(),
             helpers: Helpers::new(ways.answer, routes.clone(), &config.node.resolver),
             store: store.handle(),
-            ingress: ways.ingress.clone(),
         };
-        let (end, ended) = watch::channel(false);
-        let mut shard = ShardLoop::new(shard, hands);
-        shard.know_peers(&config);
-        let shard = tokio::spawn(async move {
-            shard.run(ears).await;
-            end.send_replace(true);
-        });
+        tell_of_caps(&bound.udp);
+        let plan = Plan { shard, hands, ears, udp: bound.udp, routes, config: config.clone() };
+        let shard = ShardThread::start(plan).await.map_err(part("shard"))?;
 
         let mut tasks = vec![];
-        for socket in bound.udp {
-            tasks.push(tokio::spawn(udp::read(socket, routes.clone(), ways.ingress.clone())));
-        }
         for (transport, listener) in bound.streams {
             tasks.push(tokio::spawn(opener.clone().accept(transport, listener)));
         }
@@ -192,7 +185,7 @@ impl Node {
             let transport = listener.transport.param();
             tracing::info!(transport, address = %listener.address, "listening");
         }
-        Ok(Self { desk, shard, ended, tasks, workers, store, listeners, http: admin })
+        Ok(Self { desk, shard, tasks, workers, store, listeners, http: admin })
     }
 
     /// Returns where it listens for SIP.
@@ -217,15 +210,14 @@ impl Node {
 
     /// Returns what ends when a drain has finished.
     pub fn drained(&self) -> Drained {
-        Drained(self.ended.clone())
+        Drained(self.shard.ended.clone())
     }
 
     /// Ends everything: calls are hung up, records are written, sockets close.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.desk.order(Order::Stop).await;
-        if timeout(STOP_MAX, &mut self.shard).await.is_err() {
+        if timeout(STOP_MAX, self.shard.join()).await.is_err() {
             tracing::error!("shard does not end");
-            self.shard.abort();
         }
         for task in self.tasks {
             task.abort();
@@ -253,6 +245,13 @@ fn queues() -> (Ways, Ears) {
     let (answer, answers) = mpsc::channel(ANSWERS_MAX);
     let (media, events) = mpsc::channel(EVENTS_MAX);
     (Ways { ingress, order, answer, media }, Ears { packets, orders, media: events, answers })
+}
+
+/// Says where the kernel grants less room for datagrams than is wanted.
+fn tell_of_caps(sockets: &[UdpSocket]) {
+    for bytes in sockets.iter().filter_map(udp::capped_at).take(1) {
+        tracing::info!(bytes, help = udp::CAP_HELP, "receive buffer capped");
+    }
 }
 
 fn shard(config: Arc<Config>, location: &Location) -> io::Result<Shard> {

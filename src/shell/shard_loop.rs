@@ -5,11 +5,13 @@
 
 use super::{
     helpers::Helpers,
+    ingress::Packet,
     media_line::{MediaLine, RETRY_AFTER},
     now,
     peers::{Peer, Peers},
     store::{self, Write},
-    stream::{End, Opener, Streams, Writer},
+    stream::{End, Opener, Streams},
+    udp::Udp,
 };
 use crate::{
     call::Record,
@@ -30,85 +32,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    pin::Pin,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
-    net::UdpSocket,
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval, sleep_until},
+    task::yield_now,
+    time::{Sleep, sleep},
 };
 
-/// Messages that may wait for the shard. Above, the newest are dropped: SIP retransmits.
-const PACKETS_MAX: usize = 8192;
-/// Messages taken in one go before deadlines are looked at again.
+/// Inputs of one kind taken in one go before deadlines and the other kinds are looked at again.
 const BATCH_MAX: usize = 64;
 /// How long peers may take to answer our BYE when the node ends.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-/// How often the shard is told the time of day.
-const CLOCK_EVERY: Duration = Duration::from_secs(1);
-
-/// What the network has for the shard.
-#[derive(Debug)]
-pub(super) enum Packet {
-    /// One message, or what should be one.
-    Message {
-        /// Where from.
-        flow: Flow,
-        /// The bytes.
-        bytes: Bytes,
-    },
-    /// A peer has opened a connection.
-    Opened {
-        /// Which.
-        flow: Flow,
-        /// The way back.
-        writer: Writer,
-    },
-    /// A connection is gone, or could not be opened.
-    Closed {
-        /// Which.
-        flow: Flow,
-        /// What it leaves.
-        end: End,
-    },
-}
-
-/// The bounded way into the shard.
-#[derive(Clone, Debug)]
-pub(super) struct Ingress {
-    packets: mpsc::Sender<Packet>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl Ingress {
-    /// Creates the queue.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Packet>) {
-        let (packets, queue) = mpsc::channel(PACKETS_MAX);
-        (Self { packets, dropped: Arc::default() }, queue)
-    }
-
-    /// Hands over a datagram, or drops it where the shard does not keep up.
-    pub(super) fn offer(&self, packet: Packet) {
-        if self.packets.try_send(packet).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Hands over what must not be lost; the connection waits meanwhile.
-    pub(super) async fn tell(&self, packet: Packet) {
-        let _ = self.packets.send(packet).await;
-    }
-
-    /// Returns whether the shard is gone.
-    pub(super) fn is_closed(&self) -> bool {
-        self.packets.is_closed()
-    }
-}
+/// How old the shard's reading of the wall clock may be when something happens.
+const CLOCK_HOLD: Duration = Duration::from_secs(1);
 
 /// How each contact of each user answers.
 pub(super) type Pulses = BTreeMap<(Box<str>, Box<str>), Pulse>;
@@ -144,7 +83,7 @@ pub(super) enum Order {
     Counters(oneshot::Sender<(metrics::Shard, metrics::Transports)>),
 }
 
-/// Everything that the loop hears.
+/// Everything that the loop hears, datagrams aside.
 pub(super) struct Ears {
     pub(super) packets: mpsc::Receiver<Packet>,
     pub(super) orders: mpsc::Receiver<Order>,
@@ -152,14 +91,22 @@ pub(super) struct Ears {
     pub(super) answers: mpsc::Receiver<Answer>,
 }
 
+/// What ended a wait.
+enum Heard {
+    /// A deadline, or a datagram.
+    Nothing,
+    Order(Order),
+    Media(media::Event),
+    Answer(Answer),
+    Packet(Packet),
+}
+
 /// Everything that the loop acts with.
 pub(super) struct Hands {
-    pub(super) udp: Vec<Arc<UdpSocket>>,
     pub(super) opener: Opener,
     pub(super) media: Vec<MediaLine>,
     pub(super) helpers: Helpers,
     pub(super) store: store::Handle,
-    pub(super) ingress: Ingress,
 }
 
 /// When the loop ends.
@@ -177,28 +124,31 @@ enum Ending {
 pub(super) struct ShardLoop {
     shard: Shard,
     hands: Hands,
+    udp: Udp,
+    /// Datagrams of one batch; empty between batches.
+    arrived: Vec<(Flow, Bytes)>,
     streams: Streams,
     peers: Peers,
     /// Trunks of whose TLS an operator has been told, and with which code.
     warned: BTreeSet<(Box<str>, &'static str)>,
-    /// The socket for each of our addresses.
-    sockets: BTreeMap<SocketAddr, Arc<UdpSocket>>,
     transports: metrics::Transports,
+    /// When the wall clock was last read.
+    clock_at: Instant,
     ending: Ending,
 }
 
 impl ShardLoop {
-    pub(super) fn new(shard: Shard, hands: Hands) -> Self {
-        let address = |socket: &Arc<UdpSocket>| Some((socket.local_addr().ok()?, socket.clone()));
-        let sockets = hands.udp.iter().filter_map(address).collect();
+    pub(super) fn new(shard: Shard, hands: Hands, udp: Udp) -> Self {
         Self {
             shard,
             hands,
+            udp,
+            arrived: vec![],
             streams: Streams::default(),
             peers: Peers::default(),
             warned: BTreeSet::new(),
-            sockets,
             transports: metrics::Transports::default(),
+            clock_at: now(),
             ending: Ending::Open,
         }
     }
@@ -211,30 +161,95 @@ impl ShardLoop {
 
     /// Runs until drained, or until nobody can speak to it any more.
     pub(super) async fn run(mut self, mut ears: Ears) {
-        let mut clock = interval(CLOCK_EVERY);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alarm = Alarm::new();
+        let mut is_more = false;
         self.carry_out();
         while !self.is_over() {
-            let deadline = self.deadline();
-            tokio::select! {
-                biased; // Deadlines first: under overload, finishing old work beats accepting new.
-                () = sleep_to(deadline) => self.shard.handle_timeout(now()),
-                _ = clock.tick() => self.shard.set_clock(now(), SystemTime::now()),
-                order = ears.orders.recv() => match order {
-                    Some(order) => self.obey(order),
-                    None => return,
-                },
-                Some(event) = ears.media.recv() => self.shard.handle_media(event, now()),
-                Some(answer) = ears.answers.recv() => {
-                    self.peers.answered(&answer);
-                    self.shard.handle_answer(answer, now());
-                }
-                Some(packet) = ears.packets.recv() => self.take(packet, &mut ears.packets),
-            }
-            self.carry_out();
+            let heard = if is_more {
+                // What is left is taken after a look at what else has come.
+                yield_now().await;
+                Some(Heard::Nothing)
+            } else {
+                self.wait(&mut ears, &mut alarm).await
+            };
+            let Some(heard) = heard else { return };
+            self.read_clock();
+            // Deadlines first: under overload, finishing old work beats accepting new.
+            self.fire();
+            self.take(heard);
+            is_more = self.take_more(&mut ears);
+            self.hands.media.iter_mut().for_each(MediaLine::wake);
         }
         self.shard.cut_all(now());
         self.carry_out();
+        self.hands.media.iter_mut().for_each(MediaLine::wake);
+    }
+
+    /// Waits for one thing; `None` where nobody can speak to the shard any more.
+    async fn wait(&mut self, ears: &mut Ears, alarm: &mut Alarm) -> Option<Heard> {
+        let deadline = self.deadline();
+        tokio::select! {
+            biased;
+            () = alarm.ring(deadline) => Some(Heard::Nothing),
+            () = self.udp.readable() => Some(Heard::Nothing),
+            order = ears.orders.recv() => order.map(Heard::Order),
+            Some(event) = ears.media.recv() => Some(Heard::Media(event)),
+            Some(answer) = ears.answers.recv() => Some(Heard::Answer(answer)),
+            Some(packet) = ears.packets.recv() => Some(Heard::Packet(packet)),
+        }
+    }
+
+    fn take(&mut self, heard: Heard) {
+        match heard {
+            Heard::Nothing => {}
+            Heard::Order(order) => self.obey(order),
+            Heard::Media(event) => self.take_event(event),
+            Heard::Answer(answer) => self.take_answer(answer),
+            Heard::Packet(packet) => self.take_packet(packet),
+        }
+        self.carry_out();
+    }
+
+    /// Takes what else has come, of each kind up to a batch. Returns whether there may be more.
+    fn take_more(&mut self, ears: &mut Ears) -> bool {
+        let mut is_more = self.drain(&mut ears.orders, Self::obey);
+        is_more |= self.drain(&mut ears.media, Self::take_event);
+        is_more |= self.drain(&mut ears.answers, Self::take_answer);
+        is_more |= self.drain(&mut ears.packets, Self::take_packet);
+        let mut arrived = std::mem::take(&mut self.arrived);
+        is_more |= self.udp.read(&mut arrived);
+        for (flow, bytes) in arrived.drain(..) {
+            self.take_message(flow, bytes);
+            self.carry_out();
+        }
+        self.arrived = arrived;
+        is_more
+    }
+
+    fn drain<T>(&mut self, queue: &mut mpsc::Receiver<T>, take: fn(&mut Self, T)) -> bool {
+        for _ in 0..BATCH_MAX {
+            let Ok(one) = queue.try_recv() else { return false };
+            take(self, one);
+            self.carry_out();
+        }
+        true
+    }
+
+    fn read_clock(&mut self) {
+        let now = now();
+        if now.saturating_duration_since(self.clock_at) >= CLOCK_HOLD {
+            self.clock_at = now;
+            self.shard.set_clock(now, SystemTime::now());
+        }
+    }
+
+    fn fire(&mut self) {
+        self.hands.media.iter_mut().for_each(MediaLine::retry);
+        let now = now();
+        if self.shard.poll_timeout().is_some_and(|at| at <= now) {
+            self.shard.handle_timeout(now);
+            self.carry_out();
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -255,22 +270,23 @@ impl ShardLoop {
         [self.shard.poll_timeout(), ending, retry].into_iter().flatten().min()
     }
 
-    /// Takes what has come, up to a batch; what is left waits until deadlines were looked at.
-    fn take(&mut self, first: Packet, more: &mut mpsc::Receiver<Packet>) {
-        self.take_one(first);
-        for _ in 1..BATCH_MAX {
-            let Ok(packet) = more.try_recv() else { return };
-            self.carry_out();
-            self.take_one(packet);
-        }
+    fn take_event(&mut self, event: media::Event) {
+        self.shard.handle_media(event, now());
     }
 
-    fn take_one(&mut self, packet: Packet) {
+    fn take_answer(&mut self, answer: Answer) {
+        self.peers.answered(&answer);
+        self.shard.handle_answer(answer, now());
+    }
+
+    fn take_message(&mut self, flow: Flow, bytes: Bytes) {
+        self.transports.received.count(flow.transport.param());
+        self.shard.handle_message(flow, bytes, now());
+    }
+
+    fn take_packet(&mut self, packet: Packet) {
         match packet {
-            Packet::Message { flow, bytes } => {
-                self.transports.received.count(flow.transport.param());
-                self.shard.handle_message(flow, bytes, now());
-            }
+            Packet::Message { flow, bytes } => self.take_message(flow, bytes),
             Packet::Opened { flow, writer } => self.streams.opened(flow, writer),
             Packet::Closed { flow, end } => self.end(flow, end),
         }
@@ -335,7 +351,7 @@ impl ShardLoop {
             Order::Pulses(reply) => _ = reply.send(self.shard.pulses()),
             Order::Counters(reply) => {
                 let mut transports = self.transports.clone();
-                transports.ingress_dropped = self.hands.ingress.dropped.load(Relaxed);
+                transports.ingress_dropped = self.udp.dropped();
                 transports.connections = self.streams.len(Transport::Tcp) as u64;
                 transports.tls_connections = self.streams.len(Transport::Tls) as u64;
                 transports.handshake_failures.add("accepted", self.hands.opener.refusals());
@@ -346,7 +362,6 @@ impl ShardLoop {
 
     /// Drains the shard's outbox completely.
     fn carry_out(&mut self) {
-        self.hands.media.iter_mut().for_each(MediaLine::retry);
         while let Some(output) = self.shard.poll_output() {
             match output {
                 Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
@@ -367,7 +382,7 @@ impl ShardLoop {
     fn transmit(&mut self, flow: Flow, bytes: Bytes) {
         let word = flow.transport.param();
         let sent = match flow.transport {
-            Transport::Udp => self.send_datagram(flow, &bytes),
+            Transport::Udp => self.udp.send(flow, &bytes),
             Transport::Tcp | Transport::Tls => {
                 let peer = || self.peers.at(flow.remote);
                 match self.streams.send(flow, bytes, &self.hands.opener, peer) {
@@ -389,20 +404,6 @@ impl ShardLoop {
         }
     }
 
-    fn send_datagram(&self, flow: Flow, bytes: &Bytes) -> io::Result<()> {
-        let is_wild = |address: &&SocketAddr| {
-            address.ip().is_unspecified()
-                && address.port() == flow.local.port()
-                && address.is_ipv4() == flow.local.is_ipv4()
-        };
-        let socket = match self.sockets.get(&flow.local) {
-            Some(socket) => Some(socket),
-            None => self.sockets.keys().find(is_wild).and_then(|at| self.sockets.get(at)),
-        };
-        let socket = socket.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        socket.try_send_to(bytes, flow.remote).map(|_| ())
-    }
-
     fn media(&mut self, call: CallId, command: media::Command) {
         let workers = self.hands.media.len().max(1);
         let worker = usize::try_from(call.0).unwrap_or(0) % workers;
@@ -418,9 +419,23 @@ impl ShardLoop {
     }
 }
 
-async fn sleep_to(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => sleep_until(at.into()).await,
-        None => pending().await,
+/// A timer that is set anew only where it must ring earlier than it would: to ring in vain now and
+/// then costs less than to be set at every step.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self { sleep: Box::pin(sleep(Duration::ZERO)) }
+    }
+
+    /// Waits until `deadline` at the latest; for ever where there is none.
+    async fn ring(&mut self, deadline: Option<Instant>) {
+        let Some(at) = deadline else { return pending().await };
+        if self.sleep.is_elapsed() || at < self.sleep.deadline().into_std() {
+            self.sleep.as_mut().reset(at.into());
+        }
+        self.sleep.as_mut().await;
     }
 }

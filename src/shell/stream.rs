@@ -4,9 +4,9 @@
 //! Never: looks into a message; `sip::framing` finds its end.
 
 use super::{
+    ingress::{Ingress, Packet},
     marks::mark,
     peers::Peer,
-    shard_loop::{Ingress, Packet},
     tls::Security,
 };
 use crate::{
@@ -30,6 +30,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    runtime::Handle,
     sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
@@ -147,6 +148,8 @@ pub(super) struct Opener {
     pub(super) ingress: Ingress,
     pub(super) security: watch::Receiver<Security>,
     dscp: u8,
+    /// Where connections run: not in the shard's thread.
+    runtime: Handle,
     /// For our own connections, which those of strangers must not crowd out.
     opened: Arc<Semaphore>,
     pub(super) accepted: Arc<Semaphore>,
@@ -155,9 +158,11 @@ pub(super) struct Opener {
 }
 
 impl Opener {
+    /// Connections run in the runtime in which this is called.
     pub(super) fn new(ingress: Ingress, security: watch::Receiver<Security>, dscp: u8) -> Self {
         let room = || Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { ingress, security, dscp, opened: room(), accepted: room(), refused: Arc::default() }
+        let (runtime, refused) = (Handle::current(), Arc::default());
+        Self { ingress, security, dscp, runtime, opened: room(), accepted: room(), refused }
     }
 
     /// Returns how many handshakes of others have failed.
@@ -168,7 +173,7 @@ impl Opener {
     /// Opens a connection; over TLS it leads to `peer`, or nowhere.
     fn open(&self, flow: Flow, peer: Option<Peer>, queue: mpsc::Receiver<Bytes>) {
         let Self { ingress, opened, security, dscp, .. } = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let Ok(_permit) = opened.try_acquire_owned() else {
                 let failure = Some(Failure::Unreachable("too many connections".into()));
                 return give_up(flow, failure, queue, ingress).await;

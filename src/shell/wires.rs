@@ -102,7 +102,9 @@ impl Sockets {
             if *reach == Reach::Refusing {
                 continue;
             }
-            let socket = udp::bind(SocketAddr::new(*ip, port)).map_err(named)?;
+            let socket = udp::bind(SocketAddr::new(*ip, port))
+                .and_then(UdpSocket::from_std)
+                .map_err(named)?;
             let address = socket.local_addr()?;
             let secure = SocketAddr::new(*ip, address.port().wrapping_add(1));
             match reach {

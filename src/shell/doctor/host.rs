@@ -7,7 +7,7 @@ use super::report::{Finding, Verdict};
 use crate::{
     config::{Listen, Rtp},
     ids::Transport,
-    shell::listeners::is_free,
+    shell::{listeners::is_free, udp},
 };
 use rsntp::AsyncSntpClient;
 use std::{
@@ -105,6 +105,20 @@ fn ephemeral_ports() -> Option<(u16, u16)> {
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
+/// Looks at how many SIP messages may wait while the program is busy.
+pub(super) fn bursts() -> Finding {
+    let socket = udp::bind((Ipv4Addr::LOCALHOST, 0).into());
+    let finding = |verdict, found: &str| Finding::new("bursts", verdict, found);
+    match socket.map(|socket| udp::capped_at(&socket)) {
+        Ok(None) => finding(Verdict::Well, "the kernel keeps what comes at once"),
+        Ok(Some(bytes)) => {
+            let found = format!("the kernel keeps {} KiB of what comes at once", bytes >> 10);
+            finding(Verdict::Note, &found).help(udp::CAP_HELP)
+        }
+        Err(error) => finding(Verdict::Unknown, &error.to_string()),
+    }
+}
+
 /// Compares how many files this user may open with what the RTP ports can carry.
 pub(super) fn files(rtp: &Rtp) -> Finding {
     let Some(limit) =
@@ -163,6 +177,11 @@ mod tests {
         assert_eq!(listener(&listen, &[format!("udp:{address}")]).verdict, Verdict::Well);
         drop(taken);
         assert_eq!(listener(&listen, &[]).verdict, Verdict::Well);
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_is_no_mistake() {
+        assert!(matches!(bursts().verdict, Verdict::Well | Verdict::Note));
     }
 
     #[test]

@@ -38,7 +38,9 @@ impl Bench {
     }
 
     fn send(&self, command: Command) {
-        self.worker.handle().try_send(command).expect("the worker keeps up");
+        let worker = self.worker.handle();
+        worker.try_send(command).expect("the worker keeps up");
+        worker.wake();
     }
 
     /// Waits for the next thing told.

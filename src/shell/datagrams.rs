@@ -1,0 +1,192 @@
+//! Datagrams, read and written many at a time.
+//!
+//! Owns: the room that they are read into, what the kernel tells beside them, the only names of the
+//! `nix` crate.
+//! Never: waits, or looks into a datagram.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    libc,
+    sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
+        recvmmsg, sendmsg, setsockopt, sockopt,
+    },
+};
+use socket2::Socket;
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd, RawFd},
+};
+use tokio::net::UdpSocket;
+
+/// Largest datagram UDP can carry, and one more.
+const DATAGRAM_ROOM: usize = 65_536;
+/// Datagrams read by one question to the kernel.
+const READ_MAX: usize = 32;
+/// As many are asked for first: under little load there is one, and each place costs.
+const READ_FIRST: usize = 4;
+
+/// Asks the kernel for more room than `net.core.rmem_max` allows: a privilege.
+pub(super) fn force_buffers(socket: &Socket, bytes: usize) -> io::Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &bytes)?;
+    setsockopt(socket, sockopt::SndBufForce, &bytes)?;
+    Ok(())
+}
+
+/// Asks the kernel to tell how many datagrams it had no room for and, where the socket listens on
+/// all addresses, for which of them each was.
+pub(super) fn ask_for_details(socket: &Socket, local: SocketAddr) -> io::Result<()> {
+    setsockopt(socket, sockopt::RxqOvfl, &1)?;
+    match local.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?
+        }
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    Ok(())
+}
+
+/// A datagram that was read.
+#[derive(Debug)]
+pub(super) struct Arrival<'i> {
+    /// What it carries.
+    pub(super) bytes: &'i [u8],
+    /// Who sent it.
+    pub(super) remote: SocketAddr,
+    /// Our address that it was sent to, where the socket listens on all.
+    pub(super) to: Option<IpAddr>,
+    /// How many the kernel had dropped by then because nobody read them, modulo 2^32.
+    pub(super) dropped: Option<u32>,
+}
+
+/// Room for the datagrams of one reading. Pages that nothing was read into take no memory.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    room: Vec<u8>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { room: vec![0; READ_MAX.saturating_mul(DATAGRAM_ROOM)] }
+    }
+}
+
+impl Inbox {
+    /// Reads what has come to a socket that does not block, up to `most` datagrams. Returns whether
+    /// there may be more.
+    pub(super) fn read(
+        &mut self,
+        socket: &impl AsRawFd,
+        most: usize,
+        mut each: impl FnMut(Arrival<'_>),
+    ) -> io::Result<bool> {
+        let (mut asked, mut read) = (READ_FIRST, 0_usize);
+        while read < most {
+            asked = asked.min(most.saturating_sub(read));
+            let got = self.read_once(socket.as_raw_fd(), asked, &mut each)?;
+            if got < asked {
+                return Ok(false);
+            }
+            read = read.saturating_add(got);
+            asked = READ_MAX;
+        }
+        Ok(true)
+    }
+
+    fn read_once(
+        &mut self,
+        socket: RawFd,
+        asked: usize,
+        each: &mut impl FnMut(Arrival<'_>),
+    ) -> io::Result<usize> {
+        let mut places: Vec<[IoSliceMut<'_>; 1]> = self
+            .room
+            .chunks_exact_mut(DATAGRAM_ROOM)
+            .take(asked)
+            .map(|place| [IoSliceMut::new(place)])
+            .collect();
+        // Made anew each time: the kernel writes into them how much it used.
+        let details = cmsg_space!(libc::in6_pktinfo, u32);
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(asked, Some(details));
+        let read = recvmmsg(socket, &mut headers, &mut places, MsgFlags::MSG_DONTWAIT, None);
+        let messages = match read {
+            Ok(messages) => messages,
+            Err(Errno::EAGAIN) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        let mut got = 0_usize;
+        for message in messages {
+            got = got.saturating_add(1);
+            if let Some(arrival) = arrival(&message) {
+                each(arrival);
+            }
+        }
+        Ok(got)
+    }
+}
+
+fn arrival<'i>(message: &'i RecvMsg<'_, 'i, SockaddrStorage>) -> Option<Arrival<'i>> {
+    let remote = message.address.as_ref().and_then(address)?;
+    // An empty datagram has no slice.
+    let bytes = message.iovs().next().unwrap_or_default();
+    let (mut to, mut dropped) = (None, None);
+    // What was cut is not told.
+    for detail in message.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::Ipv4PacketInfo(info) = detail {
+            to = Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into());
+        } else if let ControlMessageOwned::Ipv6PacketInfo(info) = detail {
+            let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            to = (!ip.is_multicast()).then_some(ip.into());
+        } else if let ControlMessageOwned::RxqOvfl(total) = detail {
+            dropped = Some(total);
+        }
+    }
+    Some(Arrival { bytes, remote, to, dropped })
+}
+
+fn address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = || address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+    let v6 = || address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()));
+    v4().or_else(v6)
+}
+
+/// Writes a datagram, from the address `from` where it is given and the socket is bound to all.
+pub(super) fn write(
+    socket: &UdpSocket,
+    from: Option<IpAddr>,
+    remote: SocketAddr,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let to = SockaddrStorage::from(remote);
+    let send = |detail: &[ControlMessage<'_>]| {
+        let bytes = [IoSlice::new(bytes)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        sendmsg(socket.as_raw_fd(), &bytes, detail, flags, Some(&to)).map(drop)
+    };
+    let sent = match from {
+        None => Ok(socket.try_send_to(bytes, remote).map(drop)?),
+        Some(IpAddr::V4(ip)) => {
+            let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+            let any = libc::in_addr { s_addr: 0 };
+            let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr: any };
+            send(&[ControlMessage::Ipv4PacketInfo(&info)])
+        }
+        Some(IpAddr::V6(ip)) => {
+            let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
+            let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+            send(&[ControlMessage::Ipv6PacketInfo(&info)])
+        }
+    };
+    Ok(sent?)
+}
