@@ -368,8 +368,8 @@ pub struct Cdr {
     /// How good it was, and on which stretch it was not; none where there was little to hear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<String>,
-    /// What was said on the wire, if it is to be kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What was said on the wire, if it is to be kept; apart from the record, and not in its JSON.
+    #[serde(skip)]
     pub ladder: Option<Rungs>,
 }
 

@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, Thread},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{sync::oneshot, time::timeout};
@@ -36,6 +36,11 @@ const QUEUE_MAX: usize = 4_096;
 const PENDING_MAX: usize = 50_000;
 /// Records in one transaction.
 const BATCH_MAX: usize = 512;
+/// How long a record may wait for others to share its transaction: one that writes the same pages
+/// once for hundreds of records costs each of them a fraction.
+const LINGER: Duration = Duration::from_millis(50);
+/// So many records wake the thread before that.
+const WAKE_EVERY: u64 = 256;
 /// Between two attempts to write.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long an answer may take.
@@ -122,7 +127,8 @@ impl Store {
             shared: Arc::clone(&shared),
         };
         let thread = thread::Builder::new().name("store".into()).spawn(|| writer.run(queue))?;
-        Ok(Self { handle: Handle { tasks, shared, path: path.into() }, thread })
+        let writer = thread.thread().clone();
+        Ok(Self { handle: Handle { tasks, shared, path: path.into(), writer }, thread })
     }
 
     /// Returns a handle for another task.
@@ -133,7 +139,9 @@ impl Store {
     /// Writes what waits and ends the thread. Blocks until it has ended.
     pub fn close(self) {
         // The queue may be full; the thread empties it, so waiting for room is safe here.
-        if self.handle.tasks.send(Task::Close).is_ok() && self.thread.join().is_err() {
+        let told = self.handle.tasks.send(Task::Close).is_ok();
+        self.handle.writer.unpark();
+        if told && self.thread.join().is_err() {
             tracing::error!("store thread panicked");
         }
     }
@@ -145,13 +153,15 @@ pub struct Handle {
     tasks: SyncSender<Task>,
     shared: Arc<Shared>,
     path: Arc<Path>,
+    writer: Thread,
 }
 
 impl Handle {
     /// Hands over a record; where there is no room it is dropped and counted.
     pub fn write(&self, record: Write) {
-        self.shared.queued.fetch_add(1, Relaxed);
+        let waiting = self.shared.queued.fetch_add(1, Relaxed);
         match self.tasks.try_send(Task::Write(record)) {
+            Ok(()) if waiting % WAKE_EVERY == WAKE_EVERY - 1 => self.writer.unpark(),
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.shared.queued.fetch_sub(1, Relaxed);
@@ -208,6 +218,7 @@ impl Handle {
     async fn ask<T>(&self, task: impl FnOnce(oneshot::Sender<Answer<T>>) -> Task) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         self.tasks.try_send(task(reply)).map_err(|_| StoreError::Busy)?;
+        self.writer.unpark();
         match timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(StoreError::Busy),
@@ -245,8 +256,7 @@ impl Writer {
         let mut questions = vec![];
         match first {
             Ok(task) => {
-                let tasks = std::iter::once(task).chain(queue.try_iter()).take(BATCH_MAX);
-                if !self.sort(tasks, &mut questions) {
+                if !self.gather(task, queue, &mut questions) {
                     self.retry_at = None;
                     return false;
                 }
@@ -259,6 +269,24 @@ impl Writer {
             self.answer(question);
         }
         true
+    }
+
+    /// Takes what comes until somebody asks, a transaction is full or the first record has waited
+    /// long enough; returns false at the end.
+    fn gather(&mut self, first: Task, queue: &Receiver<Task>, questions: &mut Vec<Task>) -> bool {
+        let until = super::now() + LINGER;
+        let mut first = Some(first);
+        loop {
+            let tasks = first.take().into_iter().chain(queue.try_iter()).take(BATCH_MAX);
+            if !self.sort(tasks, questions) {
+                return false;
+            }
+            let left = until.saturating_duration_since(super::now());
+            if !questions.is_empty() || self.pending.len() >= BATCH_MAX || left.is_zero() {
+                return true;
+            }
+            thread::park_timeout(left);
+        }
     }
 
     /// Puts records aside to be written and questions to be answered; returns false at the end.
@@ -503,7 +531,8 @@ mod tests {
     fn what_does_not_fit_is_counted() {
         let (tasks, queue) = sync_channel(2);
         let shared = Arc::new(Shared::default());
-        let handle = Handle { tasks, shared, path: Path::new("t.db").into() };
+        let writer = thread::current();
+        let handle = Handle { tasks, shared, path: Path::new("t.db").into(), writer };
         for n in 0..5 {
             handle.write(cdr(answered(n)));
         }

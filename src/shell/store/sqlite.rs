@@ -96,6 +96,9 @@ impl Database {
         for record in records {
             changed += write_one(&transaction, record)?;
         }
+        transaction
+            .prepare_cached("DELETE FROM ladder WHERE id <= (SELECT max(id) FROM ladder) - ?")?
+            .execute(params![LADDERS_MAX])?;
         transaction.commit()?;
         Ok(changed)
     }
@@ -175,13 +178,12 @@ fn write_one(transaction: &Transaction<'_>, record: &Write) -> Result<usize, Dat
 
 /// One record a call: a second one for the same call is our own mistake, and is not written.
 fn write_cdr(transaction: &Transaction<'_>, cdr: &Cdr) -> Result<usize, DatabaseError> {
-    let record = Cdr { ladder: None, ..cdr.clone() };
     let (call, start) = (cdr.call.to_string(), to_sql(cdr.times.start.0));
     let written = transaction
         .prepare_cached(
             "INSERT OR IGNORE INTO cdr (call, start_ms, is_failed, record) VALUES (?, ?, ?, ?)",
         )?
-        .execute(params![call, start, cdr.is_failed(), serde_json::to_string(&record)?])?;
+        .execute(params![call, start, cdr.is_failed(), serde_json::to_string(cdr)?])?;
     if written == 0 {
         tracing::error!(call, "CDR written twice");
         return Ok(0);
@@ -191,8 +193,6 @@ fn write_cdr(transaction: &Transaction<'_>, cdr: &Cdr) -> Result<usize, Database
         transaction
             .prepare_cached("INSERT INTO ladder (call, rungs) VALUES (?, ?)")?
             .execute(params![call, rungs])?;
-        let oldest = transaction.last_insert_rowid() - i64::from(LADDERS_MAX);
-        transaction.prepare_cached("DELETE FROM ladder WHERE id <= ?")?.execute(params![oldest])?;
     }
     Ok(written)
 }
@@ -202,27 +202,25 @@ fn write_binding(transaction: &Transaction<'_>, b: &Binding) -> Result<usize, Da
         "INSERT OR REPLACE INTO binding
          (aor, contact, transport, local, remote, received, path, instance, reg_id, q, call_id,
           cseq, updated_ms, expires_ms, user_agent)
-         VALUES
-         (:aor, :contact, :transport, :local, :remote, :received, :path, :instance, :reg_id, :q,
-          :call_id, :cseq, :updated_ms, :expires_ms, :user_agent)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
-    Ok(statement.execute(named_params! {
-        ":aor": b.aor,
-        ":contact": b.contact,
-        ":transport": b.flow.transport.param(),
-        ":local": b.flow.local.to_string(),
-        ":remote": b.flow.remote.to_string(),
-        ":received": b.received.to_string(),
-        ":path": serde_json::to_string(&b.path)?,
-        ":instance": b.instance,
-        ":reg_id": b.reg_id,
-        ":q": b.q,
-        ":call_id": b.call_id,
-        ":cseq": b.cseq,
-        ":updated_ms": to_sql(UtcMs::from(b.updated_at).0),
-        ":expires_ms": to_sql(UtcMs::from(b.expires_at).0),
-        ":user_agent": b.user_agent,
-    })?)
+    Ok(statement.execute(params![
+        b.aor,
+        b.contact,
+        b.flow.transport.param(),
+        b.flow.local.to_string(),
+        b.flow.remote.to_string(),
+        b.received.to_string(),
+        serde_json::to_string(&b.path)?,
+        b.instance,
+        b.reg_id,
+        b.q,
+        b.call_id,
+        b.cseq,
+        to_sql(UtcMs::from(b.updated_at).0),
+        to_sql(UtcMs::from(b.expires_at).0),
+        b.user_agent,
+    ])?)
 }
 
 /// Returns `None` where somebody else wrote into the file what we never would.
