@@ -122,6 +122,8 @@ impl Location {
     pub fn bind(&self, binding: Binding) {
         self.update(&binding.aor.clone(), |bindings| {
             bindings.retain(|old| !old.is_replaced_by(&binding));
+            // Most users have one phone: room for four would be most of what is kept for them.
+            bindings.reserve_exact(1);
             bindings.push(binding);
         });
     }
@@ -155,9 +157,26 @@ impl Location {
         found
     }
 
-    /// Removes and returns what has ended.
-    pub fn sweep(&self, wall: SystemTime) -> Vec<Binding> {
-        self.take_everywhere(|binding| binding.is_expired(wall))
+    /// Removes and returns what has ended of a user's bindings, and tells when the first of the
+    /// others ends.
+    pub fn sweep(&self, aor: &str, wall: SystemTime) -> (Vec<Binding>, Option<SystemTime>) {
+        let ended = self.take(aor, |binding| binding.is_expired(wall));
+        let next = self.0.get(aor).and_then(|left| left.iter().map(|b| b.expires_at).min());
+        (ended, next)
+    }
+
+    /// Returns every user with bindings, and when the first of these ends.
+    pub fn ends(&self) -> Vec<(Box<str>, SystemTime)> {
+        let first = |bindings: &Vec<Binding>| bindings.iter().map(|b| b.expires_at).min();
+        let each = self.0.iter();
+        each.filter_map(|entry| Some((entry.key().clone(), first(entry.value())?))).collect()
+    }
+
+    /// Returns how many users can be reached, and over how many bindings.
+    pub fn count(&self, wall: SystemTime) -> (u64, u64) {
+        let live = |entry: &Vec<Binding>| entry.iter().filter(|b| !b.is_expired(wall)).count();
+        let each = self.0.iter().map(|entry| live(entry.value()) as u64);
+        each.fold((0, 0), |(users, all), n| (users + u64::from(n > 0), all + n))
     }
 
     /// Removes and returns what was bound to a connection that is closed. A datagram flow has
@@ -310,10 +329,16 @@ pub(super) mod tests {
         location.bind(binding("sip:a@10.0.0.1", 0));
         location.bind(binding("sip:b@10.0.0.1", 10));
         assert_eq!(contacts(&location.find("1001", at(3600))), ["sip:b@10.0.0.1"]);
-        assert_eq!(contacts(&location.sweep(at(3600))), ["sip:a@10.0.0.1"]);
-        assert!(location.sweep(at(3600)).is_empty());
-        assert_eq!(contacts(&location.sweep(at(4000))), ["sip:b@10.0.0.1"]);
-        assert!(location.is_empty());
+        assert_eq!((location.count(at(0)), location.count(at(3600))), ((1, 2), (1, 1)));
+        assert_eq!(location.ends(), [("1001".into(), at(3600))]);
+        let sweep = |s| {
+            let (ended, next) = location.sweep("1001", at(s));
+            (contacts(&ended).join(" "), next)
+        };
+        assert_eq!(sweep(3600), ("sip:a@10.0.0.1".to_owned(), Some(at(3610))));
+        assert_eq!(sweep(3600), (String::new(), Some(at(3610))));
+        assert_eq!(sweep(4000), ("sip:b@10.0.0.1".to_owned(), None));
+        assert!(location.is_empty() && location.count(at(0)) == (0, 0));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod admission;
 mod dispatch;
+mod expiry;
 mod guards;
 mod guesses;
 mod invite;
@@ -137,6 +138,7 @@ pub struct Shard {
     invites: BTreeMap<ServerId, Owner>,
     probes: BTreeMap<ClientId, trunks::Probe>,
     pings: phones::Pings,
+    expiries: expiry::Expiries,
     timers: Timers<CallId>,
     /// Whose media the workers' events are about.
     media_legs: BTreeMap<LegId, CallId>,
@@ -190,6 +192,7 @@ impl Shard {
             invites: BTreeMap::new(),
             probes: BTreeMap::new(),
             pings: phones::Pings::default(),
+            expiries: expiry::Expiries::default(),
             timers: Timers::default(),
             media_legs: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -201,7 +204,9 @@ impl Shard {
             is_draining: false,
         };
         shard.core.offer_to_users();
-        shard.drop_former_users();
+        shard.take_up_bindings();
+        shard.drop_former_users(now);
+        shard.follow_bindings(now);
         shard.configure_trunks(now);
         shard.configure_guards(now);
         shard.settle(now);
@@ -218,7 +223,8 @@ impl Shard {
         self.core.auth.set_realm(&config.sip.realm);
         self.core.shared.config = config;
         self.core.offer_to_users();
-        self.drop_former_users();
+        self.drop_former_users(now);
+        self.follow_bindings(now);
         self.configure_trunks(now);
         self.configure_guards(now);
         self.settle(now);
@@ -304,8 +310,7 @@ impl Shard {
             call.part(flow);
         }
         for binding in self.core.shared.location.drop_flow(flow) {
-            let (aor, contact) = (binding.aor, binding.contact);
-            self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
+            self.unbound(binding.aor, binding.contact, now);
         }
         self.settle(now);
     }
@@ -379,7 +384,6 @@ impl Shard {
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_EVERY;
             self.sweep_bindings(now);
-            self.follow_bindings(now);
         }
         self.fire_pings(now);
         self.fire_refused(now);

@@ -185,7 +185,20 @@ impl Shard {
         }
     }
 
-    /// Takes the bindings as they are now.
+    /// A contact is gone; another flow of the same device may be the one that rings now.
+    pub(super) fn ping_no_more(&mut self, aor: &str, contact: &str, now: Instant) {
+        if self.core.shared.config.sip.ping_phones.is_none() {
+            return;
+        }
+        if let Some(tx) = self.pings.forget(&(aor.into(), contact.into())) {
+            self.core.tx.give_up(tx);
+        }
+        for binding in self.core.shared.location.find(aor, self.core.wall(now)) {
+            self.ping_first(&binding, now);
+        }
+    }
+
+    /// Takes the bindings and the configuration as they are now.
     pub(super) fn follow_bindings(&mut self, now: Instant) {
         let every = self.core.shared.config.sip.ping_phones;
         let bindings = match every {

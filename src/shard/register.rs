@@ -12,7 +12,7 @@ use crate::{
     sip::Message,
     transaction::ServerId,
 };
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 impl Shard {
     pub(super) fn admit_register(
@@ -43,43 +43,56 @@ impl Shard {
             (_, _) => "refused",
         });
         for event in reply.events {
-            let record = match event {
+            match event {
                 RegisterEvent::Bound(binding) => {
                     self.ping_first(&binding, now);
-                    Record::Bind(binding)
+                    self.expiries.note(&binding.aor, binding.expires_at);
+                    self.core.effects.push_back(Effect::Record(Record::Bind(binding)));
                 }
-                RegisterEvent::Unbound { aor, contact } => Record::Unbind { aor, contact },
-            };
-            self.core.effects.push_back(Effect::Record(record));
+                RegisterEvent::Unbound { aor, contact } => self.unbound(aor, contact, now),
+            }
         }
         let (status, reason) = (reply.status, Some(reply.reason));
         tracing::debug!(status, "registration answered");
         self.refuse(tx, message, flow, &Refusal { status, reason, headers: reply.headers }, now);
     }
 
+    /// Learns when the bindings end that are there already.
+    pub(super) fn take_up_bindings(&mut self) {
+        for (aor, at) in self.core.shared.location.ends() {
+            self.expiries.note(&aor, at);
+        }
+    }
+
     /// Forgets the phones of users who are no longer configured.
-    pub(super) fn drop_former_users(&mut self) {
+    pub(super) fn drop_former_users(&mut self, now: Instant) {
         let (location, users) = (&self.core.shared.location, &self.core.shared.config.users);
-        let bindings = location.all(std::time::SystemTime::UNIX_EPOCH);
-        let former: BTreeSet<Box<str>> = bindings
-            .into_iter()
-            .map(|binding| binding.aor)
-            .filter(|aor| !users.contains_key(aor))
-            .collect();
-        for binding in former.iter().flat_map(|aor| location.unbind_all(aor)) {
-            let (aor, contact) = (binding.aor, binding.contact);
-            self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
+        let former = location.ends().into_iter().filter(|(aor, _)| !users.contains_key(aor));
+        let gone: Vec<_> = former.flat_map(|(aor, _)| location.unbind_all(&aor)).collect();
+        for binding in gone {
+            self.unbound(binding.aor, binding.contact, now);
         }
     }
 
     /// Forgets the phones that did not come back in time.
     pub(super) fn sweep_bindings(&mut self, now: Instant) {
         let wall = self.core.wall(now);
-        for binding in self.core.shared.location.sweep(wall) {
-            let _entered = log::registration_span(&binding.aor, binding.flow).entered();
-            tracing::debug!("registration expired");
-            let (aor, contact) = (binding.aor, binding.contact);
-            self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
+        while let Some(aor) = self.expiries.pop_due(wall) {
+            let (ended, next) = self.core.shared.location.sweep(&aor, wall);
+            if let Some(next) = next {
+                self.expiries.note(&aor, next);
+            }
+            for binding in ended {
+                let _entered = log::registration_span(&binding.aor, binding.flow).entered();
+                tracing::debug!("registration expired");
+                self.unbound(binding.aor, binding.contact, now);
+            }
         }
+    }
+
+    /// A contact is bound no longer: the store must know, and it is asked nothing more.
+    pub(super) fn unbound(&mut self, aor: Box<str>, contact: Box<str>, now: Instant) {
+        self.ping_no_more(&aor, &contact, now);
+        self.core.effects.push_back(Effect::Record(Record::Unbind { aor, contact }));
     }
 }

@@ -31,7 +31,6 @@ use crate::{
     tls::Validity,
 };
 use std::{
-    collections::BTreeSet,
     net::IpAddr,
     sync::{
         Arc,
@@ -142,7 +141,7 @@ impl Desk {
             certificates: self.certificates(),
             is_draining: self.is_draining.load(Relaxed),
             calls: call_counts(&shard),
-            phones: self.registered(),
+            phones: self.location.count(SystemTime::now()).0,
             ports: PortCounts { used: media.ports_used, total: media.ports_total },
             signalling: signalling(&shard, &transports),
             store: self.store.report(),
@@ -158,13 +157,6 @@ impl Desk {
             left_s: validity.seconds_left(wall),
         };
         config.certificates().map(row).collect()
-    }
-
-    /// Counts the users that can be reached.
-    fn registered(&self) -> u64 {
-        let bindings = self.location.all(SystemTime::now());
-        let users: BTreeSet<_> = bindings.iter().map(|binding| &binding.aor).collect();
-        users.len() as u64
     }
 
     async fn trunks(&self) -> Vec<TrunkRow> {
@@ -369,7 +361,7 @@ impl Inspect for Desk {
             media: self.media_counters(),
             transports,
             store: self.store.counters(),
-            contacts: self.location.all(SystemTime::now()).len() as u64,
+            contacts: self.location.count(SystemTime::now()).1,
             certificates: self.certificates(),
             trunks: self.trunks().await,
         }
