@@ -276,15 +276,19 @@ impl Suite<'_> {
         });
     }
 
-    /// On two cores, one of which is the generator's: at a load that leaves both of them time.
+    /// On two cores, one of which is the generator's as well: with twice the calls for two workers, and
+    /// with coalescing, so that no packet is cheap because its worker had to wait for a core.
     fn workers(&mut self) {
-        let (seconds, calls) = (self.seconds(6), if self.args.quick { "100" } else { "400" });
-        let load = ["media", "--calls", calls, "--seconds", &seconds, "--warm", "1"];
-        let load = [&load[..], &["--calls-per-s", "400", "--sip", subjects::TARGET]].concat();
-        for (subject, workers) in [(row::ONE_WORKER, 1), (row::TWO_WORKERS, 2)] {
+        let seconds = self.seconds(6);
+        for (subject, workers, calls) in
+            [(row::ONE_WORKER, None, 400), (row::TWO_WORKERS, Some(2), 800)]
+        {
+            let calls = if self.args.quick { calls / 4 } else { calls }.to_string();
+            let load = ["media", "--calls", &calls, "--seconds", &seconds, "--warm", "1"];
+            let load = [&load[..], &["--calls-per-s", "400", "--sip", subjects::TARGET]].concat();
             self.try_run(row::WORKERS, |suite| {
-                let running = suite.tandem(Setup { workers: Some(workers), ..Setup::default() })?;
-                suite.load((subject, &running), &load)
+                let setup = Setup { workers, coalesce_ms: 1, ..Setup::default() };
+                suite.load((subject, &suite.tandem(setup)?), &load)
             });
         }
     }

@@ -41,9 +41,9 @@ pub(super) const MEDIA_800_COALESCED: &str = "media of 800 calls, 1 ms coalescin
 pub(super) const MEDIA_400: &str = "media of 400 calls";
 /// Ever more streams, until they are not carried.
 pub(super) const MEDIA_MOST: &str = "media of ever more calls";
-/// Streams through one worker and through two, which may use both cores.
-pub(super) const WORKERS: &str = "media of 400 calls on both cores";
+/// Streams through one worker, and twice as many through two, which may use both cores.
+pub(super) const WORKERS: &str = "media of 400 calls a worker, 1 ms coalescing";
 /// Its subjects.
-pub(super) const ONE_WORKER: &str = "tandem, 1 worker";
+pub(super) const ONE_WORKER: &str = "1 worker";
 /// The same with one more.
-pub(super) const TWO_WORKERS: &str = "tandem, 2 workers";
+pub(super) const TWO_WORKERS: &str = "2 workers";
