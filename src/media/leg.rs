@@ -51,30 +51,31 @@ pub(super) struct Arrival {
     pub(super) run: Run,
 }
 
-/// One leg.
+/// One leg. What every packet needs comes first: between two packets of a leg come those of all the
+/// others, and its memory is cold again.
 #[derive(Debug)]
 pub(super) struct Leg {
     pub(super) id: LegId,
-    pub(super) port: u16,
-    pub(super) remote: Option<Remote>,
-    pub(super) stream: Option<Stream>,
-    pub(super) source: Source,
+    /// From when on silence counts; `None` once it was told of, or where it is no alarm.
+    pub(super) silent_since: Option<Instant>,
     pub(super) bond: Bond,
     pub(super) link: Link,
+    pub(super) player: Player,
+    pub(super) stream: Option<Stream>,
+    delay: Delay,
     pub(super) inlet: Inlet,
     pub(super) outlet: Outlet,
-    pub(super) player: Player,
-    pub(super) keypad: Keypad,
     pub(super) listener: Listener,
+    pub(super) keypad: Keypad,
+    pub(super) remote: Option<Remote>,
+    pub(super) source: Source,
     pub(super) reports: Reports,
     pub(super) discards: Discards,
+    prompts: u32,
+    pub(super) port: u16,
     pub(super) is_held: bool,
     /// No RTP since the last aim.
     pub(super) is_unheard: bool,
-    /// From when on silence counts; `None` once it was told of, or where it is no alarm.
-    pub(super) silent_since: Option<Instant>,
-    prompts: u32,
-    delay: Delay,
 }
 
 /// How long packets stay with us, and how much that varies (RFC 3550 6.4.1's mean deviation).
@@ -143,13 +144,14 @@ impl Leg {
     ) -> Result<Arrival, Discard> {
         let len = self.open_rtp(packet, from)?;
         let (header, payload) = rtp::read(packet.get(..len).unwrap_or_default())?;
-        let (Some(remote), Some(stream)) = (&self.remote, &self.stream) else {
-            return Err(Discard::TooEarly);
-        };
-        if !remote.receives {
-            return Err(Discard::NotReceiving);
+        if self.bond.peer() != Some(from) {
+            let remote = self.remote.as_ref().ok_or(Discard::TooEarly)?;
+            if !remote.receives {
+                return Err(Discard::NotReceiving);
+            }
+            self.source.admit(remote, from)?;
         }
-        self.source.admit(remote, from)?;
+        let stream = self.stream.as_ref().ok_or(Discard::TooEarly)?;
         let events = stream.telephone_events;
         let is_event = events.is_some_and(|events| events.receive == header.payload_type);
         let run = self.inlet.accept(&header, is_event, stream.clock_rate, now)?;
@@ -161,17 +163,17 @@ impl Leg {
 
     /// Notes from where a packet came that counts. Returns the peer to connect with, when it is time.
     pub(super) fn settle(&mut self, from: SocketAddr, now: Instant) -> Option<SocketAddr> {
-        let remote = self.remote.as_ref()?;
-        let is_peer = self.source.destination(remote) == Ok(from);
-        self.bond.hear(is_peer, now).then_some(from)
+        let to = self.destination().ok();
+        self.bond.hear(from, to, now).then_some(from)
     }
 
     /// Decrypts a packet, where the leg has keys. What is not authentic must not move a latch; what is
     /// must be counted also while nothing is expected, lest a rollover be missed.
     fn open_rtp(&mut self, packet: &mut [u8], from: SocketAddr) -> Result<usize, Discard> {
-        let Some(remote) = self.remote.as_ref().filter(|_| self.link.is_secure()) else {
+        if !self.link.is_secure() {
             return Ok(packet.len());
-        };
+        }
+        let remote = self.remote.as_ref().ok_or(Discard::TooEarly)?;
         if packet.len() > rtp::DATAGRAM_MAX {
             return Err(Discard::TooLong);
         }
@@ -220,6 +222,9 @@ impl Leg {
 
     /// Returns where RTP to the peer goes; `None` while it wants none.
     pub(super) fn destination(&self) -> Result<SocketAddr, Discard> {
+        if let Some(peer) = self.bond.peer() {
+            return Ok(peer);
+        }
         let remote = self.remote.as_ref().ok_or(Discard::TooEarly)?;
         if !remote.sends {
             return Err(Discard::PeerOnHold);
@@ -255,7 +260,8 @@ impl Leg {
 
     pub(super) fn play(&mut self, prompt: Prompt, loops: bool, token: u64, now: Instant) {
         self.prompts = self.prompts.wrapping_add(1);
-        self.player = Player::Prompt(Playing::new(prompt, loops, token, self.prompts, now));
+        let playing = Playing::new(prompt, loops, token, self.prompts, now);
+        self.player = Player::Prompt(Box::new(playing));
     }
 
     /// Makes the next packet of a prompt. It goes on also while the peer does not hear it.
@@ -298,11 +304,6 @@ impl Leg {
         let payload = payload.get(..frame_len).unwrap_or_default();
         self.outlet.count(payload.len());
         Sound::Packet { to, len: rtp::build(&header, payload, buffer) }
-    }
-
-    /// Returns when the first of [`Self::deadlines`] is due.
-    pub(super) fn poll_timeout(&self, silence: Duration) -> Option<Instant> {
-        self.deadlines(silence).into_iter().flatten().min()
     }
 
     /// Returns when something of this leg is due: the keypad, the listener, the prompt, the next
@@ -350,5 +351,16 @@ impl Leg {
             relay_delay_max_us: self.delay.max_us,
             discards: self.discards,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands are held: what few legs need is behind a pointer.
+    #[test]
+    fn a_leg_is_small() {
+        assert!(size_of::<Leg>() <= 1152, "{} bytes", size_of::<Leg>());
     }
 }

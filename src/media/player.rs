@@ -17,7 +17,7 @@ pub(super) enum Player {
     /// Its own packets.
     Echo,
     /// A prompt.
-    Prompt(Playing),
+    Prompt(Box<Playing>),
 }
 
 /// A prompt on its way.

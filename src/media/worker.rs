@@ -30,6 +30,10 @@ use std::{
 /// [`Event::FirstPacket`], which are dropped beyond; how many others there are depends on commands.
 const EVENTS_MAX: usize = 4096;
 
+/// What need not be exact (reports, silence) is done for all legs together, so often at most: a thread
+/// that has nothing else to do is not woken for each of them.
+const TICK: Duration = Duration::from_millis(50);
+
 /// One of a leg's two ports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Channel {
@@ -141,6 +145,8 @@ pub struct Worker {
     /// By slot. A packet that puts a deadline off does not arm it anew: a step that finds nothing due
     /// arms the later one.
     timers: Timers<usize>,
+    /// From when on [`TICK`]s are counted: when the first leg was opened.
+    origin: Option<Instant>,
     events: VecDeque<Event>,
     actions: VecDeque<Action>,
     counters: Counters,
@@ -160,6 +166,7 @@ impl Worker {
             free: vec![],
             by_id: BTreeMap::new(),
             timers: Timers::default(),
+            origin: None,
             events: VecDeque::new(),
             actions: VecDeque::new(),
             counters: Counters::default(),
@@ -210,8 +217,13 @@ impl Worker {
     }
 
     fn arm(&mut self, slot: usize) {
-        let silence = self.settings.silence;
-        let next = self.leg_mut(slot).and_then(|leg| leg.poll_timeout(silence));
+        let (silence, origin) = (self.settings.silence, self.origin);
+        let next = self.leg_mut(slot).and_then(|leg| {
+            let [keypad, listener, prompt, reports, silent, quiet] = leg.deadlines(silence);
+            let patient = [reports, silent, quiet].into_iter().flatten().min();
+            let patient = patient.map(|at| origin.map_or(at, |origin| next_tick(origin, at)));
+            [keypad, listener, prompt, patient].into_iter().flatten().min()
+        });
         self.timers.arm(slot, next);
     }
 
@@ -284,6 +296,14 @@ impl Worker {
             Some(Slot::Free | Slot::Opening(_)) | None => self.discards.add(reason),
         }
     }
+}
+
+/// Returns the first tick that is not before.
+fn next_tick(origin: Instant, at: Instant) -> Instant {
+    let since = at.saturating_duration_since(origin);
+    let ticks = u32::try_from(since.as_nanos().div_ceil(TICK.as_nanos()));
+    let tick = ticks.ok().and_then(|ticks| origin.checked_add(TICK.checked_mul(ticks)?));
+    tick.unwrap_or(at)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Many sockets waited for at once, level-triggered: what is left in a socket is told of again.
 //!
-//! Owns: the epoll instance, the bell that wakes it; the only file that names `rustix`.
+//! Owns: the epoll instance, the bell and the alarm that wake it; the only file that names `rustix`.
 //! Never: reads from a socket.
 
 use rustix::{
@@ -10,6 +10,10 @@ use rustix::{
         eventfd,
     },
     io::Errno,
+    time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create,
+        timerfd_settime,
+    },
 };
 use std::{
     io,
@@ -20,19 +24,24 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Readiness events taken at a time.
 const READY_MAX: usize = 1024;
-/// What the bell is known by; sockets have other tokens.
+/// What the bell and the alarm are known by; sockets have other tokens.
 const BELL: u64 = u64::MAX;
+const ALARM: u64 = u64::MAX - 1;
 
-/// Sockets waited for, and a bell.
+/// Sockets waited for, a bell and an alarm.
 #[derive(Debug)]
 pub(super) struct Epoll {
     fd: OwnedFd,
     bell: Bell,
+    /// A timer of its own rather than a time limit of each wait: a limit is a timer of the kernel's
+    /// that is set and taken back each time, which on a virtual machine costs more than a packet.
+    alarm: OwnedFd,
+    set_to: Option<Instant>,
 }
 
 /// What a wait found ready. Stays in the thread that waits.
@@ -57,6 +66,8 @@ struct Inner {
 pub(super) enum Ready {
     /// The bell, which is silent again now.
     Bell,
+    /// The alarm, which rings until it is set anew.
+    Alarm,
     /// The socket with this token.
     Socket(usize),
 }
@@ -66,8 +77,13 @@ impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
         let fd = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = Bell::new()?;
+        let alarm = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?;
         epoll::add(&fd, &bell.0.fd, EventData::new_u64(BELL), EventFlags::IN)?;
-        Ok(Self { fd, bell })
+        epoll::add(&fd, &alarm, EventData::new_u64(ALARM), EventFlags::IN)?;
+        Ok(Self { fd, bell, alarm, set_to: None })
     }
 
     /// Returns its bell.
@@ -81,12 +97,23 @@ impl Epoll {
         Ok(epoll::add(&self.fd, socket.as_fd(), data, EventFlags::IN)?)
     }
 
-    /// Waits until something is ready, for that long at most (rounded up to milliseconds). Returns how
-    /// many things are ready: none where time is up, or a signal came.
-    pub(super) fn wait(&self, found: &mut Found, at_most: Duration) -> io::Result<usize> {
-        let timeout = Timespec::try_from(at_most).ok();
+    /// Sets the alarm, where it is not set to that already. One that is in the past rings at once.
+    pub(super) fn set_alarm(&mut self, at: Instant, now: Instant) -> io::Result<()> {
+        if self.set_to != Some(at) {
+            // Zero would stop it.
+            let after = at.saturating_duration_since(now).max(Duration::from_nanos(1));
+            let it_value = Timespec::try_from(after).map_err(io::Error::other)?;
+            let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+            timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once)?;
+            self.set_to = Some(at);
+        }
+        Ok(())
+    }
+
+    /// Waits until something is ready. Returns how many things are: none where a signal came.
+    pub(super) fn wait(&self, found: &mut Found) -> io::Result<usize> {
         found.count = 0;
-        found.count = match epoll::wait(&self.fd, &mut found.events[..], timeout.as_ref()) {
+        found.count = match epoll::wait(&self.fd, &mut found.events[..], None) {
             Ok(count) => count,
             Err(Errno::INTR) => 0,
             Err(error) => return Err(error.into()),
@@ -95,12 +122,16 @@ impl Epoll {
     }
 
     /// Takes the n-th of what a wait found ready.
-    pub(super) fn take(&self, found: &Found, n: usize) -> Option<Ready> {
+    pub(super) fn take(&mut self, found: &Found, n: usize) -> Option<Ready> {
         let data = found.events.get(..found.count)?.get(n)?.data;
         Some(match data.u64() {
             BELL => {
                 self.bell.hush();
                 Ready::Bell
+            }
+            ALARM => {
+                self.set_to = None;
+                Ready::Alarm
             }
             token => Ready::Socket(usize::try_from(token).unwrap_or(usize::MAX)),
         })

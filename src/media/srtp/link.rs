@@ -8,12 +8,12 @@ use super::{
     suite::Keys,
 };
 
-/// A leg's SRTP, if it has any.
+/// A leg's SRTP, if it has any. Contexts are large, and most legs have none.
 #[derive(Debug, Default)]
 pub struct Link {
     keys: Option<Box<Keys>>,
-    sender: Option<Sender>,
-    receiver: Option<Receiver>,
+    sender: Option<Box<Sender>>,
+    receiver: Option<Box<Receiver>>,
 }
 
 impl Link {
@@ -24,15 +24,16 @@ impl Link {
         let before = self.keys.take();
         let mut wants_source = false;
         if before.as_ref().map(|keys| &keys.send) != keys.as_ref().map(|keys| &keys.send) {
-            wants_source = self.sender.as_ref().is_some_and(Sender::has_rolled_over);
-            self.sender = keys.as_ref().and_then(|keys| Sender::new(&keys.send));
+            wants_source = self.sender.as_ref().is_some_and(|sender| sender.has_rolled_over());
+            self.sender = keys.as_ref().and_then(|keys| Sender::new(&keys.send)).map(Box::new);
         }
         if before.as_ref().map(|keys| &keys.receive) != keys.as_ref().map(|keys| &keys.receive) {
             self.receiver = match (self.receiver.take(), &keys) {
                 (Some(receiver), Some(keys)) => receiver.rekeyed(&keys.receive),
                 (None, Some(keys)) => Receiver::new(&keys.receive),
                 (_, None) => None,
-            };
+            }
+            .map(Box::new);
         }
         self.keys = keys;
         wants_source

@@ -67,7 +67,7 @@ fn a_strict_port_is_connected_only_to_where_we_send_and_opens_when_that_is_quiet
     rig.talk(&mut a, 100);
     rig.pass(470);
     assert_eq!(rig.connected(A), Some(here), "heard 490 ms ago");
-    rig.pass(10);
+    rig.pass(60);
     assert_eq!(rig.connected(A), None);
     a.address = elsewhere;
     assert_eq!(rig.talk(&mut a, 5).iter().filter(|sent| sent.to == b.address).count(), 5);

@@ -66,6 +66,7 @@ impl Worker {
     pub fn bound(&mut self, slot: usize, is_bound: bool, now: Instant) {
         let Some(Slot::Opening(opening)) = self.slots.get(slot) else { return };
         let opening = *opening;
+        self.origin.get_or_insert(now);
         if is_bound {
             let local = SocketAddr::new(opening.ip, opening.port);
             let leg = Leg::new(opening.id, local, &mut self.entropy, now);

@@ -4,11 +4,14 @@ use super::{
     Channel,
     rig::{A, B, FRAME_MS, Peer, Rig, SILENCE_S, prompt, stream},
 };
-use crate::media::{
-    command::{Command, Event, Law, Remote},
-    rtp,
+use crate::{
+    ids::LegId,
+    media::{
+        command::{Command, Event, Law, Remote},
+        rtp,
+    },
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -117,6 +120,22 @@ fn reports_begin_with_the_agreement_and_follow_the_peer() {
     assert_eq!(rig.pass(60_000), []);
 }
 
+/// A thousand held calls are a few wake-ups a second, not hundreds.
+#[test]
+fn reports_of_all_legs_are_made_together() {
+    let mut rig = Rig::with_pairs(200);
+    for n in 1..=200 {
+        rig.open(LegId(n));
+        let peer = Peer::of(A);
+        rig.aim(&Peer { leg: LegId(n), ..peer.clone() }, peer.remote(), stream(Law::Mu, 101));
+        rig.pass(7);
+    }
+    let reports = rig.pass(10_000);
+    let times = reports.iter().map(|sent| sent.at_ms).collect::<BTreeSet<_>>();
+    assert!(reports.len() >= 300, "{}", reports.len());
+    assert!(times.iter().all(|ms| ms % 50 == 0), "{times:?}");
+}
+
 /// Two workers, 30 ms apart; every tenth packet of the first is lost, and every other comes late.
 #[test]
 fn both_ends_know_how_it_was() {
@@ -168,7 +187,7 @@ fn both_ends_know_how_it_was() {
 }
 
 /// A leg that plays to a leg of another worker.
-fn end(leg: crate::ids::LegId) -> Rig {
+fn end(leg: LegId) -> Rig {
     let mut rig = Rig::new();
     rig.open(leg);
     let other = Peer::of(if leg == A { B } else { A });
@@ -178,7 +197,7 @@ fn end(leg: crate::ids::LegId) -> Rig {
     rig
 }
 
-fn closed(mut rig: Rig, leg: crate::ids::LegId) -> crate::media::Quality {
+fn closed(mut rig: Rig, leg: LegId) -> crate::media::Quality {
     rig.close(leg)
 }
 
@@ -214,7 +233,7 @@ fn delay_in_the_relay_is_measured() {
 #[test]
 fn a_thousand_legs_keep_their_own_time() {
     let mut rig = Rig::with_pairs(1000);
-    let legs = (0..1000).map(crate::ids::LegId).collect::<Vec<_>>();
+    let legs = (0..1000).map(LegId).collect::<Vec<_>>();
     for (n, leg) in legs.iter().enumerate() {
         rig.open(*leg);
         let peer = Peer { leg: *leg, ..Peer::of(A) };

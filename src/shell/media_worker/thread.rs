@@ -17,6 +17,7 @@ use crate::{
     },
 };
 use std::{
+    io,
     panic::{self, AssertUnwindSafe},
     sync::mpsc::Receiver,
     thread,
@@ -63,8 +64,7 @@ impl Thread {
             return;
         }
         loop {
-            let patience = self.patience(publish_at, at);
-            let ready = match self.epoll.wait(&mut found, patience) {
+            let ready = match self.wait(&mut found, publish_at, at) {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(%error, "media poll failed");
@@ -83,7 +83,7 @@ impl Thread {
                         }
                         due = self.worker.poll_timeout();
                     }
-                    None => {}
+                    Some(Ready::Alarm) | None => {}
                 }
                 // What is due does not wait for a thousand sockets.
                 if due.is_some_and(|due| due <= at) {
@@ -104,14 +104,12 @@ impl Thread {
         }
     }
 
-    /// Returns how long nothing is to be done without a packet or a command.
-    fn patience(&mut self, publish_at: Instant, now: Instant) -> Duration {
+    /// Waits for a packet, a command, or the time at which something is to be done without one.
+    fn wait(&mut self, found: &mut Found, publish_at: Instant, now: Instant) -> io::Result<usize> {
         let retry = self.worker.has_events().then(|| now + RETRY_AFTER);
-        let due = [self.worker.poll_timeout(), retry, Some(publish_at)];
-        due.into_iter()
-            .flatten()
-            .min()
-            .map_or(PUBLISH_EVERY, |at| at.saturating_duration_since(now))
+        let due = [self.worker.poll_timeout(), retry].into_iter().flatten().min();
+        self.epoll.set_alarm(due.map_or(publish_at, |due| due.min(publish_at)), now)?;
+        self.epoll.wait(found)
     }
 
     /// Takes all commands; returns whether to go on.
