@@ -2,6 +2,8 @@
 # make check   the same without the real telephones
 # make interop only the real telephones
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
+# make kernel  the kernel path, between network namespaces: needs root
+# make bpf     the kernel path's program anew, after a change of its source
 
 CARGO ?= cargo
 VENV  := .venv/bin
@@ -10,9 +12,9 @@ PYTEST ?=
 # Further arguments of the suite, as in: make bench BENCH="--only start"
 BENCH ?=
 
-.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers
+.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check
 
-test: install check interop
+test: install check kernel interop
 check: tools fmt clippy unit doc deny shear advisories
 
 fmt:
@@ -64,3 +66,23 @@ install:
 
 tools:
 	@tests/interop/install tools
+
+# The kernel path's program is committed, so that a build needs no clang.
+BPF    := src/shell/kernel/relay.bpf
+BPF_CC  = clang -O2 -g -Wall -Wextra -Werror -target bpf -ffile-prefix-map=$(CURDIR)=. \
+          -I/usr/include/$(shell $(CC) -print-multiarch)
+
+bpf:
+	$(BPF_CC) -c $(BPF).c -o $(BPF).o
+	llvm-strip --strip-debug $(BPF).o
+
+# Another clang makes another object of the same source.
+bpf-check:
+	@if ! clang --version | grep -q 'clang version 14\.'; \
+	then echo "$(BPF).o NOT CHECKED: it is clang 14's"; exit; fi; \
+	made=$$(mktemp) && $(BPF_CC) -c $(BPF).c -o $$made && llvm-strip --strip-debug $$made && \
+	cmp $$made $(BPF).o && rm $$made
+
+# Root may make network namespaces and load programs.
+kernel: bpf-check
+	$(CARGO) test --quiet --locked --test kernel -- --ignored

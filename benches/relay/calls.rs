@@ -52,7 +52,7 @@ impl Calls {
     /// Sets up calls, and lets everybody say one frame, so that all latches are learned.
     pub(crate) fn new(kind: Kind, now: Instant) -> Self {
         let ports = PortRange { first: 10_000, last: 9_999 + 4 * kind.calls };
-        let settings = Settings { ports, silence: Duration::from_secs(60) };
+        let settings = Settings { ports, silence: Duration::from_secs(60), offloads: false };
         let worker = Worker::new(settings, Entropy::from_u64(1));
         let mut calls = Self { worker, now, frames: 0, next: 0, peers: vec![] };
         for call in 0..u64::from(kind.calls) {

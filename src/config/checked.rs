@@ -139,6 +139,20 @@ pub struct Rtp {
     pub dscp: u8,
     /// How seldom a busy thread looks for packets; zero: whenever one comes.
     pub coalesce: Duration,
+    /// Whether the kernel may relay without us.
+    pub kernel: KernelPath,
+}
+
+/// Where the kernel relays plain RTP without us.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum KernelPath {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Between all network interfaces.
+    All,
+    /// Between these.
+    These(Vec<Box<str>>),
 }
 
 /// Health and metrics.

@@ -27,8 +27,8 @@ mod users;
 mod values;
 
 pub use checked::{
-    Config, Control, Http, LatchPolicy, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp, Sip,
-    Store, Tls, Trunk, TrunkTls, TrunkUri, User, UserSecret,
+    Config, Control, Http, KernelPath, LatchPolicy, Listen, Log, LogFormat, LogLevel, Node,
+    PublicIp, Rtp, Sip, Store, Tls, Trunk, TrunkTls, TrunkUri, User, UserSecret,
 };
 pub use outbound::Outbound;
 pub use problem::{ConfigError, Problem};

@@ -4,15 +4,18 @@
 //! Never: knows trunks or users.
 
 use super::{
-    checked::{Control, Http, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp, Sip, Store},
+    checked::{
+        Control, Http, KernelPath, Listen, Log, LogFormat, LogLevel, Node, PublicIp, Rtp, Sip,
+        Store,
+    },
     problem::ConfigError,
     raw::Table,
     section::{Reading, Section},
     timezone::Timezone,
     tls::TlsProblem,
     values::{
-        address, codec, count, duration_within, header_text, listen, name_server, one_of, ports,
-        public_ip, store, string, text,
+        address, codec, count, duration_within, header_text, kernel_path, listen, name_server,
+        one_of, ports, public_ip, store, string, text,
     },
 };
 use crate::{dialplan::Country, ids::Transport, sdp::Codec, sip::digest::Algorithm};
@@ -146,6 +149,7 @@ pub(super) fn rtp(root: &Table, reading: &mut Reading<'_>) -> Rtp {
         workers: section.or("workers", 2, count(1, 64)),
         dscp: section.or("dscp", DSCP_VOICE, count(0, 63)),
         coalesce: section.or("coalesce", Duration::ZERO, duration_within("0s", "2ms")),
+        kernel: section.or("kernel", KernelPath::Off, kernel_path),
     };
     let (first, last) = rtp.ports;
     let ports = usize::from(last - first) + 1;

@@ -264,6 +264,10 @@ fn each_mistake_has_its_sentence() {
              or a whole number of seconds",
         ),
         ("[rtp]\nworkers = 0", "2 C010 0 is out of range: 1 to 64"),
+        (
+            "[rtp]\nkernel = 1",
+            "2 C003 expected true, false, or names of network interfaces, found an integer",
+        ),
         ("[rtp]\ndscp = 64", "2 C010 64 is out of range: 0 to 63"),
         ("[rtp]\ncoalesce = '3ms'", "2 C010 `3ms` is out of range: 0s to 2ms"),
         ("[sip]\ndscp = -1", "2 C010 -1 is out of range: 0 to 63"),

@@ -4,11 +4,12 @@
 //! Never: knows under which key it stands.
 
 use super::{
-    checked::{Listen, PublicIp, TrunkUri},
+    checked::{KernelPath, Listen, PublicIp, TrunkUri},
     near::nearest,
     problem::ConfigError,
     raw::{Kind, Value},
     routing::RetryOn,
+    section::items,
 };
 use crate::{
     dialplan::{Country, E164},
@@ -307,6 +308,16 @@ pub(super) fn ports(value: &Value) -> Read<(u16, u16)> {
     };
     let (first, last) = (port(first)?, port(last)?);
     if first < last { Ok((first, last)) } else { Err(bad()) }
+}
+
+/// Reads `true`, `false`, or the names of network interfaces.
+pub(super) fn kernel_path(value: &Value) -> Read<KernelPath> {
+    let want = "true, false, or names of network interfaces";
+    let name = |value: &Value| text(value).map(Into::into).or_else(|_| wrong(value, want));
+    if let Kind::Flag(everywhere) = value.kind {
+        return Ok(if everywhere { KernelPath::All } else { KernelPath::Off });
+    }
+    items(value).iter().map(name).collect::<Result<_, _>>().map(KernelPath::These)
 }
 
 /// Reads `"sqlite:PATH"`.

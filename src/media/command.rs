@@ -95,6 +95,29 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Returns whose it is; of a bridge, one of the two.
+    pub(super) fn leg(&self) -> LegId {
+        match self {
+            Self::Open { leg, .. }
+            | Self::Aim { leg, .. }
+            | Self::Bridge { a: leg, .. }
+            | Self::Unbridge { leg }
+            | Self::Play { leg, .. }
+            | Self::Echo { leg }
+            | Self::Stop { leg }
+            | Self::Dtmf { leg, .. }
+            | Self::Hold { leg, .. }
+            | Self::Close { leg } => *leg,
+        }
+    }
+
+    /// Returns the other leg of a bridge.
+    pub(super) fn second_leg(&self) -> Option<LegId> {
+        if let Self::Bridge { b, .. } = self { Some(*b) } else { None }
+    }
+}
+
 /// What a worker has to tell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

@@ -108,8 +108,13 @@ pub struct Discards([u64; Discard::ALL.len()]);
 impl Discards {
     /// Counts one packet.
     pub fn add(&mut self, reason: Discard) {
+        self.add_many(reason, 1);
+    }
+
+    /// Counts some.
+    pub fn add_many(&mut self, reason: Discard, packets: u64) {
         if let Some(count) = self.0.get_mut(reason as usize) {
-            *count = count.saturating_add(1);
+            *count = count.saturating_add(packets);
         }
     }
 

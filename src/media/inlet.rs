@@ -5,6 +5,7 @@
 
 use super::{
     discard::Discard,
+    offload::{News, Progress, Tally, WINDOW},
     quality::Measured,
     rtp::{Header, SequenceNumber, Ssrc, Timestamp},
 };
@@ -113,6 +114,35 @@ impl Inlet {
         self.source.as_mut().map(|source| source.report(jitter))
     }
 
+    /// Returns where the current run stands, for somebody else to go on; `None` where it has not come far
+    /// enough to tell late packets from those before it.
+    pub(super) fn position(&self) -> Option<(Run, Ssrc, Progress)> {
+        let source = self.source.as_ref().filter(|source| source.expected() > WINDOW.into())?;
+        let (last_timestamp, heard_at) = self.jitter.before?;
+        let progress = Progress {
+            highest: source.low_highest(),
+            top_timestamp: last_timestamp.0,
+            seen: (source.seen & u128::from(u64::MAX)) as u64,
+            last_timestamp: last_timestamp.0,
+            heard_at,
+            tally: Tally::default(),
+            jitter: (self.jitter.now * 16.0) as u32,
+        };
+        Some((self.run, source.ssrc, progress))
+    }
+
+    /// Takes note of what somebody else took of the current run.
+    pub(super) fn absorb(&mut self, progress: &Progress, news: &News) -> Run {
+        let tally = news.tally;
+        if let Some(source) = &mut self.source {
+            source.absorb(progress, tally.packets);
+        }
+        self.reordered = self.reordered.saturating_add(tally.reordered);
+        self.duplicate = self.duplicate.saturating_add(tally.duplicates);
+        self.jitter.absorb(progress, &tally);
+        self.run
+    }
+
     /// Returns what came, without a rating.
     pub(super) fn measured(&self) -> Measured {
         let (expected, received) =
@@ -203,6 +233,23 @@ impl Source {
         Place::Next
     }
 
+    fn low_highest(&self) -> u32 {
+        (self.highest & u64::from(u32::MAX)) as u32
+    }
+
+    fn absorb(&mut self, progress: &Progress, packets: u64) {
+        let advance = progress.highest.wrapping_sub(self.low_highest());
+        if advance.cast_signed() >= 0 {
+            self.highest = self.highest.wrapping_add(advance.into());
+            self.seen = self.seen.checked_shl(advance).unwrap_or(0) | u128::from(progress.seen);
+        }
+        self.received = self.received.saturating_add(packets);
+        if packets > 0 {
+            self.heard_at = self.heard_at.max(progress.heard_at);
+            self.restart_at = None;
+        }
+    }
+
     fn expected(&self) -> u64 {
         self.highest.saturating_sub(self.lowest).saturating_add(1)
     }
@@ -228,6 +275,7 @@ impl Source {
 #[derive(Debug, Default)]
 struct Jitter {
     before: Option<(Timestamp, Instant)>,
+    clock_rate_hz: u32,
     /// The running estimate, in units of the clock.
     now: f64,
     sum_ms: f64,
@@ -249,7 +297,21 @@ impl Jitter {
             self.sum_ms += self.now * 1000.0 / rate;
             self.samples = self.samples.saturating_add(1);
         }
-        self.before = Some((timestamp, now));
+        (self.before, self.clock_rate_hz) = (Some((timestamp, now)), clock_rate_hz);
+    }
+
+    /// Takes note of what somebody else heard.
+    fn absorb(&mut self, progress: &Progress, tally: &Tally) {
+        let Some(samples) = u32::try_from(tally.jitter_samples).ok().filter(|n| *n > 0) else {
+            return;
+        };
+        self.now = f64::from(progress.jitter) / 16.0;
+        let rate = f64::from(self.clock_rate_hz.max(1));
+        #[expect(clippy::cast_precision_loss, reason = "a sum of 2^52 units is years of audio")]
+        let sum = tally.jitter_sum as f64;
+        self.sum_ms += sum / 16.0 * 1000.0 / rate;
+        self.samples = self.samples.saturating_add(samples);
+        self.before = Some((Timestamp(progress.last_timestamp), progress.heard_at));
     }
 
     /// The estimate, averaged over the packets: unlike the last one, it tells of the whole call.

@@ -11,6 +11,7 @@ use super::{
     dtmf::{EventPacket, Keypad, Listener, Released},
     inlet::{Inlet, Run},
     latch::{Source, plain},
+    offload::Turns,
     outlet::{Feed, Outlet, Pace},
     player::{Player, Playing},
     quality::{Measured, Quality},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::ids::{Entropy, LegId};
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -65,6 +66,7 @@ pub(super) struct Leg {
     delay: Delay,
     pub(super) inlet: Inlet,
     pub(super) outlet: Outlet,
+    pub(super) turns: Turns,
     pub(super) listener: Listener,
     pub(super) keypad: Keypad,
     pub(super) remote: Option<Remote>,
@@ -72,6 +74,7 @@ pub(super) struct Leg {
     pub(super) reports: Reports,
     pub(super) discards: Discards,
     prompts: u32,
+    pub(super) ip: IpAddr,
     pub(super) port: u16,
     pub(super) is_held: bool,
     /// No RTP since the last aim.
@@ -91,6 +94,7 @@ impl Leg {
     pub(super) fn new(id: LegId, local: SocketAddr, entropy: &mut Entropy, now: Instant) -> Self {
         Self {
             id,
+            ip: local.ip(),
             port: local.port(),
             remote: None,
             stream: None,
@@ -107,6 +111,7 @@ impl Leg {
             is_held: false,
             is_unheard: true,
             silent_since: None,
+            turns: Turns::default(),
             prompts: 0,
             delay: Delay::default(),
         }

@@ -17,6 +17,7 @@ mod dtmf;
 mod inlet;
 mod latch;
 mod leg;
+mod offload;
 mod outlet;
 mod path;
 mod player;
@@ -34,6 +35,7 @@ pub use command::{
     Command, Event, Latch, Law, OpenRefusal, Prompt, Remote, Stream, TelephoneEvents, Voice,
 };
 pub use discard::{Discard, Discards};
+pub use offload::{Flow, Numbers, Progress, Tally};
 pub use path::{Convert, Hop, PathMap};
 pub use ports::PortRange;
 pub use prompt::{PromptError, read_wav};

@@ -7,6 +7,7 @@ use super::{
     discard::Discard,
     dtmf::Onset,
     inlet::Run,
+    offload::{News, Progress},
     rtp::{Header, SequenceNumber, Ssrc, Timestamp, units},
 };
 use crate::ids::{Entropy, LegId};
@@ -108,6 +109,38 @@ impl Outlet {
         let elapsed =
             sent_at.map_or(0, |at| units(now.saturating_duration_since(at), clock_rate_hz));
         timestamp.plus(elapsed)
+    }
+
+    /// Returns what is added to a feed's sequence numbers and timestamps, if nothing is to change soon:
+    /// the feed is the one that was heard last, and has been for `window` packets at least.
+    pub(super) fn offsets(&self, feed: Feed, window: u16) -> Option<(u16, u32)> {
+        let splice = self.splice.filter(|splice| splice.feed == feed && !splice.is_cut)?;
+        let is_settled = self.next.since(splice.floor).unsigned_abs() > window;
+        is_settled.then_some((splice.sequence_offset, splice.timestamp_offset))
+    }
+
+    /// Takes note of what somebody else sent of a feed in our name.
+    pub(super) fn absorb(&mut self, feed: Feed, progress: &Progress, news: &News) {
+        let Some(splice) = &mut self.splice else { return };
+        if splice.feed != feed {
+            return debug_assert!(false, "nobody else may send {feed:?}");
+        }
+        let (advance, packets) = (u64::from(news.advance), news.tally.packets);
+        self.packets = self.packets.saturating_add(packets);
+        self.octets = self.octets.saturating_add(news.tally.octets);
+        self.holes = self.holes.saturating_add(advance).saturating_sub(packets);
+        if news.advance > 0 {
+            let came = SequenceNumber((progress.highest & 0xffff) as u16);
+            let top = came.plus(splice.sequence_offset);
+            let timestamp = Timestamp(progress.top_timestamp).plus(splice.timestamp_offset);
+            self.next = top.next();
+            self.anchor = (timestamp, Some(progress.heard_at));
+            self.latest = Some((feed, came, progress.heard_at));
+            let floor = top.plus(FLOOR_DISTANCE.wrapping_neg());
+            if floor.since(splice.floor) > 0 {
+                splice.floor = floor;
+            }
+        }
     }
 
     /// Gives a packet of a feed its place in our stream. What comes from before the feed took over is

@@ -5,6 +5,7 @@
 
 mod due;
 mod legs;
+mod offload;
 mod packets;
 
 use super::{
@@ -85,6 +86,12 @@ pub enum Action {
         /// Whose.
         slot: usize,
     },
+    /// Let somebody else carry the packets of this leg's peer, as [`Worker::flow`] says, and tell
+    /// [`Worker::offloaded`]; where that is not possible, [`Worker::not_offloaded`].
+    Offload {
+        /// Whose.
+        slot: usize,
+    },
 }
 
 /// How a worker is set up.
@@ -94,6 +101,8 @@ pub struct Settings {
     pub ports: PortRange,
     /// How long a peer may be silent.
     pub silence: Duration,
+    /// Whether there is somebody else who may carry packets: see [`Action::Offload`].
+    pub offloads: bool,
 }
 
 /// What a worker counts.
@@ -103,6 +112,8 @@ pub struct Counters {
     pub relayed: u64,
     /// Their bytes.
     pub relayed_bytes: u64,
+    /// Of them, by somebody else.
+    pub offloaded: u64,
     /// Of them, with another codec.
     pub transcoded: u64,
     /// RTP packets of prompts, echoes and digits.
@@ -174,8 +185,13 @@ impl Worker {
         }
     }
 
-    /// Carries out one command.
+    /// Carries out one command. What it [disturbs](Self::disturbed_by) must have been
+    /// [reclaimed](Self::reclaimed).
     pub fn handle_command(&mut self, command: Command, now: Instant) {
+        debug_assert_eq!(self.disturbed_by(&command).next(), None, "not reclaimed");
+        if self.settings.offloads {
+            self.restart_turns(&command);
+        }
         match command {
             Command::Open { leg, ip } => self.open(leg, ip),
             Command::Close { leg } => self.close(leg),
@@ -308,6 +324,8 @@ fn next_tick(origin: Instant, at: Instant) -> Instant {
 
 #[cfg(test)]
 mod bond_tests;
+#[cfg(test)]
+mod offload_tests;
 #[cfg(test)]
 mod player_tests;
 #[cfg(test)]

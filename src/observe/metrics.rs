@@ -255,6 +255,8 @@ pub struct Media {
     pub packets_relayed: u64,
     /// Their bytes.
     pub bytes_relayed: u64,
+    /// Of them, those forwarded by the kernel.
+    pub packets_kernel: u64,
     /// RTP packets of which the codec was changed.
     pub packets_transcoded: u64,
     /// RTP packets of prompts, echoes and injected DTMF.
@@ -271,6 +273,8 @@ pub struct Media {
     pub events_dropped: u64,
     /// Commands that were lost because the worker hung.
     pub commands_lost: u64,
+    /// Legs now whose packets the kernel forwards.
+    pub legs_kernel: u64,
     /// Legs now.
     pub legs: u64,
     /// Port pairs taken now.
@@ -284,6 +288,7 @@ impl Media {
     pub fn merge(&mut self, other: &Self) {
         self.packets_relayed += other.packets_relayed;
         self.bytes_relayed += other.bytes_relayed;
+        self.packets_kernel += other.packets_kernel;
         self.packets_transcoded += other.packets_transcoded;
         self.packets_generated += other.packets_generated;
         self.reports += other.reports;
@@ -292,6 +297,7 @@ impl Media {
         self.open_failures += other.open_failures;
         self.events_dropped += other.events_dropped;
         self.commands_lost += other.commands_lost;
+        self.legs_kernel += other.legs_kernel;
         self.legs += other.legs;
         self.ports_used += other.ports_used;
         self.ports_total += other.ports_total;

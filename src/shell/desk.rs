@@ -271,6 +271,7 @@ fn needs_restart(running: &Config, new: &Config, listen: &[Listen]) -> Vec<Strin
             running.rtp.ports != new.rtp.ports || running.rtp.workers != new.rtp.workers,
         ),
         ("[rtp] dscp", running.rtp.dscp != new.rtp.dscp),
+        ("[rtp] kernel", running.rtp.kernel != new.rtp.kernel),
         ("[http]", running.http != new.http),
         ("[store]", running.store != new.store),
         ("[log]", running.log != new.log),

@@ -118,6 +118,7 @@ async fn examine(
     report.add(host::bursts());
     report.add(host::media_ports(&config.rtp, running.is_some()));
     report.add(host::files(&config.rtp));
+    report.add(host::kernel_path(&config.rtp.kernel));
     let names = Names::new(&config.node.resolver);
     let seen = network::look(&args.stun, &names, &mut entropy).await;
     report.add(network::nat(&seen));

@@ -9,6 +9,7 @@ mod thread;
 
 use super::{
     epoll::{Bell, Epoll},
+    kernel::{self, Program},
     now,
 };
 use crate::{
@@ -119,18 +120,24 @@ impl MediaWorker {
     pub fn spawn_all(rtp: &Rtp, events: &mpsc::Sender<Event>) -> io::Result<Vec<Self>> {
         let (first, last) = rtp.ports;
         let parts = PortRange { first, last }.split(rtp.workers);
+        let program = kernel::start(&rtp.kernel);
         parts
             .into_iter()
             .enumerate()
             .map(|(index, ports)| {
                 let Rtp { timeout: silence, dscp, coalesce, .. } = *rtp;
                 let legs = Legs { ports, silence, dscp, coalesce };
-                Self::spawn(index, legs, events.clone())
+                Self::spawn(index, legs, program.as_ref(), events.clone())
             })
             .collect()
     }
 
-    fn spawn(index: usize, legs: Legs, events: mpsc::Sender<Event>) -> io::Result<Self> {
+    fn spawn(
+        index: usize,
+        legs: Legs,
+        program: Option<&Arc<Program>>,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
         let Legs { ports, silence, dscp, coalesce } = legs;
         let epoll = Epoll::new()?;
         let bell = epoll.bell();
@@ -138,9 +145,11 @@ impl MediaWorker {
         let pairs = ports.pairs();
         let total = metrics::Media { ports_total: pairs as u64, ..Default::default() };
         let (publish, published) = watch::channel(Published { at: now(), counters: total });
-        let worker = Worker::new(Settings { ports, silence }, Entropy::new(super::node::seed()?));
+        let carrier = program.and_then(|program| kernel::carrier(program, dscp));
+        let settings = Settings { ports, silence, offloads: carrier.is_some() };
+        let worker = Worker::new(settings, Entropy::new(super::node::seed()?));
         let (sockets, nap) = (Sockets::new(dscp), Nap::new(coalesce, now()));
-        let media = Thread { worker, epoll, sockets, nap, orders, events, publish, pairs };
+        let media = Thread { worker, epoll, sockets, nap, orders, events, publish, pairs, carrier };
         let name = format!("media-{index}");
         let thread = std::thread::Builder::new().name(name).spawn(move || media.live())?;
         let handle = MediaHandle { commands, bell, published, lost: Arc::default() };

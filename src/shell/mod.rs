@@ -19,6 +19,7 @@ mod helpers;
 mod host;
 pub mod http;
 mod ingress;
+mod kernel;
 mod listeners;
 pub mod log_lines;
 mod marks;

@@ -54,7 +54,7 @@ impl Net {
     fn new(seed: u64, losses: &[(Host, Host, u64)], mute: Option<Host>) -> Self {
         let worker = |n: u16| {
             let ports = PortRange { first: 10_000 * (n + 1), last: 10_000 * (n + 1) + 9 };
-            let settings = Settings { ports, silence: Duration::from_secs(60) };
+            let settings = Settings { ports, silence: Duration::from_secs(60), offloads: false };
             Worker::new(settings, Entropy::from_u64(seed + u64::from(n)))
         };
         let workers = [0, 1, 2].map(worker).into();

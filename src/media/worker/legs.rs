@@ -164,7 +164,7 @@ impl Worker {
         }
     }
 
-    fn joined_with(&self, slot: usize) -> Option<usize> {
+    pub(super) fn joined_with(&self, slot: usize) -> Option<usize> {
         self.joins.get(slot)?.as_ref().map(|join| join.to)
     }
 

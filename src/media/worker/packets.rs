@@ -74,7 +74,12 @@ impl Worker {
         if is_echo {
             return self.echo(slot, feed, &arrival, buffer, now);
         }
-        self.relay(slot, feed, &arrival, buffer, now)
+        let began = buffer.first_chunk::<2>().copied();
+        let sent = self.relay(slot, feed, &arrival, buffer, now)?;
+        if self.settings.offloads {
+            self.note_turn(slot, from, began);
+        }
+        Ok(sent)
     }
 
     fn echo(

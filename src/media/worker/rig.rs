@@ -43,6 +43,7 @@ pub(super) struct Rig {
     slots: BTreeMap<LegId, usize>,
     /// Peers of connected ports, by slot.
     connected: BTreeMap<usize, SocketAddr>,
+    offers: Vec<usize>,
 }
 
 /// A packet that came out.
@@ -86,11 +87,11 @@ impl Rig {
 
     pub(super) fn with_pairs(pairs: u16) -> Self {
         let ports = PortRange { first: 10_000, last: 9_999 + 2 * pairs };
-        let settings = Settings { ports, silence: Duration::from_secs(SILENCE_S) };
+        let settings = Settings { ports, silence: Duration::from_secs(SILENCE_S), offloads: true };
         let worker = Worker::new(settings, Entropy::from_u64(1));
         let start = epoch();
         let (slots, connected) = (BTreeMap::new(), BTreeMap::new());
-        Self { worker, start, now: start, slots, connected }
+        Self { worker, start, now: start, slots, connected, offers: vec![] }
     }
 
     /// Two legs joined, PCMU on both sides, digits as 101 and 96.
@@ -154,11 +155,18 @@ impl Rig {
                 Action::Connect { slot, peer } => {
                     self.connected.insert(slot, peer);
                 }
+                Action::Offload { slot } => self.offers.push(slot),
                 Action::Disconnect { slot } => {
                     assert!(self.connected.remove(&slot).is_some(), "{slot} was not connected");
                 }
             }
         }
+    }
+
+    /// Returns whose packets somebody else might carry, of those that were told since it was last
+    /// asked.
+    pub(super) fn offers(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.offers)
     }
 
     /// Returns whose packets alone the kernel lets through to a leg.

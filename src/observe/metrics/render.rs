@@ -120,6 +120,8 @@ impl Page<'_> {
         self.counter("rtp_packets_relayed_total", help, media.packets_relayed)?;
         let help = "Bytes of RTP packets forwarded.";
         self.counter("rtp_relayed_bytes_total", help, media.bytes_relayed)?;
+        let help = "RTP packets forwarded by the kernel, without us.";
+        self.counter("rtp_packets_kernel_total", help, media.packets_kernel)?;
         let help = "RTP packets whose codec was changed.";
         self.counter("rtp_packets_transcoded_total", help, media.packets_transcoded)?;
         let help = "RTP packets of prompts, echoes and DTMF.";
@@ -136,6 +138,8 @@ impl Page<'_> {
         let help = "Commands lost because a media worker hung.";
         self.counter("rtp_commands_lost_total", help, media.commands_lost)?;
         self.gauge("rtp_legs", "Legs with media.", media.legs)?;
+        let help = "Legs whose packets the kernel forwards.";
+        self.gauge("rtp_legs_kernel", help, media.legs_kernel)?;
         self.gauge("rtp_port_pairs_used", "Port pairs taken.", media.ports_used)?;
         self.gauge("rtp_port_pairs", "Port pairs there are.", media.ports_total)
     }

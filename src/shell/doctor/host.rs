@@ -5,9 +5,9 @@
 
 use super::report::{Finding, Verdict};
 use crate::{
-    config::{Listen, Rtp},
+    config::{KernelPath, Listen, Rtp},
     ids::Transport,
-    shell::{listeners::is_free, udp},
+    shell::{kernel, listeners::is_free, udp},
 };
 use rsntp::AsyncSntpClient;
 use std::{
@@ -119,6 +119,26 @@ pub(super) fn bursts() -> Finding {
     }
 }
 
+/// Tries whether the kernel may relay, if it is to.
+pub(super) fn kernel_path(wanted: &KernelPath) -> Finding {
+    let finding = |verdict, found: String| Finding::new("kernel relay", verdict, found);
+    match (kernel::probe(wanted), wanted) {
+        (Ok(_), KernelPath::Off) => {
+            finding(Verdict::Well, "off; it could run here: `[rtp] kernel = true`".to_owned())
+        }
+        (Err(error), KernelPath::Off) => {
+            finding(Verdict::Well, format!("off; it could not run here: {error}"))
+        }
+        (Ok(interfaces), KernelPath::All | KernelPath::These(_)) => {
+            finding(Verdict::Well, format!("between {}", interfaces.join(" ")))
+        }
+        (Err(error), KernelPath::All | KernelPath::These(_)) => {
+            let found = format!("{error}: packets are relayed by tandem itself");
+            finding(Verdict::Note, found).help(error.help())
+        }
+    }
+}
+
 /// Compares how many files this user may open with what the RTP ports can carry.
 pub(super) fn files(rtp: &Rtp) -> Finding {
     let Some(limit) =
@@ -193,6 +213,7 @@ mod tests {
             workers: 1,
             coalesce: Duration::ZERO,
             dscp: 46,
+            kernel: KernelPath::Off,
         };
         let few = media_ports(&rtp((10_000, 10_019)), true);
         assert_eq!(few.verdict, Verdict::Note, "{few:?}");

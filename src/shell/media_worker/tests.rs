@@ -30,7 +30,7 @@ impl Bench {
         let worker = {
             let (silence, coalesce) = (Duration::from_secs(60), Duration::ZERO);
             let legs = Legs { ports, silence, dscp: 46, coalesce };
-            MediaWorker::spawn(0, legs, events)
+            MediaWorker::spawn(0, legs, None, events)
         }
         .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -13,6 +13,7 @@ use crate::{
     observe::metrics,
     shell::{
         epoll::{self, Epoll, Found, Ready},
+        kernel::Carrier,
         now,
     },
 };
@@ -42,6 +43,8 @@ pub(super) struct Thread {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) publish: watch::Sender<Published>,
     pub(super) pairs: usize,
+    /// What the kernel carries for us, if it may.
+    pub(super) carrier: Option<Carrier>,
 }
 
 impl Thread {
@@ -50,9 +53,16 @@ impl Thread {
         epoll::sleep_precisely();
         while panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
             tracing::error!("media thread panicked");
-            self.sockets.clear();
-            self.worker.start_over();
+            self.start_over();
         }
+    }
+
+    fn start_over(&mut self) {
+        if let Some(carrier) = &mut self.carrier {
+            carrier.clear();
+        }
+        self.sockets.clear();
+        self.worker.start_over();
     }
 
     fn run(&mut self) {
@@ -68,7 +78,7 @@ impl Thread {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(%error, "media poll failed");
-                    self.worker.start_over();
+                    self.start_over();
                     return self.tell();
                 }
             };
@@ -90,6 +100,9 @@ impl Thread {
                     due = self.fire(at);
                 }
             }
+            if let Some(carrier) = &mut self.carrier {
+                carrier.poll(&mut self.worker, at);
+            }
             due = self.fire(at);
             self.tell();
             if publish_at <= at {
@@ -107,7 +120,8 @@ impl Thread {
     /// Waits for a packet, a command, or the time at which something is to be done without one.
     fn wait(&mut self, found: &mut Found, publish_at: Instant, now: Instant) -> io::Result<usize> {
         let retry = self.worker.has_events().then(|| now + RETRY_AFTER);
-        let due = [self.worker.poll_timeout(), retry].into_iter().flatten().min();
+        let carrier = self.carrier.as_ref().and_then(Carrier::poll_timeout);
+        let due = [self.worker.poll_timeout(), carrier, retry].into_iter().flatten().min();
         self.epoll.set_alarm(due.map_or(publish_at, |due| due.min(publish_at)), now)?;
         self.epoll.wait(found)
     }
@@ -116,7 +130,13 @@ impl Thread {
     fn obey(&mut self) -> bool {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Command(command) => self.worker.handle_command(command, now()),
+                Order::Command(command) => {
+                    let now = now();
+                    if let Some(carrier) = &mut self.carrier {
+                        carrier.obey(&mut self.worker, &command, now);
+                    }
+                    self.worker.handle_command(command, now);
+                }
                 #[cfg(test)]
                 Order::Panic => panic!("ordered by a test"),
                 Order::Stop => return false,
@@ -140,6 +160,10 @@ impl Thread {
                 now()
             }
             Channel::Rtp => {
+                if let Some(carrier) = &mut self.carrier {
+                    let packet = buffer.get(..len).unwrap_or_default();
+                    carrier.meet(&mut self.worker, (slot, from), packet, read_at);
+                }
                 let sent = self.worker.handle_rtp(slot, from, (buffer, len), read_at);
                 let sent = sent.map(|datagram| (datagram.slot, self.sockets.send(&datagram)));
                 let sent_at = now();
@@ -175,7 +199,7 @@ impl Thread {
         self.worker.poll_timeout()
     }
 
-    /// Does with sockets what the worker asks for.
+    /// Does what the worker asks for with sockets, and gives to the kernel what has become plain.
     fn carry_out(&mut self) {
         while let Some(action) = self.worker.poll_action() {
             match action {
@@ -186,6 +210,10 @@ impl Thread {
                 Action::Unbind { slot } => self.sockets.unbind(slot),
                 Action::Connect { slot, peer } => self.sockets.connect(slot, Some(peer)),
                 Action::Disconnect { slot } => self.sockets.connect(slot, None),
+                Action::Offload { slot } => match &mut self.carrier {
+                    Some(carrier) => carrier.offload(&mut self.worker, slot, now()),
+                    None => self.worker.not_offloaded(slot),
+                },
             }
         }
     }
@@ -210,6 +238,8 @@ impl Thread {
         let mut media = metrics::Media {
             packets_relayed: counters.relayed,
             bytes_relayed: counters.relayed_bytes,
+            packets_kernel: counters.offloaded,
+            legs_kernel: self.carrier.as_ref().map_or(0, Carrier::flows) as u64,
             packets_transcoded: counters.transcoded,
             packets_generated: counters.generated,
             reports: counters.reports,
