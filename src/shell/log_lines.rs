@@ -153,10 +153,10 @@ mod tests {
     fn lines_are_written_together_in_order_and_a_flush_waits_for_them() {
         let (lines, seen, go) = lines();
         let all: String = (0..1000).map(|n| format!("line {n}\n")).collect();
+        (0..1000).for_each(|_| go.send(()).unwrap());
         for line in all.split_inclusive('\n') {
             (&lines).write_all(line.as_bytes()).unwrap();
         }
-        (0..1000).for_each(|_| go.send(()).unwrap());
         lines.flush();
         let written: Vec<Vec<u8>> = seen.try_iter().collect();
         assert!(written.len() < 10, "{} calls for a thousand lines", written.len());
