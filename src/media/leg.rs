@@ -11,7 +11,7 @@ use super::{
     dtmf::{EventPacket, Keypad, Listener, Released},
     inlet::{Inlet, Run},
     latch::{Source, plain},
-    offload::Turns,
+    offload::{Turns, v4},
     outlet::{Feed, Outlet, Pace},
     player::{Player, Playing},
     quality::{Measured, Quality},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::ids::{Entropy, LegId};
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -74,7 +74,8 @@ pub(super) struct Leg {
     pub(super) reports: Reports,
     pub(super) discards: Discards,
     prompts: u32,
-    pub(super) ip: IpAddr,
+    /// Ours, where it is one.
+    pub(super) ipv4: Option<Ipv4Addr>,
     pub(super) port: u16,
     pub(super) is_held: bool,
     /// No RTP since the last aim.
@@ -94,7 +95,7 @@ impl Leg {
     pub(super) fn new(id: LegId, local: SocketAddr, entropy: &mut Entropy, now: Instant) -> Self {
         Self {
             id,
-            ip: local.ip(),
+            ipv4: v4(local).map(|local| *local.ip()),
             port: local.port(),
             remote: None,
             stream: None,

@@ -125,7 +125,7 @@ impl Progress {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     /// Where the last packet came from, and its payload type, if it was plain.
-    last: Option<(SocketAddr, u8)>,
+    last: Option<(SocketAddrV4, u8)>,
     plain: u16,
     /// 0 stands for the least.
     try_after: u16,
@@ -136,7 +136,7 @@ impl Turns {
     /// Notes a packet that was relayed: its source, and its payload type if nothing about it is
     /// unusual. Returns whether it is time to try.
     pub(super) fn note(&mut self, from: SocketAddr, plain: Option<u8>) -> bool {
-        let this = plain.map(|payload_type| (from, payload_type));
+        let this = v4(from).zip(plain);
         if self.last != this {
             (self.last, self.plain) = (this, 0);
         }
@@ -145,7 +145,7 @@ impl Turns {
     }
 
     /// Returns where packets come from lately, and their payload type.
-    pub(super) fn last(&self) -> Option<(SocketAddr, u8)> {
+    pub(super) fn last(&self) -> Option<(SocketAddrV4, u8)> {
         self.last
     }
 

@@ -150,7 +150,7 @@ impl Leg {
         let ssrc_out = other.outlet.ssrc().0;
         Some(Flow {
             slot,
-            peer: v4(from)?,
+            peer: from,
             local: self.local()?,
             source: other.local()?,
             target: v4(other.destination().ok()?)?,
@@ -167,7 +167,7 @@ impl Leg {
     }
 
     fn local(&self) -> Option<SocketAddrV4> {
-        v4(SocketAddr::new(self.ip, self.port))
+        Some(SocketAddrV4::new(self.ipv4?, self.port))
     }
 
     /// What passes unread: not digits, which are heard, and nothing that is transcoded.
