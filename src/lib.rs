@@ -19,6 +19,7 @@ pub mod shard;
 pub mod shell;
 pub mod sim;
 pub mod sip;
+pub mod table;
 pub mod timers;
 pub mod tls;
 pub mod transaction;

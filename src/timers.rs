@@ -3,85 +3,182 @@
 //! Owns: which owner is due next.
 //! Never: decides when; after each step the owner is armed again with its own `poll_timeout()`.
 //!
-//! An entry that no longer matches is skipped when it surfaces, so disarming needs no search and a
-//! deadline cannot outlive its owner.
+//! Deadlines are put into buckets of 16 ms, and only those of the bucket that is due next are kept in order: a
+//! deadline far away costs a push, whatever there is beside it. A deadline that is put off stays where it is
+//! and moves on when it surfaces, and one that is disarmed is skipped there. So nothing is ever searched.
 
+use crate::table::Table;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
+    hash::Hash,
     time::Instant,
 };
 
 /// Below this many entries, stale ones are not worth clearing out.
 const COMPACT_ABOVE: usize = 1024;
+/// The length of a bucket: 2^24 ns.
+const BUCKET_BITS: u32 = 24;
 
 /// Deadlines by owner.
 #[derive(Debug)]
 pub struct Timers<K> {
-    armed: BTreeMap<K, Instant>,
-    heap: BinaryHeap<Reverse<(Instant, K)>>,
+    /// What each owner waits for, as long as an entry of its is queued.
+    owners: Table<K, Armed>,
+    /// How many of them wait for anything.
+    armed: usize,
+    /// The entries up to the bucket `horizon`, in order.
+    near: BinaryHeap<Reverse<(Instant, K)>>,
+    /// The others, by bucket.
+    far: BTreeMap<u128, Vec<(Instant, K)>>,
+    horizon: u128,
+    /// Where the first bucket begins.
+    epoch: Option<Instant>,
+    /// How many entries there are, near and far.
+    queued: usize,
 }
 
-impl<K: Copy + Ord> Default for Timers<K> {
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    /// The deadline; `None` once it is disarmed.
+    at: Option<Instant>,
+    /// Under which instant its entry is queued, no later than the deadline.
+    queued: Instant,
+}
+
+impl<K> Default for Timers<K>
+where
+    K: Copy + Hash + Ord,
+{
     fn default() -> Self {
-        Self { armed: BTreeMap::new(), heap: BinaryHeap::new() }
+        Self {
+            owners: Table::default(),
+            armed: 0,
+            near: BinaryHeap::new(),
+            far: BTreeMap::new(),
+            horizon: 0,
+            epoch: None,
+            queued: 0,
+        }
     }
 }
 
-impl<K: Copy + Ord> Timers<K> {
+impl<K: Copy + Hash + Ord> Timers<K> {
     /// Sets the owner's next deadline, or none.
     pub fn arm(&mut self, owner: K, at: Option<Instant>) {
-        let Some(at) = at else {
-            self.armed.remove(&owner);
-            return;
-        };
-        if self.armed.insert(owner, at) != Some(at) {
-            self.heap.push(Reverse((at, owner)));
-            self.compact();
+        match (self.owners.get_mut(owner), at) {
+            (Some(armed), at) => {
+                self.armed -= usize::from(armed.at.is_some());
+                self.armed += usize::from(at.is_some());
+                armed.at = at;
+                if let Some(at) = at.filter(|at| *at < armed.queued) {
+                    armed.queued = at;
+                    self.push(at, owner);
+                }
+            }
+            (None, Some(at)) => {
+                self.owners.insert(owner, Armed { at: Some(at), queued: at });
+                self.armed += 1;
+                self.push(at, owner);
+            }
+            (None, None) => {}
         }
     }
 
     /// Returns the next deadline of all.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        self.drop_stale();
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.surface();
+        self.near.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Takes one owner whose deadline has passed, earliest first. It is no longer armed.
     pub fn pop_due(&mut self, now: Instant) -> Option<K> {
-        self.drop_stale();
-        let Reverse((at, owner)) = *self.heap.peek()?;
+        self.surface();
+        let Reverse((at, owner)) = *self.near.peek()?;
         (at <= now).then(|| {
-            self.heap.pop();
-            self.armed.remove(&owner);
+            self.pop();
+            self.owners.remove(owner);
+            self.armed -= 1;
             owner
         })
     }
 
     /// Returns how many owners are armed.
     pub fn len(&self) -> usize {
-        self.armed.len()
+        self.armed
     }
 
     /// Returns whether nobody waits for anything.
     pub fn is_empty(&self) -> bool {
-        self.armed.is_empty()
+        self.armed == 0
     }
 
-    fn drop_stale(&mut self) {
-        while let Some(Reverse((at, owner))) = self.heap.peek() {
-            if self.armed.get(owner) == Some(at) {
-                return;
+    fn bucket(&mut self, at: Instant) -> u128 {
+        let epoch = *self.epoch.get_or_insert(at);
+        at.saturating_duration_since(epoch).as_nanos() >> BUCKET_BITS
+    }
+
+    fn push(&mut self, at: Instant, owner: K) {
+        let bucket = self.bucket(at);
+        if bucket <= self.horizon {
+            self.near.push(Reverse((at, owner)));
+        } else {
+            self.far.entry(bucket).or_default().push((at, owner));
+        }
+        self.queued += 1;
+        self.compact();
+    }
+
+    fn pop(&mut self) {
+        self.queued -= usize::from(self.near.pop().is_some());
+    }
+
+    /// Brings the next deadline of all to the front, if there is one.
+    fn surface(&mut self) {
+        loop {
+            while let Some(Reverse((queued, owner))) = self.near.peek().copied() {
+                match self.owners.get_mut(owner).filter(|armed| armed.queued == queued) {
+                    Some(Armed { at: Some(at), .. }) if *at == queued => return,
+                    Some(armed) => match armed.at {
+                        Some(at) => {
+                            armed.queued = at;
+                            self.pop();
+                            self.push(at, owner);
+                        }
+                        None => {
+                            self.owners.remove(owner);
+                            self.pop();
+                        }
+                    },
+                    None => self.pop(),
+                }
             }
-            self.heap.pop();
+            let Some((bucket, entries)) = self.far.pop_first() else { return };
+            self.horizon = bucket;
+            self.near.extend(entries.into_iter().map(Reverse));
         }
     }
 
-    /// Keeps the heap within a constant factor of what is armed, at a constant cost per entry.
+    /// Keeps the entries within a constant factor of what is armed, at a constant cost per entry.
     fn compact(&mut self) {
-        if self.heap.len() > COMPACT_ABOVE.max(self.armed.len().saturating_mul(4)) {
-            self.heap = self.armed.iter().map(|(owner, at)| Reverse((*at, *owner))).collect();
+        if self.queued <= COMPACT_ABOVE.max(self.armed.saturating_mul(4)) {
+            return;
         }
+        let Self { owners, near, far, .. } = self;
+        let mut stays = |queued: Instant, owner: K| {
+            let armed = owners.get(owner).filter(|armed| armed.queued == queued);
+            let (is_queued, is_armed) = (armed.is_some(), armed.is_some_and(|a| a.at.is_some()));
+            if is_queued && !is_armed {
+                owners.remove(owner);
+            }
+            is_armed
+        };
+        near.retain(|Reverse((at, owner))| stays(*at, *owner));
+        for entries in far.values_mut() {
+            entries.retain(|(at, owner)| stays(*at, *owner));
+        }
+        far.retain(|_, entries| !entries.is_empty());
+        self.queued = near.len() + far.values().map(Vec::len).sum::<usize>();
     }
 }
 
@@ -143,7 +240,42 @@ mod tests {
         for ms in 0..100_000 {
             timers.arm('a', Some(t0 + Duration::from_millis(200_000 - ms)));
         }
-        assert!(timers.heap.len() <= COMPACT_ABOVE + 1);
+        assert!(timers.queued <= COMPACT_ABOVE + 1);
         assert_eq!(timers.next_deadline(), Some(t0 + Duration::from_millis(100_001)));
+    }
+
+    /// Against the plainest index there is: a list of who waits for what.
+    #[test]
+    fn it_agrees_with_a_list() {
+        let t0 = crate::sim::epoch();
+        let mut entropy = crate::ids::Entropy::from_u64(1);
+        let (mut timers, mut list) = (Timers::default(), BTreeMap::new());
+        let mut now = t0;
+        for _ in 0..20_000 {
+            let owner = entropy.below(50);
+            let far = if entropy.below(4) == 0 { 40_000 } else { 100 };
+            match entropy.below(8) {
+                0 => {
+                    timers.arm(owner, None);
+                    list.remove(&owner);
+                }
+                1..=5 => {
+                    let at = now + Duration::from_millis(entropy.below(far));
+                    timers.arm(owner, Some(at));
+                    list.insert(owner, at);
+                }
+                _ => {
+                    now += Duration::from_millis(entropy.below(60));
+                    while let Some(owner) = timers.pop_due(now) {
+                        let first = list.iter().map(|(owner, at)| (*at, *owner)).min();
+                        assert_eq!(first.map(|(_, owner)| owner), Some(owner));
+                        list.remove(&owner);
+                    }
+                    assert!(list.values().all(|at| *at > now));
+                }
+            }
+            assert_eq!(timers.next_deadline(), list.values().min().copied());
+            assert_eq!(timers.len(), list.len());
+        }
     }
 }
