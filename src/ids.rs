@@ -4,13 +4,16 @@
 //! Never: decides anything about a message.
 
 mod mint;
-pub use mint::{MAGIC_COOKIE, Mint, MintKey};
+pub use mint::{Digest, Digester, MAGIC_COOKIE, Mint, MintKey};
 
 use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng, SeedableRng},
 };
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 /// A transport that carries SIP (RFC 3261 18, RFC 7118).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -169,6 +172,66 @@ impl Entropy {
     }
 }
 
+/// A source of randomness for one leg, most of which never need any: 40 bytes until it is used.
+#[derive(Clone)]
+pub struct Spring {
+    seed: [u8; 32],
+    entropy: Option<Box<Entropy>>,
+}
+
+impl Spring {
+    /// Creates it with a seed from another source.
+    pub fn new(entropy: &mut Entropy) -> Self {
+        let mut seed = [0; 32];
+        entropy.fill(&mut seed);
+        Self { seed, entropy: None }
+    }
+
+    /// Fills `bytes`.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        let seed = self.seed;
+        self.entropy.get_or_insert_with(|| Box::new(Entropy::new(seed))).fill(bytes);
+    }
+}
+
+impl fmt::Debug for Spring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spring(***)")
+    }
+}
+
+/// Appends an address and its port, as `Display` writes them, without its machinery: a message of ours has
+/// three.
+pub fn push_address(text: &mut String, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(v4) => {
+            push_ip(text, address.ip());
+            text.push(':');
+            push_number(text, v4.port());
+        }
+        SocketAddr::V6(_) => text.push_str(&address.to_string()),
+    }
+}
+
+/// Appends an address, likewise.
+pub fn push_ip(text: &mut String, ip: IpAddr) {
+    let IpAddr::V4(v4) = ip else { return text.push_str(&ip.to_string()) };
+    for (at, octet) in v4.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        push_number(text, octet.into());
+    }
+}
+
+fn push_number(text: &mut String, number: u16) {
+    let digits = [number / 10_000, number / 1000 % 10, number / 100 % 10, number / 10 % 10];
+    for digit in digits.into_iter().skip_while(|digit| *digit == 0) {
+        text.push(char::from(b'0' + digit as u8));
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +244,21 @@ mod tests {
         assert_eq!(call.shard(), ShardId(3));
         assert_eq!(LegId::parse("c03-2a"), None);
         assert_eq!(CallId::parse("c-"), None);
+    }
+
+    #[test]
+    fn addresses_are_written_as_they_display() {
+        for address in ["0.0.0.0:0", "10.0.0.1:5060", "255.20.103.9:65535", "[2001:db8::1]:10"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let mut text = String::new();
+            push_address(&mut text, address);
+            assert_eq!(text, address.to_string());
+        }
+        for number in 0..=u16::MAX {
+            let mut text = String::new();
+            push_number(&mut text, number);
+            assert_eq!(text.parse(), Ok(number));
+        }
     }
 
     #[test]

@@ -94,6 +94,9 @@ impl Call {
 
     /// The caller acknowledged our 200; with a delayed offer its ACK carries the answer.
     pub(super) fn caller_acked(&mut self, sdp: Option<Description>, wire: &mut Wire<'_>) {
+        if self.phase == Phase::Talking {
+            self.legs.values_mut().for_each(super::Leg::forget_invite);
+        }
         if self.caller_offer.is_some() {
             return;
         }

@@ -33,8 +33,10 @@ const OFFER_TAKES: Duration = Duration::from_secs(2);
 pub(super) struct Incoming {
     /// Its transaction.
     pub tx: ServerId,
-    /// The request.
-    pub invite: Message,
+    /// The request, until the call is up and nobody asks what it said.
+    pub invite: Option<Message>,
+    /// The number in its CSeq.
+    cseq: u32,
     /// Where it came from.
     pub flow: Flow,
     /// Our tag.
@@ -76,8 +78,8 @@ impl Leg {
             let offered = modify.they_offer();
             debug_assert!(offered.is_ok());
         }
-        wire.tags.insert(tag.clone(), owner);
-        wire.call_ids.insert(invite.call_id().into(), (owner.call, name.clone()));
+        wire.names.insert_tag(&tag, owner);
+        wire.names.insert_call_id(invite.call_id(), owner.call, &name);
         Some(Self {
             span: log::leg_span(owner.leg, invite.call_id(), Some(flow)),
             owner,
@@ -87,7 +89,8 @@ impl Leg {
             peer_allows_update: allows_update(&invite),
             origin: Origin::Incoming(Incoming {
                 tx,
-                invite,
+                cseq: invite.cseq().number,
+                invite: Some(invite),
                 flow,
                 tag,
                 reliable,
@@ -114,12 +117,12 @@ impl Leg {
         }
         let contact = self.contact(wire);
         let Origin::Incoming(incoming) = &mut self.origin else { return };
+        let Some(invite) = &incoming.invite else { return };
         let from = incoming.flow.remote;
         let reason = default_reason(status);
-        let mut builder =
-            Builder::reply(&incoming.invite, status, reason, Some(&incoming.tag), from);
-        builder.copy(&incoming.invite, HeaderName::RecordRoute);
-        builder.header(HeaderName::Contact, contact);
+        let mut builder = Builder::reply(invite, status, reason, Some(&incoming.tag), from);
+        builder.copy(invite, HeaderName::RecordRoute);
+        builder.text(HeaderName::Contact, &contact);
         let rseq = incoming.reliable.as_mut().map(|reliable| {
             let rseq = reliable.number();
             builder.header(HeaderName::Require, "100rel").header(HeaderName::RSeq, rseq);
@@ -161,12 +164,12 @@ impl Leg {
         if let Some(reliable) = &mut incoming.reliable {
             reliable.stop();
         }
-        let invite = incoming.invite.clone();
+        let Some(invite) = incoming.invite.clone() else { return };
         let (tx, remote) = (incoming.tx, incoming.flow.remote);
         let sdp = Some(sdp).filter(|_| !incoming.is_updated);
         let mut builder = Builder::reply(&invite, 200, "OK", Some(&incoming.tag), remote);
         builder.copy(&invite, HeaderName::RecordRoute);
-        builder.header(HeaderName::Contact, contact);
+        builder.text(HeaderName::Contact, &contact);
         for (name, value) in self.accept_session_timer(&invite, wire) {
             builder.header(name, value);
         }
@@ -177,6 +180,14 @@ impl Leg {
         self.ack_answers = invite.sdp().is_none();
         self.modify.settle();
         self.enter(Stage::Unacknowledged);
+    }
+
+    /// Forgets what the INVITE said: the call is up, and nobody else will be called for it.
+    pub(super) fn forget_invite(&mut self) {
+        match &mut self.origin {
+            Origin::Incoming(incoming) => incoming.invite = None,
+            Origin::Outgoing(outgoing) => outgoing.forget_attempt(),
+        }
     }
 
     /// Notes that the caller has changed its media before we answered its INVITE.
@@ -195,10 +206,11 @@ impl Leg {
         wire: &mut Wire<'_>,
         out: &mut Vec<LegEvent>,
     ) {
-        if let (Stage::Ringing, Origin::Incoming(incoming)) = (self.stage, &self.origin) {
+        if let (Stage::Ringing, Origin::Incoming(incoming)) = (self.stage, &self.origin)
+            && let Some(invite) = &incoming.invite
+        {
             let from = incoming.flow.remote;
-            let mut builder =
-                Builder::reply(&incoming.invite, status, reason, Some(&incoming.tag), from);
+            let mut builder = Builder::reply(invite, status, reason, Some(&incoming.tag), from);
             for (name, value) in headers {
                 builder.header(*name, value);
             }
@@ -252,7 +264,7 @@ impl Leg {
             return self.say(tx, prack, 481, wire);
         };
         let rack = prack.header_str(HeaderName::RAck).and_then(|value| read_rack(&value));
-        let invite_cseq = incoming.invite.cseq().number;
+        let invite_cseq = incoming.cseq;
         let outcome = match (rack, &mut incoming.reliable) {
             (Some((rseq, cseq)), Some(reliable)) if cseq == invite_cseq => {
                 reliable.acknowledge(rseq, wire.now)

@@ -320,9 +320,10 @@ impl Leg {
 
     /// Returns the Call-ID on its wire.
     pub fn sip_call_id(&self) -> &str {
-        match &self.origin {
-            Origin::Incoming(incoming) => incoming.invite.call_id(),
-            Origin::Outgoing(outgoing) => &outgoing.call_id,
+        match (&self.origin, &self.dialog) {
+            (Origin::Outgoing(outgoing), _) => &outgoing.call_id,
+            (Origin::Incoming(_), Some(dialog)) => &dialog.call_id,
+            (Origin::Incoming(_), None) => "",
         }
     }
 
@@ -431,7 +432,7 @@ impl Leg {
         let mut builder = dialog.request(method, &via);
         let cseq = dialog.local_cseq();
         if matches!(method, Method::Invite | Method::Update) {
-            builder.header(HeaderName::Contact, wire.contact(flow, &contact_user));
+            builder.text(HeaderName::Contact, &wire.contact(flow, &contact_user));
             self.profile.write_session_headers(&mut builder, &self.session, wire.config);
         }
         if let Some(reason) = &reason {
@@ -465,7 +466,7 @@ impl Leg {
             return false;
         }
         let Some(old) = self.pending.remove(&tx) else { return false };
-        wire.owners.remove(&tx);
+        wire.owners.remove(tx);
         let Pending { purpose, method, body, reason, .. } = old;
         let again = InDialog { purpose, method, body, reason, credentials };
         self.send_in_dialog(again, wire);
@@ -474,7 +475,7 @@ impl Leg {
 
     /// Forgets an outstanding request.
     pub(super) fn finish(&mut self, tx: ClientId, wire: &mut Wire<'_>) -> Option<Pending> {
-        wire.owners.remove(&tx);
+        wire.owners.remove(tx);
         self.pending.remove(&tx)
     }
 
@@ -487,7 +488,7 @@ impl Leg {
         self.success = None;
         self.session.stop();
         for (tx, pending) in std::mem::take(&mut self.pending) {
-            wire.owners.remove(&tx);
+            wire.owners.remove(tx);
             if pending.method == Method::Invite {
                 // A re-INVITE that rings on would never end; one that was answered is not cancelled.
                 wire.tx.cancel(tx, None, wire.now, wire.sent);
@@ -496,8 +497,16 @@ impl Leg {
         if let Some((tx, request)) = self.asked.take() {
             self.reply_to((tx, &request), (487, "Request Terminated"), |_| {}, None, wire);
         }
-        wire.tags.remove(self.local_tag());
+        wire.names.remove_tag(self.local_tag());
         out.push(LegEvent::Gone);
+    }
+
+    /// Returns the transaction of the INVITE that made it, where the peer called us.
+    pub(super) fn invite_tx(&self) -> Option<ServerId> {
+        match &self.origin {
+            Origin::Incoming(incoming) => Some(incoming.tx),
+            Origin::Outgoing(_) => None,
+        }
     }
 
     /// Returns our tag.

@@ -13,6 +13,7 @@ mod incoming;
 mod indialog;
 mod leaving;
 mod leg;
+mod names;
 mod negotiation;
 mod outgoing;
 mod profile;
@@ -25,6 +26,7 @@ mod wire;
 pub use headers::Identity;
 pub use indialog::ALLOW;
 pub use leg::{By, Death, Leg, LegEvent, Refused, Stage};
+pub use names::Names;
 pub use profile::{Peer, Profile};
 pub use record::Direction;
 pub use wire::{Ask, Effect, Owner, Record, ResolveFor, Wire, advertised_ip, contact};
@@ -104,6 +106,8 @@ pub struct Call {
     /// Legs whose media worker has not yet reported the end.
     media_open: BTreeSet<LegId>,
     draft: Draft,
+    /// The caller's INVITE.
+    invite: Option<ServerId>,
 }
 
 impl Call {
@@ -134,6 +138,7 @@ impl Call {
             released_at: None,
             media_open: BTreeSet::new(),
             draft,
+            invite: caller.invite_tx(),
         };
         let leg = caller.id();
         call.legs.insert(leg, caller);
@@ -144,6 +149,11 @@ impl Call {
     /// Returns its identifier.
     pub fn id(&self) -> CallId {
         self.id
+    }
+
+    /// Returns the transaction of the caller's INVITE.
+    pub fn invite(&self) -> Option<ServerId> {
+        self.invite
     }
 
     /// Returns where it stands.

@@ -5,7 +5,7 @@
 
 use super::wire::Wire;
 use crate::{
-    ids::{Entropy, Flow, LegId, Transport},
+    ids::{Flow, LegId, Spring, Transport},
     media::{
         self,
         srtp::{Keys, MasterKey, Suite},
@@ -35,7 +35,7 @@ pub struct LegMedia {
     policy: Policy,
     session: u64,
     /// Where its keys come from; absent where it has none.
-    entropy: Option<Entropy>,
+    entropy: Option<Spring>,
     /// Whether it is spoken to over TLS, where keys in SDP are safe.
     is_private: bool,
     /// Where to bind, and what to say in SDP.
@@ -61,11 +61,7 @@ impl LegMedia {
 
     /// Creates the media of a leg whose peer has yet to be resolved.
     pub fn unplaced(policy: Policy, wire: &mut Wire<'_>) -> Self {
-        let entropy = (policy.srtp != Srtp::Off).then(|| {
-            let mut seed = [0; 32];
-            wire.entropy.fill(&mut seed);
-            Entropy::new(seed)
-        });
+        let entropy = (policy.srtp != Srtp::Off).then(|| Spring::new(wire.entropy));
         Self {
             policy,
             entropy,

@@ -63,8 +63,8 @@ pub(super) struct Outgoing {
     /// The offer in it.
     offer: Option<Bytes>,
     cseq: u32,
-    /// The attempt that runs now, as sent.
-    attempt: Option<(ClientId, Message)>,
+    /// The attempt that runs now.
+    attempt: Option<Attempt>,
     early: BTreeMap<Box<str>, (Dialog, ReliableReceiver)>,
     min_se_s: Option<u32>,
     authenticated: bool,
@@ -74,16 +74,39 @@ pub(super) struct Outgoing {
     repeated_at: Option<Instant>,
 }
 
+/// An INVITE on its way.
+#[derive(Debug)]
+struct Attempt {
+    tx: ClientId,
+    transport: Transport,
+    /// As sent; its transaction has it, too, for as long as another answer may come.
+    invite: Option<Message>,
+}
+
 impl Outgoing {
+    /// Returns the INVITE of the attempt that runs now.
+    fn invite(&self, wire: &Wire<'_>) -> Option<Message> {
+        let attempt = self.attempt.as_ref()?;
+        attempt.invite.clone().or_else(|| wire.tx.sent(attempt.tx))
+    }
+
+    /// Keeps no copy of the INVITE, nor what further ones would say.
+    pub(super) fn forget_attempt(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.invite = None;
+        }
+        self.offer = None;
+        self.spec.headers = vec![];
+    }
+
     /// Returns whether this is the transaction of the attempt that runs now.
     pub(super) fn is_attempt(&self, tx: ClientId) -> bool {
-        self.attempt.as_ref().is_some_and(|(running, _)| *running == tx)
+        self.attempt.as_ref().is_some_and(|running| running.tx == tx)
     }
 
     /// Returns whether the attempt that runs now was too large for a datagram, and may yet become one.
     pub(super) fn is_over_tcp_first(&self) -> bool {
-        let via = |(_, invite): &(ClientId, Message)| Transport::parse(invite.via().transport);
-        self.tcp_tried && self.attempt.as_ref().and_then(via) == Some(Transport::Tcp)
+        self.tcp_tried && self.attempt.as_ref().is_some_and(|a| a.transport == Transport::Tcp)
     }
 }
 
@@ -114,8 +137,8 @@ impl Leg {
     ) -> Self {
         let tag: Box<str> = wire.mint.tag().into();
         let call_id: Box<str> = wire.mint.call_id().into();
-        wire.tags.insert(tag.clone(), owner);
-        wire.call_ids.insert(call_id.clone(), (owner.call, name.clone()));
+        wire.names.insert_tag(&tag, owner);
+        wire.names.insert_call_id(&call_id, owner.call, &name);
         let mut media = LegMedia::unplaced(profile.policy.clone(), wire);
         if let Some(flow) = flow {
             media.place(flow, wire);
@@ -204,7 +227,7 @@ impl Leg {
             return;
         };
         let tx = wire.request(self.owner, Method::Invite, &branch, bytes, flow);
-        outgoing.attempt = Some((tx, sent));
+        outgoing.attempt = Some(Attempt { tx, transport: flow.transport, invite: Some(sent) });
         outgoing.hearing = Hearing::Since(wire.now);
         let pending = Pending {
             purpose: Purpose::Invite,
@@ -253,10 +276,10 @@ impl Leg {
         let tag: Box<str> = response.to_tag().unwrap_or("").into();
         let reach = self.profile.reach;
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
-        let Some((_, invite)) = &outgoing.attempt else { return };
+        let Some(invite) = outgoing.invite(wire) else { return };
         if !tag.is_empty() && !outgoing.early.contains_key(&tag) && outgoing.early.len() < EARLY_MAX
         {
-            let dialog = Dialog::from_response(invite, response, flow, reach);
+            let dialog = Dialog::from_response(&invite, response, flow, reach);
             outgoing.early.insert(tag.clone(), (dialog, ReliableReceiver::default()));
         }
         self.peer_allows_update |= allows_update(response);
@@ -314,13 +337,13 @@ impl Leg {
         let tag: Box<str> = response.to_tag().unwrap_or("").into();
         let reach = self.profile.reach;
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
-        let Some((_, invite)) = &outgoing.attempt else { return };
+        let Some(invite) = outgoing.invite(wire) else { return };
         let cseq = invite.cseq().number;
         // The route set is frozen when the dialog is made: carriers route by the first one, and what
         // RFC 3261 13.2.2.4 recomputes for RFC 2543 peers loses their BYE.
         let mut dialog = match outgoing.early.remove(&tag) {
             Some((dialog, _)) => dialog,
-            None => Dialog::from_response(invite, response, flow, reach),
+            None => Dialog::from_response(&invite, response, flow, reach),
         };
         let known = self.dialog.as_ref().is_some_and(|d| *d.remote_tag == *tag);
         if known || !wire.acks.has_room(tx) {
@@ -331,7 +354,7 @@ impl Leg {
         let (via, _) = wire.via(ack_flow);
         let mut ack = dialog.ack(cseq, &via);
         for name in [HeaderName::Authorization, HeaderName::ProxyAuthorization] {
-            ack.copy(invite, name);
+            ack.copy(&invite, name);
         }
         let ack = ack.finish();
         wire.acks.keep(tx, &tag, ack_flow, ack.clone(), wire.now);
@@ -458,7 +481,7 @@ impl Leg {
         out: &mut Vec<LegEvent>,
     ) {
         let Origin::Outgoing(outgoing) = &self.origin else { return };
-        match outgoing.attempt.as_ref().map(|(tx, _)| *tx) {
+        match outgoing.attempt.as_ref().map(|attempt| attempt.tx) {
             Some(tx) => {
                 self.enter(Stage::Leaving);
                 wire.tx.cancel(tx, reason, wire.now, wire.sent);
@@ -513,18 +536,17 @@ fn build_invite(
     let spec = &outgoing.spec;
     let (via, branch) = wire.via(flow);
     let mut builder = Builder::request(Method::Invite.as_str(), &spec.uri);
-    builder.header(HeaderName::Via, via);
+    builder.text(HeaderName::Via, &via);
     for route in &spec.routes {
-        builder.header(HeaderName::Route, route);
+        builder.text(HeaderName::Route, route);
     }
-    builder.header(HeaderName::MaxForwards, spec.max_forwards);
-    let mut from = spec.from.to_vec();
-    from.extend_from_slice(b";tag=");
-    from.extend_from_slice(outgoing.tag.as_bytes());
-    builder.raw_header("From", &from).raw_header("To", &spec.to);
-    builder.header(HeaderName::CallId, &outgoing.call_id);
-    builder.header(HeaderName::CSeq, format_args!("{} INVITE", outgoing.cseq));
-    builder.header(HeaderName::Contact, wire.contact(flow, &profile.contact_user));
+    builder
+        .number(HeaderName::MaxForwards, spec.max_forwards.into())
+        .tagged(HeaderName::From, &spec.from, &outgoing.tag)
+        .tagged(HeaderName::To, &spec.to, "")
+        .text(HeaderName::CallId, &outgoing.call_id)
+        .cseq(outgoing.cseq, Method::Invite.as_str())
+        .text(HeaderName::Contact, &wire.contact(flow, &profile.contact_user));
     for (name, value) in &spec.headers {
         builder.raw_header(name, value);
     }

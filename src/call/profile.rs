@@ -184,10 +184,10 @@ impl Profile {
                 );
             }
             None => {
-                builder.header(HeaderName::SessionExpires, config.sip.session_expires.as_secs());
+                builder.number(HeaderName::SessionExpires, config.sip.session_expires.as_secs());
             }
         }
-        builder.header(HeaderName::MinSe, config.sip.min_se.as_secs());
+        builder.number(HeaderName::MinSe, config.sip.min_se.as_secs());
     }
 
     /// The same after a 422 that named a longer interval.
@@ -204,7 +204,7 @@ impl Profile {
 
     /// Writes what every message of ours says about us.
     pub fn write_common_headers(&self, builder: &mut Builder, config: &Config) {
-        builder.header(HeaderName::Allow, ALLOW);
+        builder.text(HeaderName::Allow, ALLOW);
         let supported = match (self.reliable, self.session_timers) {
             (true, true) => "100rel, timer",
             (true, false) => "100rel",
@@ -212,8 +212,8 @@ impl Profile {
             (false, false) => "",
         };
         if !supported.is_empty() {
-            builder.header(HeaderName::Supported, supported);
+            builder.text(HeaderName::Supported, supported);
         }
-        builder.header(HeaderName::UserAgent, &config.sip.user_agent);
+        builder.text(HeaderName::UserAgent, &config.sip.user_agent);
     }
 }

@@ -157,7 +157,7 @@ impl Call {
 
     fn caller_invite(&self) -> Option<Message> {
         match &self.legs.get(&self.caller)?.origin {
-            Origin::Incoming(incoming) => Some(incoming.invite.clone()),
+            Origin::Incoming(incoming) => incoming.invite.clone(),
             Origin::Outgoing(_) => None,
         }
     }

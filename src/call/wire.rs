@@ -3,21 +3,23 @@
 //! Owns: nothing; it borrows from the shard for the length of one step.
 //! Never: decides anything about a call.
 
+use super::names::Names;
 use crate::{
     config::{Config, PublicIp},
     dialog::{Acks, is_global},
     guard::Watch,
-    ids::{CallId, Entropy, Flow, LegId, Mint, Transport},
+    ids::{CallId, Entropy, Flow, LegId, Mint, Transport, push_address},
     media,
     observe::cdr::Cdr,
     registrar::{Binding, Location},
     sip::Method,
+    table::Table,
     transaction::{ClientId, Layer, Output},
     trunk::{Trunks, routes::Place},
 };
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Instant, SystemTime},
@@ -113,11 +115,9 @@ pub struct Wire<'s> {
     /// The ACKs that may have to be repeated.
     pub acks: &'s mut Acks,
     /// Whose client transactions those are.
-    pub owners: &'s mut BTreeMap<ClientId, Owner>,
-    /// Whose dialogs those are, by our tag.
-    pub tags: &'s mut BTreeMap<Box<str>, Owner>,
-    /// Whose messages those are, by Call-ID, and what that peer is called: for the ladders.
-    pub call_ids: &'s mut BTreeMap<Box<str>, (CallId, Box<str>)>,
+    pub owners: &'s mut Table<ClientId, Owner>,
+    /// Whose dialogs and messages those are, by our tag and by Call-ID.
+    pub names: &'s mut Names,
     /// Who is reachable where.
     pub location: &'s Location,
     /// The carriers.
@@ -141,9 +141,14 @@ impl Wire<'_> {
     /// Makes a Via value and the branch in it.
     pub fn via(&mut self, flow: Flow) -> (String, String) {
         let branch = self.mint.branch();
-        let sent_by = self.advertised(flow);
-        let token = flow.transport.token();
-        (format!("SIP/2.0/{token} {sent_by};rport;branch={branch}"), branch)
+        let mut via = String::with_capacity(96);
+        via.push_str("SIP/2.0/");
+        via.push_str(flow.transport.token());
+        via.push(' ');
+        push_address(&mut via, self.advertised(flow));
+        via.push_str(";rport;branch=");
+        via.push_str(&branch);
+        (via, branch)
     }
 
     /// Makes a Contact value that leads back to this listener.
@@ -197,12 +202,20 @@ impl Wire<'_> {
 /// Makes a Contact value that leads back to this listener.
 pub fn contact(config: &Config, learned: Option<IpAddr>, flow: Flow, user: &str) -> String {
     let address = SocketAddr::new(advertised_ip(config, learned, flow), flow.local.port());
+    let mut contact = String::with_capacity(user.len() + 48);
+    contact.push_str("<sip:");
+    contact.push_str(user);
+    contact.push('@');
+    push_address(&mut contact, address);
     match flow.transport {
-        Transport::Udp => format!("<sip:{user}@{address}>"),
+        Transport::Udp => {}
         Transport::Tcp | Transport::Tls => {
-            format!("<sip:{user}@{address};transport={}>", flow.transport.param())
+            contact.push_str(";transport=");
+            contact.push_str(flow.transport.param());
         }
     }
+    contact.push('>');
+    contact
 }
 
 /// Returns the address of ours that this peer is told: the public one where the peer is outside.

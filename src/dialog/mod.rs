@@ -201,32 +201,29 @@ impl Dialog {
     fn build(&self, method: Method, cseq: u32, via: &str) -> Builder {
         let (uri, routes) = self.request_uri_and_routes();
         let mut builder = Builder::request(method.as_str(), uri);
-        builder.header(HeaderName::Via, via);
+        builder.text(HeaderName::Via, via);
         for route in routes {
-            builder.header(HeaderName::Route, route);
+            builder.parts(HeaderName::Route, &["<", route, ">"]);
         }
-        builder.header(HeaderName::MaxForwards, 70);
-        builder.raw_header("From", &with_tag(&self.local, &self.local_tag));
-        builder.raw_header("To", &with_tag(&self.remote, &self.remote_tag));
-        builder.header(HeaderName::CallId, &self.call_id);
-        builder.header(HeaderName::CSeq, format_args!("{cseq} {}", method.as_str()));
+        builder
+            .number(HeaderName::MaxForwards, 70)
+            .tagged(HeaderName::From, &self.local, &self.local_tag)
+            .tagged(HeaderName::To, &self.remote, &self.remote_tag)
+            .text(HeaderName::CallId, &self.call_id)
+            .cseq(cseq, method.as_str());
         builder
     }
 
     /// Loose routing keeps the target in the Request-URI; a strict router wants its own address
     /// there and the target at the end (RFC 3261 12.2.1.1).
-    fn request_uri_and_routes(&self) -> (&str, Vec<String>) {
-        let bracketed = |uri: &str| format!("<{uri}>");
-        match self.route_set.split_first() {
-            None => (&self.remote_target, vec![]),
-            Some((first, _)) if is_loose(first) => {
-                (&self.remote_target, self.route_set.iter().map(|r| bracketed(r)).collect())
-            }
-            Some((first, rest)) => {
-                let target = bracketed(&self.remote_target);
-                (first, rest.iter().map(|r| bracketed(r)).chain([target]).collect())
-            }
-        }
+    fn request_uri_and_routes(&self) -> (&str, impl Iterator<Item = &str>) {
+        let target = &*self.remote_target;
+        let (uri, routes, last) = match self.route_set.split_first() {
+            None => (target, &[][..], None),
+            Some((first, _)) if is_loose(first) => (target, &*self.route_set, None),
+            Some((first, rest)) => (&**first, rest, Some(target)),
+        };
+        (uri, routes.iter().map(|route| &**route).chain(last))
     }
 
     /// Reads an address from the first route or the target, unless it is a name (whoever spoke to us is
@@ -311,15 +308,6 @@ fn without_tag(value: &NameAddr<'_>) -> Box<[u8]> {
     out.extend_from_slice(value.uri.as_bytes());
     out.push(b'>');
     out.into()
-}
-
-fn with_tag(value: &[u8], tag: &str) -> Vec<u8> {
-    let mut out = value.to_vec();
-    if !tag.is_empty() {
-        out.extend_from_slice(b";tag=");
-        out.extend_from_slice(tag.as_bytes());
-    }
-    out
 }
 
 #[cfg(test)]

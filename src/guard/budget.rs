@@ -6,7 +6,7 @@
 use super::Refusal;
 use crate::{dialplan::Country, ids::LegId};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     fmt,
     time::{Duration, Instant},
 };
@@ -164,6 +164,9 @@ pub struct Ledger {
     known: BTreeSet<Country>,
     /// Since when each of its calls talks.
     talking: BTreeMap<LegId, Instant>,
+    /// The same by age, and the sum of those seconds: so that nobody has to ask every call.
+    by_age: BTreeSet<(Instant, LegId)>,
+    since_s: u64,
 }
 
 impl Ledger {
@@ -176,6 +179,8 @@ impl Ledger {
             countries: BTreeMap::new(),
             known: BTreeSet::new(),
             talking: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            since_s: 0,
         }
     }
 
@@ -188,17 +193,21 @@ impl Ledger {
         let at_s = self.seconds(now);
         let minutes = |window: &Window| {
             let (calls, seconds) = window.sum(at_s);
-            let talking = self
-                .talking
-                .values()
-                .map(|since| now.saturating_duration_since(*since).min(window.length).as_secs());
-            let minutes = (seconds + talking.sum::<u64>()) / 60;
+            let minutes = (seconds + self.talked_s(at_s, now, window.length)) / 60;
             (calls, u32::try_from(minutes).unwrap_or(u32::MAX))
         };
         let (calls_hour, minutes_hour) = minutes(&self.hour);
         let (calls_day, minutes_day) = minutes(&self.day);
         let countries_day = self.recent_countries(now).count() as u32;
         Use { calls_hour, calls_day, minutes_hour, minutes_day, countries_day }
+    }
+
+    /// Returns the seconds that running calls have talked, each at most as long as the window.
+    fn talked_s(&self, at_s: u64, now: Instant, window: Duration) -> u64 {
+        let all = (self.talking.len() as u64 * at_s).saturating_sub(self.since_s);
+        let talks = self.by_age.iter().map(|(since, _)| now.saturating_duration_since(*since));
+        let longer = talks.take_while(|talk| *talk > window);
+        all.saturating_sub(longer.map(|talk| (talk - window).as_secs()).sum())
     }
 
     fn recent_countries(&self, now: Instant) -> impl Iterator<Item = Country> {
@@ -214,6 +223,9 @@ impl Ledger {
         country: Option<Country>,
         now: Instant,
     ) -> Result<(), Refusal> {
+        if *budget == Budget::default() {
+            return Ok(());
+        }
         let used = self.used(now);
         let is_new = |country: Country| self.recent_countries(now).all(|known| known != country);
         let countries_limit = budget.countries_per_day.filter(|_| country.is_some_and(is_new));
@@ -243,13 +255,19 @@ impl Ledger {
 
     /// A call was answered.
     pub fn answered(&mut self, leg: LegId, now: Instant) {
-        self.talking.entry(leg).or_insert(now);
+        if let Entry::Vacant(entry) = self.talking.entry(leg) {
+            entry.insert(now);
+            self.by_age.insert((now, leg));
+            self.since_s += self.seconds(now);
+        }
     }
 
     /// A call is over.
     pub fn ended(&mut self, leg: LegId, now: Instant) {
         if let Some(since) = self.talking.remove(&leg) {
             let (from_s, until_s) = (self.seconds(since), self.seconds(now));
+            self.by_age.remove(&(since, leg));
+            self.since_s = self.since_s.saturating_sub(from_s);
             self.hour.add_talk(from_s, until_s);
             self.day.add_talk(from_s, until_s);
         }

@@ -4,8 +4,11 @@
 //! Never: keeps a table of what was minted; the MAC is the memory.
 
 use super::{Entropy, ShardId};
-use siphasher::sip::SipHasher24;
-use std::fmt;
+use siphasher::{
+    sip::SipHasher24,
+    sip128::{Hasher128, SipHasher13},
+};
+use std::{fmt, hash::Hasher};
 
 /// What every branch of RFC 3261 begins with (8.1.1.7).
 pub const MAGIC_COOKIE: &str = "z9hG4bK";
@@ -17,12 +20,16 @@ const MAC_LEN: usize = 8;
 
 /// The secret behind the MAC, one for the life of the process and the same for all shards.
 #[derive(Clone, Copy)]
-pub struct MintKey(SipHasher24);
+pub struct MintKey {
+    mac: SipHasher24,
+    digest: SipHasher13,
+}
 
 impl MintKey {
     /// Creates the key from 128 random bits.
     pub fn new(secret: [u8; 16]) -> Self {
-        Self(SipHasher24::new_with_key(&secret))
+        let digest = SipHasher13::new_with_key(&secret.map(|byte| !byte));
+        Self { mac: SipHasher24::new_with_key(&secret), digest }
     }
 
     /// Draws the key.
@@ -37,26 +44,108 @@ impl MintKey {
     pub fn owner(&self, minted: &str) -> Option<ShardId> {
         let minted = minted.strip_prefix(MAGIC_COOKIE).unwrap_or(minted);
         let (body, mac) = minted.split_at_checked(BODY_LEN)?;
-        if mac.len() != MAC_LEN || mac != self.mac(body) {
+        if mac.as_bytes() != self.mac(body) {
             return None;
         }
         u8::from_str_radix(body.get(..2)?, 16).ok().map(ShardId)
     }
 
+    /// Begins the digest of something that a table is to find again.
+    pub fn digest(&self) -> Digester {
+        Digester(self.digest)
+    }
+
     /// Returns a hash that a peer cannot steer.
     pub fn hash(&self, text: &str) -> u64 {
-        self.0.hash(text.as_bytes())
+        self.mac.hash(text.as_bytes())
     }
 
-    fn mac(&self, body: &str) -> String {
-        format!("{:08x}", self.hash(body) >> 32)
+    fn mac(&self, body: &str) -> [u8; MAC_LEN] {
+        hex(self.hash(body) >> 32)
     }
 
-    fn seal(&self, shard: ShardId, bits: u64) -> String {
-        let mut minted = format!("{:02x}{bits:016x}", shard.0);
-        let mac = self.mac(&minted);
-        minted.push_str(&mac);
-        minted
+    /// Appends what is minted of `bits`.
+    fn seal(&self, shard: ShardId, bits: u64, minted: &mut String) {
+        let start = minted.len();
+        push(minted, hex::<2>(shard.0.into()));
+        push(minted, hex::<16>(bits));
+        let mac = self.mac(minted.get(start..).unwrap_or_default());
+        push(minted, mac);
+    }
+}
+
+/// Returns the last digits of a number in hexadecimal.
+fn hex<const LEN: usize>(number: u64) -> [u8; LEN] {
+    let mut digits = [b'0'; LEN];
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        let nibble = (rest & 15) as u8;
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
+        rest >>= 4;
+    }
+    digits
+}
+
+fn push<const LEN: usize>(text: &mut String, digits: [u8; LEN]) {
+    text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
+}
+
+/// What stands for a text in a table: 128 bits that nobody without the key can make come out the same for two
+/// texts, or predict.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Digest(u128);
+
+impl Digest {
+    /// Returns half of its bits.
+    fn bits(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// A digest in the making. Each part is set apart from the next.
+#[derive(Clone, Copy)]
+pub struct Digester(SipHasher13);
+
+impl Digester {
+    /// Adds a text.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        self.0.write(text.as_bytes());
+        self.0.write_u8(0xff); // No UTF-8 has it.
+        self
+    }
+
+    /// Adds a text without regard to the case of its letters.
+    #[must_use]
+    pub fn caseless(mut self, text: &str) -> Self {
+        for part in text.as_bytes().chunks(32) {
+            let mut lower = [0; 32];
+            if let Some(lower) = lower.get_mut(..part.len()) {
+                lower.copy_from_slice(part);
+                lower.make_ascii_lowercase();
+                self.0.write(lower);
+            }
+        }
+        self.0.write_u8(0xff);
+        self
+    }
+
+    /// Adds a number.
+    #[must_use]
+    pub fn number(mut self, number: u32) -> Self {
+        self.0.write_u32(number);
+        self
+    }
+
+    /// Ends it.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finish128().into())
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digester(***)")
     }
 }
 
@@ -87,7 +176,11 @@ impl Mint {
 
     /// Returns a fresh branch: 33 characters, the cookie first (RFC 3261 8.1.1.7).
     pub fn branch(&mut self) -> String {
-        format!("{MAGIC_COOKIE}{}", self.next())
+        let mut branch = String::with_capacity(MAGIC_COOKIE.len() + BODY_LEN + MAC_LEN);
+        branch.push_str(MAGIC_COOKIE);
+        let bits = self.entropy.next_u64();
+        self.key.seal(self.shard, bits, &mut branch);
+        branch
     }
 
     /// Returns a fresh tag for From or To: 26 hex digits (RFC 3261 19.3).
@@ -102,7 +195,12 @@ impl Mint {
 
     /// Returns the tag that `text` always gets, for answers without state (RFC 3261 8.2.7).
     pub fn tag_of(&self, text: &str) -> String {
-        self.key.seal(self.shard, self.key.hash(text))
+        self.seal(self.key.hash(text))
+    }
+
+    /// Returns the tag that whatever has this digest always gets.
+    pub fn tag_of_digest(&self, digest: Digest) -> String {
+        self.seal(digest.bits())
     }
 
     /// Returns whether this mint, or another one with its key, made the identifier.
@@ -115,9 +213,20 @@ impl Mint {
         &mut self.entropy
     }
 
+    /// Returns the key behind it all.
+    pub fn key(&self) -> &MintKey {
+        &self.key
+    }
+
     fn next(&mut self) -> String {
         let bits = self.entropy.next_u64();
-        self.key.seal(self.shard, bits)
+        self.seal(bits)
+    }
+
+    fn seal(&self, bits: u64) -> String {
+        let mut minted = String::with_capacity(BODY_LEN + MAC_LEN);
+        self.key.seal(self.shard, bits, &mut minted);
+        minted
     }
 }
 
@@ -159,6 +268,29 @@ mod tests {
         assert_ne!(mint.tag(), mint.tag());
         assert_eq!(mint.tag_of("a"), mint.tag_of("a"));
         assert_ne!(mint.tag_of("a"), mint.tag_of("b"));
+    }
+
+    #[test]
+    fn digests_tell_parts_apart() {
+        let key = MintKey::new([7; 16]);
+        let ab = key.digest().text("a").text("b").finish();
+        assert_eq!(ab, key.digest().text("a").text("b").finish());
+        for other in [
+            key.digest().text("ab").finish(),
+            key.digest().text("").text("ab").finish(),
+            key.digest().text("a").text("B").finish(),
+            key.digest().text("a").text("b").number(0).finish(),
+            MintKey::new([8; 16]).digest().text("a").text("b").finish(),
+        ] {
+            assert_ne!(ab, other);
+        }
+        let host = "a-host-with-more-than-thirty-two-letters.example.com";
+        let upper = key.digest().caseless(&host.to_ascii_uppercase()).finish();
+        assert_eq!(key.digest().caseless(host).finish(), upper);
+        assert_ne!(
+            key.digest().text(host).finish(),
+            key.digest().text(&host.to_uppercase()).finish()
+        );
     }
 
     #[test]

@@ -3,14 +3,21 @@
 //! Owns: the format of a line, the drawing in columns, and the bound on what is kept of a call.
 //! Never: keeps a header, a body, a number in full or a secret.
 
-use super::mask;
+mod kept;
+
+use super::{mask, word::Word};
+use kept::{Kept, Words};
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, fmt, time::Instant};
+use std::{borrow::Cow, collections::VecDeque, fmt, sync::Arc, time::Instant};
 
 /// Messages kept of one call.
 pub const CALL_ENTRIES_MAX: usize = 200;
 /// Of what is kept, one part in this many is the end of the call; the rest is its beginning.
 const TAIL_PART: usize = 4;
+/// Different texts kept, for each message that is kept.
+const TEXTS_EACH: usize = 2;
+/// How many lines there is room for at once: an ordinary call has thirteen.
+const ENTRIES_USUAL: usize = 16;
 /// Longest reason phrase, event and note kept, in characters.
 const TEXT_MAX: usize = 80;
 
@@ -21,48 +28,61 @@ pub enum What {
     /// A request.
     Request {
         /// As written on the wire.
-        method: Box<str>,
+        method: Word,
     },
     /// A response.
     Response {
         /// 100 to 699.
         status: u16,
         /// As written on the wire, numbers masked.
-        reason: Box<str>,
+        reason: Word,
         /// Of the request that it answers.
-        method: Box<str>,
+        method: Word,
     },
     /// Something that is no message but explains the next one: a timer, a prompt, a lost connection.
     Event(
         /// At most a few words.
-        Box<str>,
+        Word,
     ),
+}
+
+/// What came in, as it was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Told<'a> {
+    Request { method: Cow<'a, str> },
+    Response { status: u16, reason: Cow<'a, str>, method: Cow<'a, str> },
+    Event(Cow<'a, str>),
 }
 
 /// One message, or one event, as it comes in. Reduced to an [`Entry`] by [`Ladder::record`].
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Line {
-    what: What,
+pub struct Line<'a> {
+    what: Told<'a>,
     cseq: Option<u32>,
     sdp: bool,
-    note: Option<Box<str>>,
+    note: Option<Cow<'a, str>>,
 }
 
-impl Line {
+impl<'a> Line<'a> {
     /// Describes a request.
-    pub fn request(method: &str, cseq: u32) -> Self {
-        Self::new(What::Request { method: clip(method) }, Some(cseq))
+    pub fn request(method: impl Into<Cow<'a, str>>, cseq: u32) -> Self {
+        Self::new(Told::Request { method: method.into() }, Some(cseq))
     }
 
     /// Describes a response by its status, its reason phrase and its CSeq.
-    pub fn response(status: u16, reason: &str, method: &str, cseq: u32) -> Self {
-        let reason = clip(&mask::Text(reason).to_string());
-        Self::new(What::Response { status, reason, method: clip(method) }, Some(cseq))
+    pub fn response(
+        status: u16,
+        reason: impl Into<Cow<'a, str>>,
+        method: impl Into<Cow<'a, str>>,
+        cseq: u32,
+    ) -> Self {
+        let (reason, method) = (reason.into(), method.into());
+        Self::new(Told::Response { status, reason, method }, Some(cseq))
     }
 
     /// Describes something that is no message.
-    pub fn event(text: &str) -> Self {
-        Self::new(What::Event(clip(&mask::Text(text).to_string())), None)
+    pub fn event(text: impl Into<Cow<'a, str>>) -> Self {
+        Self::new(Told::Event(text.into()), None)
     }
 
     /// Adds whether the message carries a session description.
@@ -74,12 +94,12 @@ impl Line {
 
     /// Adds a remark, printed in brackets: `lost`, `again`, `Q.850 17`.
     #[must_use]
-    pub fn with_note(mut self, note: &str) -> Self {
-        self.note = Some(clip(&mask::Text(note).to_string()));
+    pub fn with_note(mut self, note: impl Into<Cow<'a, str>>) -> Self {
+        self.note = Some(note.into());
         self
     }
 
-    fn new(what: What, cseq: Option<u32>) -> Self {
+    fn new(what: Told<'a>, cseq: Option<u32>) -> Self {
         Self { what, cseq, sdp: false, note: None }
     }
 }
@@ -90,9 +110,9 @@ pub struct Entry {
     /// When, from the ladder's start.
     pub at_ms: u64,
     /// Who sent it: a phone, a trunk, `tandem`.
-    pub from: Box<str>,
+    pub from: Word,
     /// To whom; the sender itself for an event.
-    pub to: Box<str>,
+    pub to: Word,
     /// What.
     #[serde(flatten)]
     pub what: What,
@@ -101,7 +121,7 @@ pub struct Entry {
     /// Whether it carries a session description.
     pub sdp: bool,
     /// A remark.
-    pub note: Option<Box<str>>,
+    pub note: Option<Word>,
 }
 
 impl Entry {
@@ -146,9 +166,10 @@ pub struct Ladder {
     start: Instant,
     head_max: usize,
     tail_max: usize,
-    head: Vec<Entry>,
-    tail: VecDeque<Entry>,
+    head: Vec<Kept>,
+    tail: VecDeque<Kept>,
     omitted: u64,
+    words: Words,
 }
 
 impl Ladder {
@@ -161,25 +182,21 @@ impl Ladder {
     pub fn with_limit(start: Instant, limit: usize) -> Self {
         let tail_max = limit / TAIL_PART;
         let head_max = limit - tail_max;
-        Self { start, head_max, tail_max, head: vec![], tail: VecDeque::new(), omitted: 0 }
+        let head = Vec::with_capacity(head_max.min(ENTRIES_USUAL));
+        let (tail, words) = (VecDeque::new(), Words::default());
+        Self { start, head_max, tail_max, head, tail, omitted: 0, words }
     }
 
     /// Adds one message. Beyond the bound, the oldest entry of the end gives way and is counted.
-    pub fn record(&mut self, from: &str, to: &str, line: Line, now: Instant) {
-        let entry = Entry {
-            at_ms: millis(now.saturating_duration_since(self.start)),
-            from: mask::Number(from).to_string().into(),
-            to: mask::Number(to).to_string().into(),
-            what: line.what,
-            cseq: line.cseq,
-            sdp: line.sdp,
-            note: line.note,
-        };
+    pub fn record(&mut self, from: &str, to: &str, line: Line<'_>, now: Instant) {
+        let at_ms = millis(now.saturating_duration_since(self.start));
+        let texts_max = TEXTS_EACH * (self.head_max + self.tail_max);
+        let kept = Kept::new(at_ms, (from, to), &line, &mut self.words, texts_max);
         if self.head.len() < self.head_max {
-            self.head.push(entry);
+            self.head.push(kept);
             return;
         }
-        self.tail.push_back(entry);
+        self.tail.push_back(kept);
         if self.tail.len() > self.tail_max {
             self.tail.pop_front();
             self.omitted += 1;
@@ -198,21 +215,15 @@ impl Ladder {
 
     /// Returns a copy to show, send or store.
     pub fn rungs(&self) -> Rungs {
-        Rungs { head: self.head.clone(), omitted: self.omitted, tail: self.tail.clone().into() }
+        let entry = |kept: &Kept| kept.entry(&self.words);
+        let (head, tail) = (self.head.iter().map(entry), self.tail.iter().map(entry));
+        Rungs { head: head.collect(), omitted: self.omitted, tail: tail.collect() }
     }
 }
 
 impl fmt::Display for Ladder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries = self.head.iter().map(Some);
-        let gap = (self.omitted > 0).then_some(None);
-        for entry in entries.chain(gap).chain(self.tail.iter().map(Some)) {
-            match entry {
-                Some(entry) => writeln!(f, "{entry}")?,
-                None => writeln!(f, "{}", gap_line(self.omitted))?,
-            }
-        }
-        Ok(())
+        fmt::Display::fmt(&self.rungs(), f)
     }
 }
 
@@ -383,10 +394,16 @@ fn gap_line(omitted: u64) -> String {
     format!("       …   {omitted} more, not kept")
 }
 
-/// Shortens and cleans what peers wrote: no control character reaches a terminal.
-fn clip(text: &str) -> Box<str> {
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+/// Shortens, masks and cleans what peers wrote: no control character reaches a terminal.
+fn clipped(text: &str) -> Arc<str> {
+    let masked = mask::Text(text).to_string();
+    let clean = masked.chars().map(|c| if c.is_control() { ' ' } else { c });
     clean.take(TEXT_MAX).collect::<String>().into()
+}
+
+/// Masks a participant that is a number.
+fn masked_name(name: &str) -> Arc<str> {
+    mask::Number(name).to_string().into()
 }
 
 fn millis(duration: std::time::Duration) -> u64 {
@@ -464,7 +481,7 @@ mod tests {
         let start = epoch();
         let mut ladder = Ladder::with_limit(start, 8);
         for n in 1..=20 {
-            ladder.record("a", "b", Line::request(&format!("M{n}"), n), start);
+            ladder.record("a", "b", Line::request(format!("M{n}"), n), start);
         }
         assert_eq!(ladder.recorded(), 20);
         let rungs = ladder.rungs();

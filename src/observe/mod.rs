@@ -11,3 +11,4 @@ pub mod log;
 pub mod mask;
 pub mod metrics;
 pub mod status;
+pub mod word;

@@ -3,7 +3,7 @@
 //! Owns: their form, the names of suites, our own keys for one leg.
 //! Never: prints a key, or gives one key to two legs or two directions.
 
-use crate::ids::Entropy;
+use crate::ids::Spring;
 use base64::{
     Engine,
     alphabet::STANDARD,
@@ -179,7 +179,7 @@ pub struct Secured {
 /// Our keys for one leg. A key stays for as long as nothing changes (RFC 4568 7.1.4).
 #[derive(Clone, Debug)]
 pub(super) struct Keyring {
-    entropy: Entropy,
+    entropy: Spring,
     /// Those of our offers; once agreed, the agreed one first.
     ours: Vec<(CryptoSuite, CryptoKey)>,
     /// What was agreed last.
@@ -187,7 +187,7 @@ pub(super) struct Keyring {
 }
 
 impl Keyring {
-    pub(super) fn new(entropy: Entropy) -> Self {
+    pub(super) fn new(entropy: Spring) -> Self {
         Self { entropy, ours: vec![], agreed: None }
     }
 
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn keys_stay_until_something_changes() {
-        let mut ring = Keyring::new(Entropy::from_u64(1));
+        let mut ring = keyring(1);
         let suites = [CryptoSuite::AesCm128HmacSha1_80, CryptoSuite::AesCm128HmacSha1_32];
         let first = ring.offer(&suites);
         assert_eq!(first, ring.offer(&suites));
@@ -289,7 +289,7 @@ mod tests {
             [(1, suites[0]), (2, suites[1])]
         );
 
-        let theirs = Keyring::new(Entropy::from_u64(2)).answer(&first[1]);
+        let theirs = keyring(2).answer(&first[1]);
         ring.settle(Some(&Secured { send: first[1].clone(), receive: theirs.clone() }));
         let later = ring.offer(&suites);
         assert_eq!((later[0].suite, &later[0].key), (suites[1], &first[1].key), "still in use");
@@ -300,6 +300,10 @@ mod tests {
         let answer = ring.answer(&other);
         assert_ne!(answer.key, first[1].key, "their key is new");
         assert_ne!(answer.key, other.key);
+    }
+
+    fn keyring(seed: u64) -> Keyring {
+        Keyring::new(Spring::new(&mut crate::ids::Entropy::from_u64(seed)))
     }
 
     #[test]

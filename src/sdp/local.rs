@@ -4,12 +4,9 @@
 //! Never: decides which formats to say.
 
 use super::{Crypto, Description, Direction, Format, Secured, crypto::Keyring, negotiate::Policy};
-use crate::ids::Entropy;
+use crate::ids::{Spring, push_ip};
 use bytes::Bytes;
-use std::{
-    fmt::Write,
-    net::{IpAddr, SocketAddr},
-};
+use std::{fmt::Write, net::SocketAddr};
 
 /// What a leg hears unless somebody asks for something else, in ms of sound per packet.
 const PTIME_MS: u16 = 20;
@@ -82,7 +79,7 @@ impl Local {
 
     /// Gives the leg a source of keys, and says whether its first offer asks for SRTP.
     #[must_use]
-    pub fn with_keys(self, entropy: Entropy, offers_srtp: bool) -> Self {
+    pub fn with_keys(self, entropy: Spring, offers_srtp: bool) -> Self {
         Self { keys: Some(Keyring::new(entropy)), offers_srtp, ..self }
     }
 
@@ -198,11 +195,9 @@ impl Local {
     }
 
     fn write(&self, say: &Say, times: (u64, u64)) -> String {
-        let ip = self.rtp.ip();
-        let ip = match ip {
-            IpAddr::V4(ip) => format!("IN IP4 {ip}"),
-            IpAddr::V6(ip) => format!("IN IP6 {ip}"),
-        };
+        let mut ip = String::with_capacity(24);
+        ip.push_str(if self.rtp.is_ipv4() { "IN IP4 " } else { "IN IP6 " });
+        push_ip(&mut ip, self.rtp.ip());
         let (session, version) = (self.session, self.version);
         let mut text = format!(
             "v=0\r\no=- {session} {version} {ip}\r\ns=-\r\nc={ip}\r\nt={} {}\r\n",

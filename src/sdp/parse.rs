@@ -14,6 +14,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::Range,
     str,
+    sync::Arc,
 };
 
 /// A browser's offer has about 8 KB.
@@ -95,9 +96,13 @@ pub struct Audio {
     pub(super) unnamed: Vec<u8>,
 }
 
-/// One description: the lines as they came, and what we need of them. It does not print: keys are in it.
+/// One description: the lines as they came, and what we need of them. Clones share it. It does not print:
+/// keys are in it.
 #[derive(Clone)]
-pub struct Description {
+pub struct Description(Arc<Read>);
+
+/// A description, read.
+struct Read {
     bytes: Bytes,
     lines: Vec<Line>,
     version: u64,
@@ -151,28 +156,27 @@ impl Description {
             return Err(SdpError::TooLarge);
         }
         let lines = split(&bytes)?;
-        let mut description =
-            Self { bytes, lines, version: 0, times: (0, 0), media: vec![], audio: None };
-        description.read_session()?;
-        description.read_media()?;
-        description.audio = description.find_audio()?;
-        Ok(description)
+        let mut read = Read { bytes, lines, version: 0, times: (0, 0), media: vec![], audio: None };
+        read.read_session()?;
+        read.read_media()?;
+        read.audio = read.find_audio()?;
+        Ok(Self(Arc::new(read)))
     }
 
     /// Returns the first audio stream over RTP that is not refused (port 0), or over SRTP where there is
     /// none over RTP.
     pub fn audio(&self) -> Option<&Audio> {
-        self.audio.as_ref().map(|(_, audio)| audio)
+        self.0.audio.as_ref().map(|(_, audio)| audio)
     }
 
     /// Returns how many streams there are, refused ones included.
     pub fn media_count(&self) -> usize {
-        self.media.len()
+        self.0.media.len()
     }
 
     /// Returns the version in `o=`, which rises with each change (RFC 3264 8).
     pub fn origin_version(&self) -> u64 {
-        self.version
+        self.0.version
     }
 
     /// Returns whether both say the same in all lines but `o=`.
@@ -194,28 +198,30 @@ impl Description {
 
     /// Returns the letters and values of the lines, in order.
     pub fn lines(&self) -> impl Iterator<Item = (u8, &[u8])> {
-        self.lines.iter().map(|line| (line.letter, self.value(line)))
+        self.0.lines.iter().map(|line| (line.letter, self.0.value(line)))
     }
 
     /// Returns the description as it came.
     pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// Returns the index of the stream that [`Self::audio`] describes.
     pub(super) fn audio_index(&self) -> Option<usize> {
-        self.audio.as_ref().map(|(index, _)| *index)
+        self.0.audio.as_ref().map(|(index, _)| *index)
     }
 
     pub(super) fn media(&self) -> &[Media] {
-        &self.media
+        &self.0.media
     }
 
     /// Returns the start and stop time, which an answer repeats (RFC 3264 6).
     pub(super) fn times(&self) -> (u64, u64) {
-        self.times
+        self.0.times
     }
+}
 
+impl Read {
     fn value(&self, line: &Line) -> &[u8] {
         self.bytes.get(line.value.clone()).unwrap_or_default()
     }
@@ -295,7 +301,7 @@ impl Description {
 
 impl fmt::Debug for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Description({} lines, {:?})", self.lines.len(), self.audio())
+        write!(f, "Description({} lines, {:?})", self.0.lines.len(), self.audio())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Exchanges of keys: who offers what, what is answered, and when a key changes (RFC 4568).
 
 use super::*;
-use crate::ids::Entropy;
+use crate::ids::{Entropy, Spring};
 use bytes::Bytes;
 
 const AES80: &str = "AES_CM_128_HMAC_SHA1_80";
@@ -148,7 +148,7 @@ fn policy(srtp: Srtp) -> Policy {
 
 fn local(offers_srtp: bool) -> Local {
     let local = Local::new(7, "203.0.113.1:10000".parse().unwrap());
-    local.with_keys(Entropy::from_u64(1), offers_srtp)
+    local.with_keys(Spring::new(&mut Entropy::from_u64(1)), offers_srtp)
 }
 
 fn describe(profile: &str, crypto: &[String]) -> Description {

@@ -20,7 +20,7 @@ impl Shard {
         match event {
             Event::Request { tx, message, flow } => self.on_request(tx, message, flow, now),
             Event::Cancel { tx, message } => {
-                if let Some(owner) = self.invites.get(&tx).copied() {
+                if let Some(owner) = self.invites.get(tx).copied() {
                     self.step(owner.call, now, |call, wire| {
                         call.on_cancel(owner.leg, &message, wire);
                     });
@@ -41,7 +41,7 @@ impl Shard {
     /// A request belongs to a dialog of ours by its To tag, or is new.
     fn on_request(&mut self, tx: ServerId, message: Message, flow: Flow, now: Instant) {
         let Some(tag) = message.to_tag() else { return self.admit(tx, message, flow, now) };
-        let owner = self.core.tags.get(tag).copied().filter(|owner| {
+        let owner = self.core.names.owner_of(tag).filter(|owner| {
             let leg = self.calls.get(&owner.call).and_then(|call| call.leg(owner.leg));
             leg.is_some_and(|leg| leg.owns(&message))
         });
@@ -57,7 +57,7 @@ impl Shard {
     }
 
     fn on_ack(&mut self, ack: &Message, _flow: Flow, now: Instant) {
-        let owner = ack.to_tag().and_then(|tag| self.core.tags.get(tag)).copied();
+        let owner = ack.to_tag().and_then(|tag| self.core.names.owner_of(tag));
         match owner {
             Some(owner) => {
                 self.step(owner.call, now, |call, wire| call.on_ack(owner.leg, ack, wire));
@@ -71,7 +71,7 @@ impl Shard {
         let acked =
             response.to_tag().filter(|_| is_success).and_then(|tag| self.core.acks.find(tx, tag));
         if let Some((flow, ack)) = acked {
-            if let Some(owner) = self.core.owners.get(&tx).copied() {
+            if let Some(owner) = self.core.owners.get(tx).copied() {
                 self.step(owner.call, now, |call, wire| call.on_repeated_answer(owner.leg, wire));
             }
             return self.transmit(flow, ack, now);
@@ -82,7 +82,7 @@ impl Shard {
         if self.pings.has(tx) {
             return self.ping_answered(tx, response, now);
         }
-        match self.core.owners.get(&tx).copied() {
+        match self.core.owners.get(tx).copied() {
             Some(owner) => {
                 self.call_answered(owner, tx, flow, now);
                 self.learn_from_call(owner, response, flow);
@@ -102,7 +102,7 @@ impl Shard {
         if self.pings.has(tx) {
             return self.ping_failed(tx, now);
         }
-        if let Some(owner) = self.core.owners.get(&tx).copied() {
+        if let Some(owner) = self.core.owners.get(tx).copied() {
             self.call_failed(owner, tx, by, now);
             self.step(owner.call, now, |call, wire| call.on_failure(owner.leg, tx, by, wire));
         }

@@ -155,7 +155,7 @@ impl Shard {
         let mut wire = self.core.wire(now);
         let leg = Leg::incoming(owner, name, profile, (tx, message.clone(), flow), &mut wire);
         let Some(leg) = leg else {
-            self.core.ladders.take(owner.call);
+            self.core.ladders.forget(owner.call);
             let refusal = Refusal::because(400, "Bad Contact");
             self.record_refused(&message, caller, refusal.why(), now);
             return self.refuse(tx, &message, flow, &refusal, now);
@@ -169,7 +169,7 @@ impl Shard {
         let call = Call::new(owner.call, leg, identity, opening, &mut wire);
         self.invites.insert(tx, owner);
         self.calls.insert(owner.call, call);
-        self.touched.insert(owner.call);
+        self.touched.push(owner.call);
     }
 }
 

@@ -4,27 +4,26 @@
 //! Never: keeps more of a message than its start line, CSeq and whether it had a body.
 
 use crate::{
+    call::Names,
     ids::CallId,
     observe::ladder::{Ladder, Line, Rungs},
-    sip::Message,
+    sip::{Glance, Message},
+    table::Table,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 /// What this program is called in ladders.
 const US: &str = "tandem";
 /// How many messages may wait for their call to be known: the 100 to its INVITE.
 const UNCLAIMED_MAX: usize = 4;
 
-/// Which call a Call-ID belongs to, and what the peer of that leg is called.
-pub(super) type CallIds = BTreeMap<Box<str>, (CallId, Box<str>)>;
-
 /// The ladders of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Ladders {
-    running: BTreeMap<CallId, Ladder>,
+    running: Table<CallId, Ladder>,
     /// Sent before the call was known, in this step.
-    unclaimed: Vec<(Box<str>, Line)>,
+    unclaimed: Vec<Bytes>,
 }
 
 impl Ladders {
@@ -32,17 +31,19 @@ impl Ladders {
     pub(super) fn begin(&mut self, call: CallId, name: &str, invite: &Message, now: Instant) {
         let mut ladder = Ladder::new(now);
         ladder.record(name, US, line(invite), now);
-        for (call_id, line) in self.unclaimed.drain(..) {
-            if *call_id == *invite.call_id() {
-                ladder.record(US, name, line, now);
+        for bytes in self.unclaimed.drain(..) {
+            if let Some(sent) = Glance::of(&bytes)
+                && sent.call_id == invite.call_id()
+            {
+                ladder.record(US, name, line_of(&sent), now);
             }
         }
         self.running.insert(call, ladder);
     }
 
     /// Notes a message from a peer.
-    pub(super) fn received(&mut self, message: &Message, ids: &CallIds, now: Instant) {
-        if let Some((call, name)) = ids.get(message.call_id())
+    pub(super) fn received(&mut self, message: &Message, names: &Names, now: Instant) {
+        if let Some((call, name)) = names.call_of(message.call_id())
             && let Some(ladder) = self.running.get_mut(call)
         {
             ladder.record(name, US, line(message), now);
@@ -50,14 +51,14 @@ impl Ladders {
     }
 
     /// Notes a message to a peer.
-    pub(super) fn sent(&mut self, bytes: &Bytes, ids: &CallIds, now: Instant) {
+    pub(super) fn sent(&mut self, bytes: &Bytes, names: &Names, now: Instant) {
         // Only what we built ourselves comes here, so it can be read.
-        let Ok(message) = Message::parse(bytes.clone()) else { return };
-        let known = ids.get(message.call_id());
+        let Some(sent) = Glance::of(bytes) else { return };
+        let known = names.call_of(sent.call_id);
         match known.and_then(|(call, name)| Some((self.running.get_mut(call)?, name))) {
-            Some((ladder, name)) => ladder.record(US, name, line(&message), now),
-            None if message.status() == 100 && self.unclaimed.len() < UNCLAIMED_MAX => {
-                self.unclaimed.push((message.call_id().into(), line(&message)));
+            Some((ladder, name)) => ladder.record(US, name, line_of(&sent), now),
+            None if sent.status == 100 && self.unclaimed.len() < UNCLAIMED_MAX => {
+                self.unclaimed.push(bytes.clone());
             }
             None => {}
         }
@@ -70,24 +71,33 @@ impl Ladders {
 
     /// Returns the ladder of a running call.
     pub(super) fn of(&self, call: CallId) -> Option<Rungs> {
-        self.running.get(&call).map(Ladder::rungs)
+        self.running.get(call).map(Ladder::rungs)
     }
 
     /// Ends a call's ladder.
-    pub(super) fn take(&mut self, call: CallId) -> Option<Rungs> {
-        self.running.remove(&call).map(|ladder| ladder.rungs())
+    pub(super) fn forget(&mut self, call: CallId) {
+        self.running.remove(call);
     }
 }
 
-fn line(message: &Message) -> Line {
+fn line(message: &Message) -> Line<'_> {
     let cseq = message.cseq().number;
     let line = if message.is_request() {
         Line::request(message.method_token(), cseq)
     } else {
         let reason = String::from_utf8_lossy(message.reason());
-        Line::response(message.status(), &reason, message.method().as_str(), cseq)
+        Line::response(message.status(), reason, message.method().as_str(), cseq)
     };
     line.with_sdp(message.content_type_is("application/sdp") && !message.body().is_empty())
+}
+
+fn line_of<'m>(sent: &Glance<'m>) -> Line<'m> {
+    let Glance { status, reason, method, cseq, has_sdp, .. } = *sent;
+    let line = match status {
+        0 => Line::request(method, cseq),
+        status => Line::response(status, reason, method, cseq),
+    };
+    line.with_sdp(has_sdp)
 }
 
 /// Reads the status of a response that we built; `None` of a request.

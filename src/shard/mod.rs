@@ -26,7 +26,7 @@ pub use key::shard_of;
 pub use phones::Pulse;
 
 use crate::{
-    call::{Ask, Call, Effect, Ender, Owner, Record, ResolveFor, Wire},
+    call::{Ask, Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
     config::Config,
     dialog::Acks,
     guard::Watch,
@@ -36,6 +36,7 @@ use crate::{
     observe::metrics,
     registrar::{Authenticator, Location, auth::NONCE_LIFETIME},
     sip::{Message, Method, ParseError},
+    table::Table,
     timers::Timers,
     transaction::{self, ClientId, Layer, ServerId},
     trunk::Trunks,
@@ -43,7 +44,7 @@ use crate::{
 use bytes::Bytes;
 use ladders::Ladders;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -117,9 +118,8 @@ struct Core {
     /// Under which public address trunks see us; the last one that said so.
     learned: Option<IpAddr>,
     watch: Watch,
-    owners: BTreeMap<ClientId, Owner>,
-    tags: BTreeMap<Box<str>, Owner>,
-    call_ids: BTreeMap<Box<str>, (CallId, Box<str>)>,
+    owners: Table<ClientId, Owner>,
+    names: Names,
     ladders: Ladders,
     sent: Vec<transaction::Output>,
     effects: VecDeque<Effect>,
@@ -135,14 +135,16 @@ pub struct Shard {
     core: Core,
     calls: BTreeMap<CallId, Call>,
     /// Which call waits for an INVITE's CANCEL.
-    invites: BTreeMap<ServerId, Owner>,
+    invites: Table<ServerId, Owner>,
     probes: BTreeMap<ClientId, trunks::Probe>,
     pings: phones::Pings,
     expiries: expiry::Expiries,
     timers: Timers<CallId>,
     /// Whose media the workers' events are about.
-    media_legs: BTreeMap<LegId, CallId>,
-    touched: BTreeSet<CallId>,
+    media_legs: Table<LegId, CallId>,
+    touched: Vec<CallId>,
+    /// Room for what the transaction layer wants done next.
+    spare: Vec<transaction::Output>,
     out: VecDeque<Output>,
     refused: refused::Refused,
     guesses: guesses::Guesses,
@@ -165,6 +167,7 @@ impl Shard {
         let layer_mint = Mint::new(id, shared.key, derive(&mut entropy));
         let auth =
             Authenticator::new(&shared.config.sip.realm, NONCE_LIFETIME, derive(&mut entropy));
+        let names_key = shared.key;
         let mut shard = Self {
             id,
             core: Core {
@@ -176,9 +179,8 @@ impl Shard {
                 trunks: Trunks::default(),
                 learned: None,
                 watch: Watch::default(),
-                owners: BTreeMap::new(),
-                tags: BTreeMap::new(),
-                call_ids: BTreeMap::new(),
+                owners: Table::default(),
+                names: Names::new(names_key),
                 ladders: Ladders::default(),
                 sent: vec![],
                 effects: VecDeque::new(),
@@ -189,13 +191,14 @@ impl Shard {
                 entropy,
             },
             calls: BTreeMap::new(),
-            invites: BTreeMap::new(),
+            invites: Table::default(),
             probes: BTreeMap::new(),
             pings: phones::Pings::default(),
             expiries: expiry::Expiries::default(),
             timers: Timers::default(),
-            media_legs: BTreeMap::new(),
-            touched: BTreeSet::new(),
+            media_legs: Table::default(),
+            touched: vec![],
+            spare: vec![],
             out: VecDeque::new(),
             refused: refused::Refused::new(now),
             guesses: guesses::Guesses::default(),
@@ -264,8 +267,7 @@ impl Shard {
             && self.core.tx.is_empty()
             && self.core.acks.is_empty()
             && self.core.owners.is_empty()
-            && self.core.tags.is_empty()
-            && self.core.call_ids.is_empty()
+            && self.core.names.is_empty()
             && self.invites.is_empty()
             && self.core.watch.is_quiet()
             && self.media_legs.is_empty()
@@ -286,7 +288,7 @@ impl Shard {
             Ok(message) => {
                 packets::received(&message, flow);
                 self.count_received(&message);
-                self.core.ladders.received(&message, &self.core.call_ids, now);
+                self.core.ladders.received(&message, &self.core.names, now);
                 self.core.tx.receive(message, flow, now, &mut self.core.sent);
             }
             Err(error) => self.refuse_unreadable(&error, flow),
@@ -317,9 +319,9 @@ impl Shard {
 
     /// Accepts what a media worker reports.
     pub fn handle_media(&mut self, event: media::Event, now: Instant) {
-        if let Some(call) = self.media_legs.get(&event.leg()).copied() {
+        if let Some(call) = self.media_legs.get(event.leg()).copied() {
             if matches!(event, media::Event::Closed { .. } | media::Event::OpenFailed { .. }) {
-                self.media_legs.remove(&event.leg());
+                self.media_legs.remove(event.leg());
             }
             self.step(call, now, |call, wire| call.on_media(event, wire));
             self.settle(now);
@@ -404,7 +406,7 @@ impl Shard {
     /// Runs one step of a call. A step that panics costs that call, never the shard.
     fn step(&mut self, id: CallId, now: Instant, step: impl FnOnce(&mut Call, &mut Wire<'_>)) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        self.touched.insert(id);
+        self.touched.push(id);
         let _entered = call.draft().span().clone().entered();
         let mut wire = self.core.wire(now);
         if catch_unwind(AssertUnwindSafe(|| step(call, &mut wire))).is_ok() {
@@ -436,7 +438,9 @@ impl Shard {
     fn settle(&mut self, now: Instant) {
         loop {
             self.hear_of_trunks(now);
-            for output in std::mem::take(&mut self.core.sent) {
+            // What this leads to is for the next round; the buffers take turns.
+            let mut sent = std::mem::replace(&mut self.core.sent, std::mem::take(&mut self.spare));
+            for output in sent.drain(..) {
                 match output {
                     transaction::Output::Send { flow, bytes } => self.transmit(flow, bytes, now),
                     transaction::Output::Event(event) => {
@@ -444,13 +448,18 @@ impl Shard {
                     }
                 }
             }
+            self.spare = sent;
             if self.core.sent.is_empty() && !self.core.trunks.has_told() {
                 break;
             }
         }
-        for id in std::mem::take(&mut self.touched) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for id in touched.drain(..) {
             self.forget_or_arm(id, now);
         }
+        self.touched = touched;
         self.core.ladders.forget_unclaimed();
         for effect in self.core.effects.drain(..) {
             self.out.push_back(match effect {
@@ -468,8 +477,10 @@ impl Shard {
 
     fn transmit(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
         packets::sent(&bytes, flow);
-        self.core.ladders.sent(&bytes, &self.core.call_ids, now);
-        self.count_sent(&bytes);
+        self.core.ladders.sent(&bytes, &self.core.names, now);
+        if let Some(status) = ladders::status_of(&bytes) {
+            self.counters.responses_sent.count(metrics::Shard::class(status));
+        }
         self.out.push_back(Output::Transmit { flow, bytes });
     }
 
@@ -487,10 +498,12 @@ impl Shard {
         drop(entered);
         self.timers.arm(id, call.poll_timeout().filter(|_| !is_over));
         if is_over {
+            if let Some(invite) = call.invite() {
+                self.invites.remove(invite);
+            }
             self.calls.remove(&id);
-            self.core.ladders.take(id);
-            self.core.call_ids.retain(|_, (owner, _)| *owner != id);
-            self.invites.retain(|_, owner| owner.call != id);
+            self.core.ladders.forget(id);
+            self.core.names.forget(id);
         }
     }
 
@@ -499,12 +512,6 @@ impl Shard {
             self.counters.requests.count(method_word(message.method()));
         } else {
             self.counters.responses_received.count(metrics::Shard::class(message.status()));
-        }
-    }
-
-    fn count_sent(&mut self, bytes: &Bytes) {
-        if let Some(status) = ladders::status_of(bytes) {
-            self.counters.responses_sent.count(metrics::Shard::class(status));
         }
     }
 }
@@ -527,8 +534,7 @@ impl Core {
             tx: &mut self.tx,
             acks: &mut self.acks,
             owners: &mut self.owners,
-            tags: &mut self.tags,
-            call_ids: &mut self.call_ids,
+            names: &mut self.names,
             location: &self.shared.location,
             trunks: &mut self.trunks,
             watch: &mut self.watch,

@@ -102,7 +102,7 @@ impl Shard {
         counters.ringing = ringing;
         counters.transactions = self.core.tx.len() as u64;
         counters.retransmissions = self.core.tx.retransmissions();
-        counters.dialogs = self.core.tags.len() as u64;
+        counters.dialogs = self.core.names.dialogs() as u64;
         let discards = self.core.tx.discards();
         for discard in transaction::Discard::ALL {
             counters.discards.add(discard.name(), discards.of(discard));

@@ -181,15 +181,17 @@ impl Core {
     /// Learns from a trunk's own response under which public address it sees us (RFC 3261 18.2.1,
     /// RFC 3581 4), where ours is private. Who else may say so could draw our media to itself.
     fn learn_address(&mut self, trunk: &str, response: &Message, flow: Flow) {
+        if is_global(flow.local.ip()) {
+            return; // Nobody needs to tell us.
+        }
         let Some(state) = self.trunks.state_mut(trunk) else { return };
         let is_its =
             state.routes().known().any(|(_, known, _)| known.remote.ip() == flow.remote.ip());
-        let seen = response.via().received().map(|ip| ip.to_canonical()).filter(|ip| {
-            is_its
-                && is_global(*ip)
-                && !is_global(flow.local.ip())
-                && ip.is_ipv4() == flow.local.is_ipv4()
-        });
+        let seen = response
+            .via()
+            .received()
+            .map(|ip| ip.to_canonical())
+            .filter(|ip| is_its && is_global(*ip) && ip.is_ipv4() == flow.local.is_ipv4());
         let Some(seen) = seen else { return };
         state.seen_as = Some(seen);
         if self.learned == Some(seen) {

@@ -450,13 +450,13 @@ impl World {
     }
 }
 
-fn describe(message: &Message) -> Line {
+fn describe(message: &Message) -> Line<'_> {
     let (method, number) = (message.method_token(), message.cseq().number);
     let line = if message.is_request() {
         Line::request(method, number)
     } else {
         let reason = String::from_utf8_lossy(message.reason());
-        Line::response(message.status(), &reason, method, number)
+        Line::response(message.status(), reason, method, number)
     };
     line.with_sdp(message.sdp().is_some())
 }

@@ -115,9 +115,8 @@ macro_rules! header_names {
             Other,
         }
 
-        /// First letters, names and what they mean, sorted without regard to case.
-        const NAMES: &[(u8, &str, HeaderName)] =
-            &[$((first_letter($text), $text, HeaderName::$name),)*];
+        /// Names and what they mean, sorted without regard to case.
+        const NAMES: &[(&str, HeaderName)] = &[$(($text, HeaderName::$name),)*];
 
         impl HeaderName {
             /// Returns the usual spelling; nothing for [`HeaderName::Other`].
@@ -221,12 +220,17 @@ impl HeaderName {
         if let [letter] = name {
             return Self::compact(letter.to_ascii_lowercase());
         }
-        let Some(wanted) = name.first().map(u8::to_ascii_lowercase) else { return Self::Other };
-        let begin = NAMES.partition_point(|(first, _, _)| *first < wanted);
-        let mut names = NAMES.iter().skip(begin).take_while(|(first, _, _)| *first == wanted);
-        names
-            .find(|(_, text, _)| text.as_bytes().eq_ignore_ascii_case(name))
-            .map_or(Self::Other, |(_, _, id)| *id)
+        let mut slot = slot_of(name);
+        // An empty slot ends the search, and the table has many.
+        while let Some((text, id)) =
+            PLACES.get(slot).and_then(|place| NAMES.get(usize::from(*place)))
+        {
+            if text.as_bytes().eq_ignore_ascii_case(name) {
+                return *id;
+            }
+            slot = slot.wrapping_add(1) % SLOTS;
+        }
+        Self::Other
     }
 
     /// RFC 3261 7.3.3 and IANA's registry of header fields.
@@ -263,12 +267,41 @@ impl fmt::Display for HeaderName {
     }
 }
 
-/// Returns the first letter in lower case.
-const fn first_letter(name: &str) -> u8 {
-    match name.as_bytes() {
-        [first, ..] => first.to_ascii_lowercase(),
-        [] => 0,
+/// How many slots the table of names has: some four for each.
+const SLOTS: usize = 512;
+/// What stands in an empty slot.
+const EMPTY: u8 = u8::MAX;
+
+/// Which name stands in each slot; where a slot is taken, the next free one.
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler, which checks it")]
+const PLACES: [u8; SLOTS] = {
+    let mut places = [EMPTY; SLOTS];
+    let mut at = 0;
+    let mut names = NAMES;
+    while let [(text, _), rest @ ..] = names {
+        let mut slot = slot_of(text.as_bytes());
+        while places[slot] != EMPTY {
+            slot = slot.wrapping_add(1) % SLOTS;
+        }
+        places[slot] = at;
+        at = at.wrapping_add(1);
+        names = rest;
     }
+    places
+};
+
+/// Returns where a name would stand: by its length and three of its letters, in either case.
+const fn slot_of(name: &[u8]) -> usize {
+    let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
+    let middle = match name.split_at_checked(name.len() / 2) {
+        Some((_, [middle, ..])) => *middle,
+        Some((_, [])) | None => 0,
+    };
+    let letters = (*first as usize & 31)
+        .wrapping_mul(37)
+        .wrapping_add((*last as usize & 31).wrapping_mul(171))
+        .wrapping_add((middle as usize & 31).wrapping_mul(59));
+    letters.wrapping_add(name.len().wrapping_mul(17)) % SLOTS
 }
 
 #[cfg(test)]
@@ -276,14 +309,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted() {
-        let lower = |(_, text, _): &(u8, &str, HeaderName)| text.to_lowercase();
-        assert!(NAMES.is_sorted_by_key(lower), "names are searched for by their first letter");
+    fn the_table_is_sorted_and_its_slots_are_well_used() {
+        assert!(NAMES.is_sorted_by_key(|(text, _)| text.to_lowercase()), "for whoever reads it");
+        assert!(NAMES.len() < usize::from(EMPTY));
+        let probes = |text: &str| {
+            let place = NAMES.iter().position(|(name, _)| *name == text);
+            let found = PLACES.iter().position(|at| Some(usize::from(*at)) == place);
+            found.unwrap().wrapping_sub(slot_of(text.as_bytes())) % SLOTS
+        };
+        let all: usize = NAMES.iter().map(|(text, _)| probes(text)).sum();
+        assert!(all < NAMES.len() / 2, "few names are not where they belong: {all}");
     }
 
     #[test]
     fn names_read_back_in_any_case() {
-        for (_, text, id) in NAMES {
+        for (text, id) in NAMES {
             assert_eq!(HeaderName::parse(text.as_bytes()), *id);
             assert_eq!(HeaderName::parse(text.to_uppercase().as_bytes()), *id);
             assert_eq!(HeaderName::parse(text.to_lowercase().as_bytes()), *id);

@@ -86,32 +86,37 @@ impl Message {
 
     /// Returns the topmost Via.
     pub fn via(&self) -> Via<'_> {
-        Via::parse(self.0.via.get(self.bytes())).unwrap_or_default()
+        Via::parse(self.0.via.value.get(self.bytes())).unwrap_or_default()
     }
 
     /// Returns the branch of the topmost Via, or nothing.
     pub fn branch(&self) -> &str {
-        self.via().branch()
+        self.0.via.branch.get_str(self.bytes())
+    }
+
+    /// Returns the host and port of the topmost Via.
+    pub fn sent_by(&self) -> (&str, Option<u16>) {
+        (self.0.via.host.get_str(self.bytes()), self.0.via.port)
     }
 
     /// Returns the From.
     pub fn from(&self) -> NameAddr<'_> {
-        NameAddr::parse(self.0.from.get(self.bytes())).unwrap_or_default()
+        NameAddr::parse(self.0.from.value.get(self.bytes())).unwrap_or_default()
     }
 
     /// Returns the To.
     pub fn to(&self) -> NameAddr<'_> {
-        NameAddr::parse(self.0.to.get(self.bytes())).unwrap_or_default()
+        NameAddr::parse(self.0.to.value.get(self.bytes())).unwrap_or_default()
     }
 
     /// Returns the tag of the From. Peers of RFC 2543 have none.
     pub fn from_tag(&self) -> Option<&str> {
-        self.from().tag()
+        Some(self.0.from.tag.get_str(self.bytes())).filter(|tag| !tag.is_empty())
     }
 
     /// Returns the tag of the To.
     pub fn to_tag(&self) -> Option<&str> {
-        self.to().tag()
+        Some(self.0.to.tag.get_str(self.bytes())).filter(|tag| !tag.is_empty())
     }
 
     /// Returns the first line's value, trimmed and unfolded.

@@ -13,6 +13,7 @@ mod address;
 mod build;
 pub mod digest;
 pub mod framing;
+mod glance;
 mod header;
 mod message;
 mod multipart;
@@ -22,6 +23,7 @@ mod uri;
 
 pub use address::{Contacts, NameAddr, Via};
 pub use build::{Builder, default_reason, quote};
+pub use glance::Glance;
 pub use header::{CSeq, HeaderName, Method};
 pub use message::{HeaderLine, Message};
 pub use parse::{HEADER_LINES_MAX, MESSAGE_BYTES_MAX, ParseError, Problem, Salvage};

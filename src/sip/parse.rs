@@ -118,7 +118,10 @@ impl Salvage {
     /// Writes the answer. The To tag is a function of the request, so that the answer to a
     /// retransmission is the same (RFC 3261 8.2.7).
     pub fn reply(&self, status: u16, reason: &str, remote: SocketAddr) -> Bytes {
-        build::reply_to(&self.0, status, reason, Some(&self.tag()), remote).finish()
+        let to = self.0.first(HeaderName::To).and_then(|to| NameAddr::parse(self.0.value(to)));
+        let tag = self.tag();
+        let tag = to.filter(|to| to.tag().is_none()).map(|_| &*tag);
+        build::reply_to(&self.0, status, reason, tag, remote).finish()
     }
 
     fn tag(&self) -> String {
@@ -193,10 +196,26 @@ pub(super) struct Parsed {
     pub(super) cseq: CSeq,
     pub(super) cseq_token: Span,
     pub(super) call_id: Span,
-    pub(super) via: Span,
-    pub(super) from: Span,
-    pub(super) to: Span,
+    pub(super) via: TopVia,
+    pub(super) from: Address,
+    pub(super) to: Address,
     pub(super) body: Span,
+}
+
+/// The topmost Via, and what transactions want of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TopVia {
+    pub(super) value: Span,
+    pub(super) branch: Span,
+    pub(super) host: Span,
+    pub(super) port: Option<u16>,
+}
+
+/// A From or To, and the tag in it; an empty one is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Address {
+    pub(super) value: Span,
+    pub(super) tag: Span,
 }
 
 /// Reads a whole message.
@@ -317,9 +336,9 @@ struct Found {
     cseq: CSeq,
     cseq_token: Span,
     call_id: Span,
-    via: Span,
-    from: Span,
-    to: Span,
+    via: TopVia,
+    from: Address,
+    to: Address,
     body: Span,
 }
 
@@ -341,7 +360,13 @@ fn check(
 
     let via = head.first(HeaderName::Via).ok_or(Problem::Missing(HeaderName::Via))?;
     let via = first_value(head.value(via)).ok_or(Problem::Bad(HeaderName::Via))?;
-    Via::parse(via).ok_or(Problem::Bad(HeaderName::Via))?;
+    let top = Via::parse(via).ok_or(Problem::Bad(HeaderName::Via))?;
+    let via = TopVia {
+        value: place(via),
+        branch: place(top.branch().as_bytes()),
+        host: place(top.host.as_bytes()),
+        port: top.port,
+    };
 
     let is_request = matches!(start, Start::Request { .. });
     let from = check_address(head, HeaderName::From, is_request)?;
@@ -362,18 +387,19 @@ fn check(
         }
     }
     let body = check_length(head, body)?;
-    let (cseq_token, call_id, via) = (place(cseq_token), place(call_id), place(via));
-    Ok(Found { start, cseq, cseq_token, call_id, via, from: place(from), to: place(to), body })
+    let (cseq_token, call_id) = (place(cseq_token), place(call_id));
+    Ok(Found { start, cseq, cseq_token, call_id, via, from, to, body })
 }
 
 /// Reads From or To. In a response both are what we sent, so only their shape matters.
-fn check_address(head: &Head, name: HeaderName, is_request: bool) -> Result<&[u8], Problem> {
+fn check_address(head: &Head, name: HeaderName, is_request: bool) -> Result<Address, Problem> {
     let value = head.single(name)?;
     let addr = NameAddr::parse(value).ok_or(Problem::Bad(name))?;
     if is_request && addr.parsed_uri().is_none() {
         return Err(Problem::Bad(name));
     }
-    Ok(value)
+    let tag = Span::of(&head.bytes, addr.tag().unwrap_or_default().as_bytes());
+    Ok(Address { value: Span::of(&head.bytes, value), tag })
 }
 
 /// Checks every address of a list; `*` passes for a Contact.

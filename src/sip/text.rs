@@ -128,6 +128,9 @@ pub(super) fn line(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Returns the first header line with its continuations (RFC 3261 7.3.1), and what follows.
 pub(super) fn folded_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut end, mut rest) = line(text)?;
+    if !matches!(rest.first(), Some(b' ' | b'\t')) {
+        return Some((end, rest));
+    }
     while matches!(rest.first(), Some(b' ' | b'\t')) {
         (end, rest) = line(rest)?;
     }

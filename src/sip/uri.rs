@@ -23,7 +23,8 @@ impl<'a> Params<'a> {
     /// Returns a parameter's value: without its quotes, nothing for a flag. Names are compared
     /// without regard to case. A value that is not UTF-8 is as good as absent.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let is_it = |key: &[u8]| key.eq_ignore_ascii_case(name.as_bytes());
+        self.raw().filter(|(key, _)| is_it(key)).find_map(|(_, value)| read_value(value))
     }
 
     /// Returns whether a parameter is there, with or without a value.
@@ -33,10 +34,8 @@ impl<'a> Params<'a> {
 
     /// Returns names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        self.raw().filter_map(|(name, value)| {
-            let value = text::quoted(value).map_or(value, |(inside, _)| inside);
-            Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
-        })
+        self.raw()
+            .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, read_value(value)?)))
     }
 
     /// Returns names and values in order, quotes included.
@@ -53,6 +52,30 @@ impl<'a> Params<'a> {
         text::semicolons(self.0).all(|part| part.first().is_some_and(|first| *first != b'='))
     }
 }
+
+/// Takes the quotes off a value.
+fn read_value(value: &[u8]) -> Option<&str> {
+    let value = text::quoted(value).map_or(value, |(inside, _)| inside);
+    std::str::from_utf8(value).ok()
+}
+
+/// Splits around the first `separator`, an ASCII character; `str::split_once` takes three times as long for
+/// texts as short as these.
+fn cut(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let (before, after) = text.split_at_checked(text::find_byte(text.as_bytes(), separator)?)?;
+    Some((before, after.get(1..)?))
+}
+
+/// One bit for each byte that stands in no URI.
+const BAD_BYTES: u128 = {
+    let mut bits = (1_u128 << 127) | (1 << b'"') | (1 << b'<') | (1 << b'>');
+    let mut byte = 0_u8;
+    while byte <= b' ' {
+        bits |= 1_u128.wrapping_shl(byte as u32);
+        byte = byte.wrapping_add(1);
+    }
+    bits
+};
 
 /// The part of a URI before its colon.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -92,11 +115,11 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI. White space, controls, quotes and angle brackets are refused anywhere.
     pub fn parse(uri: &'a str) -> Option<Self> {
-        let bad = |byte| matches!(byte, 0..=b' ' | 0x7f | b'"' | b'<' | b'>');
+        let bad = |byte: u8| BAD_BYTES.checked_shr(byte.into()).is_some_and(|bits| bits & 1 == 1);
         if text::find(uri.as_bytes(), bad).is_some() {
             return None;
         }
-        let (scheme, rest) = uri.split_once(':')?;
+        let (scheme, rest) = cut(uri, b':')?;
         let is = |name: &str| scheme.eq_ignore_ascii_case(name);
         match () {
             () if is("sip") => Self::parse_sip(Scheme::Sip, rest),
@@ -108,17 +131,17 @@ impl<'a> Uri<'a> {
 
     fn parse_sip(scheme: Scheme, rest: &'a str) -> Option<Self> {
         // An `@` must be escaped wherever it does not end the user part, so the first one does.
-        let (userinfo, rest) = match rest.split_once('@') {
+        let (userinfo, rest) = match cut(rest, b'@') {
             Some((userinfo, rest)) => (Some(userinfo), rest),
             None => (None, rest),
         };
-        let (user, password) = match userinfo.and_then(|info| info.split_once(':')) {
+        let (user, password) = match userinfo.and_then(|info| cut(info, b':')) {
             Some((user, password)) => (Some(user), Some(password)),
             None => (userinfo, None),
         };
         let user = user.filter(|user| !user.is_empty());
-        let (rest, headers) = rest.split_once('?').unwrap_or((rest, ""));
-        let (hostport, params) = rest.split_once(';').unwrap_or((rest, ""));
+        let (rest, headers) = cut(rest, b'?').unwrap_or((rest, ""));
+        let (hostport, params) = cut(rest, b';').unwrap_or((rest, ""));
         let (host, port) = host_port(hostport)?;
         Some(Self { scheme, user, password, host, port, params: params.into(), headers })
     }
@@ -157,7 +180,7 @@ impl<'a> Uri<'a> {
     /// Returns the user part with its escapes resolved, without parameters (`+1415;npdi`).
     pub fn user_unescaped(&self) -> Cow<'a, str> {
         let user = self.user.unwrap_or_default();
-        let user = user.split_once(';').map_or(user, |(user, _)| user);
+        let user = cut(user, b';').map_or(user, |(user, _)| user);
         match percent_decode(user) {
             Cow::Borrowed(_) => Cow::Borrowed(user),
             Cow::Owned(decoded) => String::from_utf8_lossy(&decoded).into_owned().into(),
@@ -251,14 +274,14 @@ pub(super) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
             let host = text.strip_suffix(after)?;
             (host, if after.is_empty() { None } else { Some(after.trim().strip_prefix(':')?) })
         }
-        None => match text.split_once(':') {
+        None => match cut(text, b':') {
             Some((host, port)) => (host.trim(), Some(port)),
             None => (text, None),
         },
     };
     let is_named = |host: &str| {
-        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        !host.is_empty() && host.chars().all(is_host)
+        let is_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        !host.is_empty() && host.bytes().all(is_host)
     };
     if !host.starts_with('[') && !is_named(host) {
         return None;
@@ -276,7 +299,7 @@ pub(super) fn parse_ip(host: &str) -> Option<IpAddr> {
 }
 
 fn percent_decode(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains('%') {
+    if text::find_byte(text.as_bytes(), b'%').is_none() {
         return Cow::Borrowed(text.as_bytes());
     }
     let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());

@@ -5,14 +5,15 @@
 
 use super::{
     ClientEffect, ClientInput, Reliability, invite_client, invite_client::InviteClient,
-    other_client, other_client::OtherClient,
+    matching::ClientKey, other_client, other_client::OtherClient,
 };
 use crate::{
     ids::Flow,
     sip::{Message, Method},
+    table::Table,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, fmt, time::Instant};
+use std::{fmt, time::Instant};
 
 /// A client transaction of one [`super::Layer`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -37,10 +38,10 @@ pub(super) enum Audience {
 
 /// What a transaction is to send.
 #[derive(Debug)]
-pub(super) struct Request<'b> {
+pub(super) struct Request {
     pub(super) bytes: Bytes,
-    /// Of its only Via.
-    pub(super) branch: &'b str,
+    /// By the branch of its only Via.
+    pub(super) key: ClientKey,
     pub(super) method: Method,
     pub(super) flow: Flow,
     pub(super) audience: Audience,
@@ -50,7 +51,7 @@ pub(super) struct Request<'b> {
 #[derive(Debug)]
 pub(super) struct Client {
     machine: Machine,
-    branch: Box<str>,
+    key: ClientKey,
     method: Method,
     pub(super) flow: Flow,
     /// Kept for the ACK and the CANCEL.
@@ -68,20 +69,20 @@ enum Machine {
 
 impl Client {
     /// Creates the transaction and sends its request.
-    pub(super) fn start(request: Request<'_>, now: Instant, out: &mut Vec<ClientEffect>) -> Self {
-        let Request { bytes, branch, method, flow, audience } = request;
+    pub(super) fn start(request: Request, now: Instant, out: &mut Vec<ClientEffect>) -> Self {
+        let Request { bytes, key, method, flow, audience } = request;
         let (copy, reliability) = (bytes.clone(), Reliability::from(flow.transport));
         let machine = if method == Method::Invite {
             Machine::Invite(InviteClient::start(copy, reliability, now, out))
         } else {
             Machine::Other(OtherClient::start(copy, reliability, now, out))
         };
-        let branch = branch.into();
-        Self { machine, branch, method, flow, request: bytes, audience, reason: None }
+        Self { machine, key, method, flow, request: bytes, audience, reason: None }
     }
 
-    pub(super) fn branch(&self) -> &str {
-        &self.branch
+    /// Returns the request; `None` if it is none.
+    pub(super) fn sent(&self) -> Option<Message> {
+        Message::parse(self.request.clone()).ok()
     }
 
     pub(super) fn handle(&mut self, input: ClientInput, now: Instant, out: &mut Vec<ClientEffect>) {
@@ -119,61 +120,54 @@ impl fmt::Display for Client {
             Machine::Invite(tx) => &tx.state(),
             Machine::Other(tx) => &tx.state(),
         };
-        write!(f, "client {} {state:?} {} {}", self.method, self.flow, self.branch)
+        let sent = self.sent();
+        let branch = sent.as_ref().map_or("", |sent| sent.branch());
+        write!(f, "client {} {state:?} {} {branch}", self.method, self.flow)
     }
 }
 
 /// Every client transaction of a layer.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    entries: BTreeMap<ClientId, Client>,
-    by_branch: BTreeMap<Box<str>, ClientId>,
-    /// A CANCEL has the branch of its INVITE.
-    cancels: BTreeMap<Box<str>, ClientId>,
+    entries: Table<ClientId, Client>,
+    by_key: Table<ClientKey, ClientId>,
 }
 
 impl Clients {
     pub(super) fn insert(&mut self, id: ClientId, client: Client) {
-        let branch = client.branch.clone();
-        let previous = self.index(client.method).insert(branch, id);
+        let previous = self.by_key.insert(client.key, id);
         debug_assert!(previous.is_none(), "a branch was used twice");
         self.entries.insert(id, client);
     }
 
     pub(super) fn remove(&mut self, id: ClientId) -> Option<Client> {
-        let client = self.entries.remove(&id)?;
-        let index = self.index(client.method);
-        if index.get(&client.branch) == Some(&id) {
-            index.remove(&client.branch);
+        let client = self.entries.remove(id)?;
+        if self.by_key.get(client.key) == Some(&id) {
+            self.by_key.remove(client.key);
         }
         Some(client)
     }
 
     /// Returns the transaction that a response belongs to (RFC 3261 17.1.3).
-    pub(super) fn find(&self, response: &Message) -> Option<ClientId> {
-        let method = response.cseq().method;
-        let index = if method == Method::Cancel { &self.cancels } else { &self.by_branch };
-        let id = *index.get(response.branch())?;
-        self.entries.get(&id).filter(|client| client.method == method).map(|_| id)
+    pub(super) fn find(&self, key: ClientKey, method: Method) -> Option<ClientId> {
+        let id = *self.by_key.get(key)?;
+        self.entries.get(id).filter(|client| client.method == method).map(|_| id)
     }
 
     pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
-        self.entries.get(&id)
+        self.entries.get(id)
     }
 
     pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
-        self.entries.get_mut(&id)
+        self.entries.get_mut(id)
     }
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &Client> {
-        self.entries.values()
-    }
-
-    fn index(&mut self, method: Method) -> &mut BTreeMap<Box<str>, ClientId> {
-        if method == Method::Cancel { &mut self.cancels } else { &mut self.by_branch }
+    /// Returns all of them in the order in which they began. For a dump.
+    pub(super) fn sorted(&self) -> impl Iterator<Item = &Client> {
+        self.entries.sorted().into_iter().map(|(_, entry)| entry)
     }
 }

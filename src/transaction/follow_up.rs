@@ -9,21 +9,18 @@ use bytes::Bytes;
 /// Hops left, as RFC 3261 8.1.1.6 recommends.
 const MAX_FORWARDS: u8 = 70;
 
-/// Makes the ACK of a 3xx-6xx (RFC 3261 17.1.1.3). `None` if `invite` is not a SIP message.
-pub(super) fn ack(invite: &Bytes, response: &Message) -> Option<Bytes> {
-    let invite = Message::parse(invite.clone()).ok()?;
-    Some(follow_up(&invite, response, Method::Ack).finish())
+/// Makes the ACK of a 3xx-6xx (RFC 3261 17.1.1.3).
+pub(super) fn ack(invite: &Message, response: &Message) -> Bytes {
+    follow_up(invite, response, Method::Ack).finish()
 }
 
 /// Makes the CANCEL of a pending INVITE (RFC 3261 9.1), with a Reason (RFC 3326) if there is one.
-/// `None` if `invite` is not a SIP message.
-pub(super) fn cancel(invite: &Bytes, reason: Option<&str>) -> Option<Bytes> {
-    let invite = Message::parse(invite.clone()).ok()?;
-    let mut cancel = follow_up(&invite, &invite, Method::Cancel);
+pub(super) fn cancel(invite: &Message, reason: Option<&str>) -> Bytes {
+    let mut cancel = follow_up(invite, invite, Method::Cancel);
     if let Some(reason) = reason {
         cancel.header(HeaderName::Reason, reason);
     }
-    Some(cancel.finish())
+    cancel.finish()
 }
 
 fn follow_up(invite: &Message, to_of: &Message, method: Method) -> Builder {
@@ -59,7 +56,7 @@ mod tests {
             Content-Length: 0\r\n\r\n";
         let busy = Message::parse(Bytes::from(busy)).unwrap();
         check(
-            ack(&Bytes::from(INVITE), &busy),
+            ack(&invite(), &busy),
             "ACK sip:+14155550199@trunk.example SIP/2.0\r\n\
              Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\r\nMax-Forwards: 70\r\n\
              Route: <sip:edge.example;lr>\r\nRoute: <sip:inner.example;lr>\r\n\
@@ -72,7 +69,7 @@ mod tests {
     #[test]
     fn the_cancel_is_the_invite_without_its_body() {
         check(
-            cancel(&Bytes::from(INVITE), Some("SIP ;cause=200 ;text=\"Call completed elsewhere\"")),
+            cancel(&invite(), Some("SIP ;cause=200 ;text=\"Call completed elsewhere\"")),
             "CANCEL sip:+14155550199@trunk.example SIP/2.0\r\n\
              Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\r\nMax-Forwards: 70\r\n\
              Route: <sip:edge.example;lr>\r\nRoute: <sip:inner.example;lr>\r\n\
@@ -84,7 +81,11 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(got: Option<Bytes>, want: &str) {
-        assert_eq!(String::from_utf8(got.unwrap().to_vec()).unwrap(), want);
+    fn check(got: Bytes, want: &str) {
+        assert_eq!(String::from_utf8(got.to_vec()).unwrap(), want);
+    }
+
+    fn invite() -> Message {
+        Message::parse(Bytes::from(INVITE)).unwrap()
     }
 }

@@ -6,8 +6,9 @@
 use super::{
     Class, ClientEffect, ClientInput, Discard, Discards, Reply, ServerEffect, ServerInput,
     client::{Audience, Client, ClientId, Clients, Request},
+    event::{Event, Output},
     follow_up,
-    matching::ServerKey,
+    matching::{ClientKey, MergeKey, ServerKey},
     server::{Server, ServerId, Servers},
 };
 use crate::{
@@ -16,91 +17,22 @@ use crate::{
     timers::Timers,
 };
 use bytes::Bytes;
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
-/// How many server transactions there may be, unless the owner says otherwise.
+/// How many server transactions there may be, unless the owner says otherwise. Above that, answered ones go
+/// early.
 pub const SERVERS_MAX: usize = 100_000;
 /// What an overloaded layer asks for, in seconds.
 const RETRY_AFTER_S: u8 = 5;
 
-/// What the owner of the layer must do, in order.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Hand these bytes to the transport.
-    Send {
-        /// Where to.
-        flow: Flow,
-        /// One message.
-        bytes: Bytes,
-    },
-    /// Tell the transaction user.
-    Event(Event),
-}
-
-/// What the transaction user gets to know.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A new request, other than ACK and CANCEL. An INVITE was answered with 100 already.
-    Request {
-        /// What to answer with [`Layer::respond`], once and finally.
-        tx: ServerId,
-        /// The request.
-        message: Message,
-        /// Where it came from.
-        flow: Flow,
-    },
-    /// The caller no longer wants an INVITE that has no final response yet: the user answers it with
-    /// 487. The CANCEL itself is answered, and its copies too; only above the cap are they told.
-    Cancel {
-        /// The INVITE.
-        tx: ServerId,
-        /// The CANCEL.
-        message: Message,
-    },
-    /// An ACK that belongs to a 2xx, or to nothing: for the dialog.
-    Ack {
-        /// The ACK.
-        message: Message,
-        /// Where it came from.
-        flow: Flow,
-    },
-    /// A refused caller never acknowledged (timer H), or is gone. Nothing is left to do.
-    NeverAcked {
-        /// The INVITE.
-        tx: ServerId,
-    },
-    /// A response to a request of ours: provisional, the final one, and each further 2xx to an
-    /// INVITE, be it a copy or another branch's (RFC 6026 7.2).
-    Response {
-        /// The request.
-        tx: ClientId,
-        /// The response.
-        message: Message,
-        /// Where it came from.
-        flow: Flow,
-    },
-    /// Nobody answered (timer B or F), or a cancelled INVITE went without a final response.
-    Timeout {
-        /// The request.
-        tx: ClientId,
-    },
-    /// The request could not be sent.
-    SendFailed {
-        /// The request.
-        tx: ClientId,
-    },
-}
-
 /// A transaction of either kind.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 enum Slot {
     Server(ServerId),
     Client(ClientId),
-}
-
-impl Slot {
-    const FIRST: Self = Self::Server(ServerId(0));
-    const LAST: Self = Self::Client(ClientId(u64::MAX));
 }
 
 /// The message that is being handled, and where it came from.
@@ -116,13 +48,15 @@ pub struct Layer {
     serial: u64,
     servers: Servers,
     clients: Clients,
-    /// Who is concerned when a flow fails.
-    by_flow: BTreeSet<(Flow, Slot)>,
+    /// Who is concerned when a flow fails: requests of ours, and over connections answers, too.
+    by_flow: BTreeMap<Flow, BTreeSet<Slot>>,
     timers: Timers<Slot>,
     discards: Discards,
     retransmissions: u64,
     /// Whether INVITEs get their 100 from us.
     says_trying: bool,
+    /// Room for what a machine asks for, kept from one step to the next.
+    effects: (Vec<ServerEffect>, Vec<ClientEffect>),
 }
 
 impl Layer {
@@ -133,11 +67,12 @@ impl Layer {
             serial: 0,
             servers: Servers::new(SERVERS_MAX),
             clients: Clients::default(),
-            by_flow: BTreeSet::new(),
+            by_flow: BTreeMap::new(),
             timers: Timers::default(),
             discards: Discards::default(),
             retransmissions: 0,
             says_trying: true,
+            effects: (vec![], vec![]),
         }
     }
 
@@ -186,7 +121,8 @@ impl Layer {
     ) -> ClientId {
         debug_assert!(method != Method::Ack, "an ACK is no transaction");
         let audience = Audience::User;
-        self.start_client(Request { bytes, branch, method, flow, audience }, now, out)
+        let key = ClientKey::new(branch, method, self.mint.key());
+        self.start_client(Request { bytes, key, method, flow, audience }, now, out)
     }
 
     /// Answers a request. A 2xx to an INVITE may be given again, as its retransmission, until the
@@ -199,12 +135,15 @@ impl Layer {
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        if self.servers.get(tx).is_none() {
+        let Some(was_answered) = self.servers.get(tx).map(Server::is_answered) else {
             self.discards.count(Discard::LateReply);
             return;
-        }
+        };
         let reply = Reply { class: Class::of(status), bytes };
         self.step_server(tx, Some(ServerInput::Reply(reply)), None, now, out);
+        if !was_answered && self.servers.get(tx).is_some_and(Server::is_answered) {
+            self.servers.note_answered(tx);
+        }
     }
 
     /// Forgets a request that shall not be answered at all.
@@ -240,17 +179,13 @@ impl Layer {
     /// listener of its own (RFC 3261 18.2.2); over UDP, an ICMP error does not end their
     /// repetition.
     pub fn send_failed(&mut self, flow: Flow, now: Instant, out: &mut Vec<Output>) {
-        let concerned = self.by_flow.range((flow, Slot::FIRST)..=(flow, Slot::LAST));
-        let concerned = concerned.map(|(_, slot)| *slot).collect::<Vec<_>>();
-        for slot in concerned {
+        let concerned = self.by_flow.get(&flow).into_iter().flatten().copied();
+        for slot in concerned.collect::<Vec<_>>() {
             match slot {
                 Slot::Client(id) => {
                     self.step_client(id, Some(ClientInput::SendFailed), None, now, out);
                 }
-                Slot::Server(id) if flow.transport.is_reliable() => {
-                    self.reroute_server(id, flow, now, out);
-                }
-                Slot::Server(_) => {}
+                Slot::Server(id) => self.reroute_server(id, flow, now, out),
             }
         }
     }
@@ -275,7 +210,7 @@ impl Layer {
 
     /// Returns what a transaction has sent; `None` once it has ended.
     pub fn sent(&self, tx: ClientId) -> Option<Message> {
-        Message::parse(self.clients.get(tx)?.request.clone()).ok()
+        self.clients.get(tx)?.sent()
     }
 
     /// Returns how many messages were sent again because time had passed.
@@ -300,8 +235,8 @@ impl Layer {
 
     /// Returns every transaction as a line of text.
     pub fn dump(&self) -> Vec<String> {
-        let servers = self.servers.values().map(ToString::to_string);
-        servers.chain(self.clients.values().map(ToString::to_string)).collect()
+        let servers = self.servers.sorted().map(ToString::to_string);
+        servers.chain(self.clients.sorted().map(ToString::to_string)).collect()
     }
 
     fn receive_request(
@@ -311,25 +246,26 @@ impl Layer {
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        let key = ServerKey::of(&message);
-        if self.is_repeated(&key, now, out) {
+        let key = ServerKey::of(&message, self.mint.key());
+        if self.is_repeated(key, now, out) {
             return;
         }
-        if self.servers.is_full() {
+        if !self.has_room() {
             self.discards.count(Discard::Overload);
-            let mut reply = self.reply(&message, 503, &key, flow);
+            let mut reply = self.reply(&message, 503, key, flow);
             reply.header(HeaderName::RetryAfter, RETRY_AFTER_S);
             out.push(Output::Send { flow, bytes: reply.finish() });
             return;
         }
-        if self.servers.is_merged(&message) {
+        let merge = MergeKey::of(&message, self.mint.key());
+        if self.servers.is_merged(merge) {
             self.discards.count(Discard::Merged);
-            let bytes = self.reply(&message, 482, &key, flow).finish();
-            let tx = self.open(&message, key, flow);
+            let bytes = self.reply(&message, 482, key, flow).finish();
+            let tx = self.open(&message, (key, merge), flow);
             self.respond(tx, 482, bytes, now, out);
             return;
         }
-        let tx = self.open(&message, key, flow);
+        let tx = self.open(&message, (key, merge), flow);
         if message.method() == Method::Invite && self.says_trying {
             // RFC 3261 17.2.1 allows 200 ms; at once, the caller stops retransmitting.
             let trying = Builder::reply(&message, 100, default_reason(100), None, flow.remote);
@@ -339,7 +275,7 @@ impl Layer {
     }
 
     fn receive_ack(&mut self, message: Message, flow: Flow, now: Instant, out: &mut Vec<Output>) {
-        match self.servers.find(&ServerKey::of(&message)) {
+        match self.servers.find(ServerKey::of(&message, self.mint.key())) {
             Some(tx) => {
                 let cause = Some((&message, flow));
                 self.step_server(tx, Some(ServerInput::Ack), cause, now, out);
@@ -356,22 +292,25 @@ impl Layer {
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        let key = ServerKey::of(&message);
-        if self.is_repeated(&key, now, out) {
+        let key = ServerKey::of(&message, self.mint.key());
+        if self.is_repeated(key, now, out) {
             return;
         }
-        let Some(invite) = self.servers.find(&ServerKey::of_cancelled(&message)) else {
+        let invite = ServerKey::of_cancelled(&message, self.mint.key());
+        let Some(invite) = self.servers.find(invite) else {
             self.discards.count(Discard::StrayCancel);
-            let bytes = self.reply(&message, 481, &key, flow).finish();
+            let bytes = self.reply(&message, 481, key, flow).finish();
             out.push(Output::Send { flow, bytes });
             return;
         };
-        let tag = self.tag_of_answer(invite).unwrap_or_else(|| self.mint.tag_of(key.as_str()));
+        let tag = self.tag_of_answer(invite);
+        let tag = tag.unwrap_or_else(|| self.mint.tag_of_digest(key.digest()));
         let ok = Builder::reply(&message, 200, default_reason(200), Some(&tag), flow.remote);
-        if self.servers.is_full() {
+        if !self.has_room() {
             out.push(Output::Send { flow, bytes: ok.finish() });
         } else {
-            let tx = self.open(&message, key, flow);
+            let merge = MergeKey::of(&message, self.mint.key());
+            let tx = self.open(&message, (key, merge), flow);
             self.respond(tx, 200, ok.finish(), now, out);
         }
         if self.servers.get(invite).is_some_and(Server::is_pending_invite) {
@@ -386,7 +325,8 @@ impl Layer {
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        match self.clients.find(message) {
+        let key = ClientKey::of(message, self.mint.key());
+        match self.clients.find(key, message.cseq().method) {
             Some(tx) => {
                 let input = ClientInput::Response(Class::of(message.status()));
                 self.step_client(tx, Some(input), Some((message, flow)), now, out);
@@ -395,8 +335,19 @@ impl Layer {
         }
     }
 
+    /// Returns whether another request can be taken. Where there are too many, the ones that are answered
+    /// are forgotten before their time, the oldest first: copies of their requests come in the first
+    /// seconds, and 32 of them are as many as a busy registrar cannot keep.
+    fn has_room(&mut self) -> bool {
+        while self.servers.is_full() {
+            let Some(oldest) = self.servers.take_answered() else { return false };
+            self.remove(Slot::Server(oldest));
+        }
+        true
+    }
+
     /// Answers a request that we know as before.
-    fn is_repeated(&mut self, key: &ServerKey, now: Instant, out: &mut Vec<Output>) -> bool {
+    fn is_repeated(&mut self, key: ServerKey, now: Instant, out: &mut Vec<Output>) -> bool {
         let known = self.servers.find(key);
         if let Some(tx) = known {
             self.discards.count(Discard::Retransmission);
@@ -406,8 +357,8 @@ impl Layer {
     }
 
     /// Starts an answer of our own; the same request always gets the same tag (RFC 3261 8.2.7).
-    fn reply(&self, request: &Message, status: u16, key: &ServerKey, flow: Flow) -> Builder {
-        let tag = self.mint.tag_of(key.as_str());
+    fn reply(&self, request: &Message, status: u16, key: ServerKey, flow: Flow) -> Builder {
+        let tag = self.mint.tag_of_digest(key.digest());
         Builder::reply(request, status, default_reason(status), Some(&tag), flow.remote)
     }
 
@@ -417,25 +368,41 @@ impl Layer {
         Message::parse(last.clone()).ok()?.to_tag().map(str::to_owned)
     }
 
-    fn open(&mut self, request: &Message, key: ServerKey, flow: Flow) -> ServerId {
+    fn open(
+        &mut self,
+        request: &Message,
+        (key, merge): (ServerKey, Option<MergeKey>),
+        flow: Flow,
+    ) -> ServerId {
         let id = ServerId(self.next_serial());
-        self.servers.insert(id, Server::new(request, key, flow));
-        self.by_flow.insert((flow, Slot::Server(id)));
+        self.servers.insert(id, Server::new(request, key, merge, flow));
+        self.concern(flow, Slot::Server(id));
         id
     }
 
-    fn start_client(
-        &mut self,
-        request: Request<'_>,
-        now: Instant,
-        out: &mut Vec<Output>,
-    ) -> ClientId {
+    fn start_client(&mut self, request: Request, now: Instant, out: &mut Vec<Output>) -> ClientId {
         let id = ClientId(self.next_serial());
-        self.by_flow.insert((request.flow, Slot::Client(id)));
-        let mut effects = vec![];
+        self.concern(request.flow, Slot::Client(id));
+        let mut effects = std::mem::take(&mut self.effects.1);
         self.clients.insert(id, Client::start(request, now, &mut effects));
         self.settle_client(id, effects, None, now, out);
         id
+    }
+
+    /// Notes who is to be told when a flow fails. A datagram that could not be sent ends no answer.
+    fn concern(&mut self, flow: Flow, slot: Slot) {
+        if flow.transport.is_reliable() || matches!(slot, Slot::Client(_)) {
+            self.by_flow.entry(flow).or_default().insert(slot);
+        }
+    }
+
+    fn unconcern(&mut self, flow: Flow, slot: Slot) {
+        if let Some(concerned) = self.by_flow.get_mut(&flow) {
+            concerned.remove(&slot);
+            if concerned.is_empty() {
+                self.by_flow.remove(&flow);
+            }
+        }
     }
 
     fn next_serial(&mut self) -> u64 {
@@ -449,8 +416,8 @@ impl Layer {
         let input = match server.take_fallback() {
             Some(fallback) => {
                 server.flow = fallback;
-                self.by_flow.remove(&(dead, Slot::Server(id)));
-                self.by_flow.insert((fallback, Slot::Server(id)));
+                self.unconcern(dead, Slot::Server(id));
+                self.concern(fallback, Slot::Server(id));
                 ServerInput::Retransmission
             }
             None => ServerInput::SendFailed,
@@ -468,12 +435,12 @@ impl Layer {
         out: &mut Vec<Output>,
     ) {
         let Some(server) = self.servers.get_mut(id) else { return };
-        let mut effects = vec![];
+        let effects = &mut self.effects.0;
         match input {
-            Some(input) => server.handle(input, now, &mut effects),
-            None => server.handle_timeout(now, &mut effects),
+            Some(input) => server.handle(input, now, effects),
+            None => server.handle_timeout(now, effects),
         }
-        for effect in effects {
+        for effect in effects.drain(..) {
             match (effect, cause) {
                 (ServerEffect::Send(bytes), _) => {
                     out.push(Output::Send { flow: server.flow, bytes });
@@ -504,7 +471,7 @@ impl Layer {
         out: &mut Vec<Output>,
     ) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        let mut effects = vec![];
+        let mut effects = std::mem::take(&mut self.effects.1);
         match input {
             Some(input) => client.handle(input, now, &mut effects),
             None => client.handle_timeout(now, &mut effects),
@@ -515,14 +482,15 @@ impl Layer {
     fn settle_client(
         &mut self,
         id: ClientId,
-        effects: Vec<ClientEffect>,
+        mut effects: Vec<ClientEffect>,
         cause: Cause<'_>,
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        for effect in effects {
+        for effect in effects.drain(..) {
             self.carry_out(id, effect, cause, now, out);
         }
+        self.effects.1 = effects;
         let Some(client) = self.clients.get(id) else { return };
         if client.is_terminated() {
             self.remove(Slot::Client(id));
@@ -546,8 +514,9 @@ impl Layer {
                 return;
             }
             (ClientEffect::SendAck, Some((response, _))) => {
-                let ack = follow_up::ack(&client.request, response);
-                debug_assert!(ack.is_some(), "our INVITE does not parse");
+                let sent = client.sent();
+                debug_assert!(sent.is_some(), "our INVITE does not parse");
+                let ack = sent.map(|sent| follow_up::ack(&sent, response));
                 out.extend(ack.map(|bytes| Output::Send { flow: client.flow, bytes }));
                 return;
             }
@@ -577,12 +546,13 @@ impl Layer {
 
     fn send_cancel(&mut self, invite: ClientId, now: Instant, out: &mut Vec<Output>) {
         let Some(client) = self.clients.get(invite) else { return };
-        let (branch, flow) = (&*client.branch().to_owned(), client.flow);
-        let cancel = follow_up::cancel(&client.request, client.reason.as_deref());
-        debug_assert!(cancel.is_some(), "our INVITE does not parse");
-        if let Some(bytes) = cancel {
+        let (flow, sent) = (client.flow, client.sent());
+        debug_assert!(sent.is_some(), "our INVITE does not parse");
+        if let Some(sent) = sent {
+            let bytes = follow_up::cancel(&sent, client.reason.as_deref());
             let (method, audience) = (Method::Cancel, Audience::Nobody);
-            self.start_client(Request { bytes, branch, method, flow, audience }, now, out);
+            let key = ClientKey::new(sent.branch(), method, self.mint.key());
+            self.start_client(Request { bytes, key, method, flow, audience }, now, out);
         }
     }
 
@@ -592,7 +562,7 @@ impl Layer {
             Slot::Client(id) => self.clients.remove(id).map(|client| client.flow),
         };
         if let Some(flow) = flow {
-            self.by_flow.remove(&(flow, slot));
+            self.unconcern(flow, slot);
         }
         self.timers.arm(slot, None);
     }

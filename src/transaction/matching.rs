@@ -1,92 +1,91 @@
-//! Which server transaction a request belongs to (RFC 3261 17.2.3), and which request came twice
-//! (8.2.2.2).
+//! Which server transaction a request belongs to (RFC 3261 17.2.3), which client transaction a response
+//! (17.1.3), and which request came twice (8.2.2.2).
 //!
-//! Owns: the two keys.
+//! Owns: the keys: digests of what a message says, so that a table holds none of its text.
 //! Never: keeps a table.
 
 use crate::{
-    ids::MAGIC_COOKIE,
+    ids::{Digest, Digester, MAGIC_COOKIE, MintKey},
     sip::{Message, Method},
 };
 
-/// Parts of a key are joined with what no token contains.
-const SEPARATOR: &str = "\0";
-
 /// What tells one server transaction from every other. An ACK has the key of its INVITE.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct ServerKey(Box<str>);
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct ServerKey(Digest);
 
 impl ServerKey {
     /// Returns the key of the transaction that `request` creates or repeats; that of the INVITE, if
     /// it is an ACK.
-    pub(super) fn of(request: &Message) -> Self {
+    pub(super) fn of(request: &Message, key: &MintKey) -> Self {
         if request.method() == Method::Ack {
-            Self::with_method(request, Method::Invite.as_str())
+            Self::of_cancelled(request, key)
         } else {
-            Self::with_method(request, request.method_token())
+            Self::with_method(request, request.method_token(), key)
         }
     }
 
     /// Returns the key of the INVITE that this CANCEL is about (RFC 3261 9.2).
-    pub(super) fn of_cancelled(cancel: &Message) -> Self {
-        Self::with_method(cancel, Method::Invite.as_str())
+    pub(super) fn of_cancelled(cancel: &Message, key: &MintKey) -> Self {
+        Self::with_method(cancel, Method::Invite.as_str(), key)
     }
 
-    fn with_method(request: &Message, method: &str) -> Self {
-        if request.branch().starts_with(MAGIC_COOKIE) {
-            Self::rfc3261(request, method)
-        } else {
-            Self::rfc2543(request, method)
-        }
+    fn with_method(request: &Message, method: &str, key: &MintKey) -> Self {
+        let (branch, (host, port)) = (request.branch(), request.sent_by());
+        let start =
+            if branch.starts_with(MAGIC_COOKIE) { key.digest() } else { rfc2543(request, key) };
+        let port = port.map_or(u32::MAX, u32::from);
+        let all = start.text(branch).caseless(host).number(port).text(method);
+        Self(all.finish())
     }
 
-    fn rfc3261(request: &Message, method: &str) -> Self {
-        let via = request.via();
-        let host = via.host.to_ascii_lowercase();
-        let port = via.port.map(|port| port.to_string()).unwrap_or_default();
-        Self([via.branch(), &host, &port, method].join(SEPARATOR).into())
-    }
-
-    /// The fields that a client of RFC 2543 keeps the same in an INVITE, its copies, its CANCEL and
-    /// its ACK. The To tag, which the RFC lists too, adds nothing to From tag, Call-ID and CSeq.
-    fn rfc2543(request: &Message, method: &str) -> Self {
-        let via = request.via();
-        let host = via.host.to_ascii_lowercase();
-        let port = via.port.map(|port| port.to_string()).unwrap_or_default();
-        let number = request.cseq().number.to_string();
-        let parts = [
-            "2543",
-            request.uri(),
-            request.from_tag().unwrap_or_default(),
-            request.call_id(),
-            &number,
-            via.branch(),
-            &host,
-            &port,
-            method,
-        ];
-        Self(parts.join(SEPARATOR).into())
-    }
-
-    /// Returns the key as text, for a tag that stays the same for the same request.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
+    /// Returns the key as a digest, for a tag that stays the same for the same request.
+    pub(super) fn digest(self) -> Digest {
+        self.0
     }
 }
 
+/// The fields that a client of RFC 2543 keeps the same in an INVITE, its copies, its CANCEL and
+/// its ACK. The To tag, which the RFC lists too, adds nothing to From tag, Call-ID and CSeq.
+fn rfc2543(request: &Message, key: &MintKey) -> Digester {
+    key.digest()
+        .text("2543")
+        .text(request.uri())
+        .text(request.from_tag().unwrap_or_default())
+        .text(request.call_id())
+        .number(request.cseq().number)
+}
+
 /// What two copies of a request have in common that a proxy forked on the way to us.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct MergeKey(Box<str>);
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct MergeKey(Digest);
 
 impl MergeKey {
     /// Returns the key; `None` inside a dialog, where nothing is merged, and for an ancient client.
-    pub(super) fn of(request: &Message) -> Option<Self> {
+    pub(super) fn of(request: &Message, key: &MintKey) -> Option<Self> {
         if request.to_tag().is_some() {
             return None;
         }
-        let number = request.cseq().number.to_string();
-        let parts = [request.from_tag()?, request.call_id(), &number, request.method_token()];
-        Some(Self(parts.join(SEPARATOR).into()))
+        let start = key.digest().text(request.from_tag()?).text(request.call_id());
+        let number = request.cseq().number;
+        Some(Self(start.number(number).text(request.method_token()).finish()))
+    }
+}
+
+/// What tells one client transaction from every other: the branch, and whether it is a CANCEL, which has the
+/// branch of its INVITE (RFC 3261 17.1.3).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct ClientKey(Digest);
+
+impl ClientKey {
+    /// Returns the key of the transaction of a request.
+    pub(super) fn new(branch: &str, method: Method, key: &MintKey) -> Self {
+        let is_cancel = u32::from(method == Method::Cancel);
+        Self(key.digest().text(branch).number(is_cancel).finish())
+    }
+
+    /// Returns the key of the transaction that a response belongs to.
+    pub(super) fn of(response: &Message, key: &MintKey) -> Self {
+        Self::new(response.branch(), response.cseq().method, key)
     }
 }
 
@@ -110,7 +109,11 @@ mod tests {
         ] {
             let invite = request("INVITE", "pc.example.com;branch=z9hG4bK1", 1, "bob");
             let other = request(method, via, cseq, user);
-            assert_eq!(ServerKey::of(&invite) == ServerKey::of(&other), same, "{method} {via}");
+            assert_eq!(
+                ServerKey::of(&invite, &key()) == ServerKey::of(&other, &key()),
+                same,
+                "{method} {via}"
+            );
         }
     }
 
@@ -126,7 +129,11 @@ mod tests {
         ] {
             let invite = request("INVITE", "pc.example.com;branch=1", 1, "bob");
             let other = request(method, via, cseq, user);
-            assert_eq!(ServerKey::of(&invite) == ServerKey::of(&other), same, "{method} {via}");
+            assert_eq!(
+                ServerKey::of(&invite, &key()) == ServerKey::of(&other, &key()),
+                same,
+                "{method} {via}"
+            );
         }
     }
 
@@ -135,18 +142,22 @@ mod tests {
         for via in ["pc.example.com;branch=z9hG4bK1", "pc.example.com;branch=1"] {
             let invite = request("INVITE", via, 1, "bob");
             let cancel = request("CANCEL", via, 1, "bob");
-            assert_eq!(ServerKey::of_cancelled(&cancel), ServerKey::of(&invite));
+            assert_eq!(ServerKey::of_cancelled(&cancel, &key()), ServerKey::of(&invite, &key()));
         }
     }
 
     #[test]
     fn copies_of_a_forked_request_merge() {
-        let key = |method, via, cseq| MergeKey::of(&request(method, via, cseq, "bob"));
-        let invite = key("INVITE", "a;branch=z9hG4bK1", 1);
+        let merge = |method, via, cseq| MergeKey::of(&request(method, via, cseq, "bob"), &key());
+        let invite = merge("INVITE", "a;branch=z9hG4bK1", 1);
         assert!(invite.is_some());
-        assert_eq!(invite, key("INVITE", "b;branch=z9hG4bK2", 1));
-        assert_ne!(invite, key("INVITE", "b;branch=z9hG4bK2", 2), "retried with credentials");
-        assert_ne!(invite, key("OPTIONS", "b;branch=z9hG4bK2", 1));
+        assert_eq!(invite, merge("INVITE", "b;branch=z9hG4bK2", 1));
+        assert_ne!(invite, merge("INVITE", "b;branch=z9hG4bK2", 2), "retried with credentials");
+        assert_ne!(invite, merge("OPTIONS", "b;branch=z9hG4bK2", 1));
+    }
+
+    fn key() -> MintKey {
+        MintKey::new([1; 16])
     }
 
     fn request(method: &str, via: &str, cseq: u32, user: &str) -> Message {

@@ -16,6 +16,7 @@
 
 mod client;
 mod discard;
+mod event;
 mod follow_up;
 mod invite_client;
 mod invite_server;
@@ -28,7 +29,8 @@ pub mod timer;
 
 pub use client::ClientId;
 pub use discard::{Discard, Discards};
-pub use layer::{Event, Layer, Output, SERVERS_MAX};
+pub use event::{Event, Output};
+pub use layer::{Layer, SERVERS_MAX};
 pub use server::ServerId;
 
 use crate::ids::Transport;

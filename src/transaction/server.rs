@@ -12,9 +12,10 @@ use super::{
 use crate::{
     ids::{Flow, Transport},
     sip::{Message, Method},
+    table::Table,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
 
 /// A server transaction of one [`super::Layer`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -39,14 +40,18 @@ enum Machine {
 }
 
 impl Server {
-    pub(super) fn new(request: &Message, key: ServerKey, flow: Flow) -> Self {
+    pub(super) fn new(
+        request: &Message,
+        key: ServerKey,
+        merge: Option<MergeKey>,
+        flow: Flow,
+    ) -> Self {
         let reliability = Reliability::from(flow.transport);
         let machine = if request.method() == Method::Invite {
             Machine::Invite(InviteServer::new(reliability))
         } else {
             Machine::Other(OtherServer::new(reliability))
         };
-        let merge = MergeKey::of(request);
         Self { machine, key, merge, flow, fallback: fallback(request, flow) }
     }
 
@@ -55,6 +60,14 @@ impl Server {
         match &self.machine {
             Machine::Invite(tx) => tx.state() == invite_server::State::Proceeding,
             Machine::Other(_) => false,
+        }
+    }
+
+    /// Returns whether it waits for copies of its request, and for nothing else.
+    pub(super) fn is_answered(&self) -> bool {
+        match &self.machine {
+            Machine::Invite(tx) => tx.state() == invite_server::State::Accepted,
+            Machine::Other(tx) => tx.state() == other_server::State::Completed,
         }
     }
 
@@ -106,8 +119,7 @@ impl fmt::Display for Server {
             Machine::Invite(tx) => ("INVITE", &tx.state()),
             Machine::Other(tx) => ("other", &tx.state()),
         };
-        let branch = self.key.as_str().split('\0').next().unwrap_or_default();
-        write!(f, "server {kind} {state:?} {} {branch}", self.flow)
+        write!(f, "server {kind} {state:?} {}", self.flow)
     }
 }
 
@@ -127,41 +139,65 @@ fn fallback(request: &Message, flow: Flow) -> Option<Flow> {
 /// Every server transaction of a layer.
 #[derive(Debug)]
 pub(super) struct Servers {
-    entries: BTreeMap<ServerId, Server>,
-    by_key: BTreeMap<ServerKey, ServerId>,
-    by_merge: BTreeMap<MergeKey, ServerId>,
+    entries: Table<ServerId, Server>,
+    by_key: Table<ServerKey, ServerId>,
+    by_merge: Table<MergeKey, ServerId>,
+    /// Those that are answered, and kept for copies of their request only: the oldest first.
+    answered: VecDeque<ServerId>,
     max: usize,
 }
 
 impl Servers {
     pub(super) fn new(max: usize) -> Self {
-        Self { entries: BTreeMap::new(), by_key: BTreeMap::new(), by_merge: BTreeMap::new(), max }
+        let (entries, by_key, by_merge) = (Table::default(), Table::default(), Table::default());
+        Self { entries, by_key, by_merge, answered: VecDeque::new(), max }
     }
 
     pub(super) fn insert(&mut self, id: ServerId, server: Server) {
-        self.by_key.insert(server.key.clone(), id);
-        if let Some(merge) = &server.merge {
-            self.by_merge.entry(merge.clone()).or_insert(id);
+        self.by_key.insert(server.key, id);
+        if let Some(merge) = server.merge {
+            self.by_merge.get_or_insert_with(merge, || id);
         }
         self.entries.insert(id, server);
     }
 
     pub(super) fn remove(&mut self, id: ServerId) -> Option<Server> {
-        let server = self.entries.remove(&id)?;
-        self.by_key.remove(&server.key);
-        if let Some(merge) = server.merge.as_ref().filter(|m| self.by_merge.get(m) == Some(&id)) {
+        let server = self.entries.remove(id)?;
+        self.by_key.remove(server.key);
+        if let Some(merge) = server.merge.filter(|merge| self.by_merge.get(*merge) == Some(&id)) {
             self.by_merge.remove(merge);
         }
         Some(server)
     }
 
-    pub(super) fn find(&self, key: &ServerKey) -> Option<ServerId> {
+    /// Notes that a transaction has nothing left to do but to wait for copies of its request.
+    pub(super) fn note_answered(&mut self, id: ServerId) {
+        // What has ended meanwhile is at the front: all wait equally long.
+        while let Some(oldest) = self.answered.front()
+            && !self.entries.contains(*oldest)
+        {
+            self.answered.pop_front();
+        }
+        self.answered.push_back(id);
+    }
+
+    /// Takes the one that has been answered for longest: where there is no room, it gives way.
+    pub(super) fn take_answered(&mut self) -> Option<ServerId> {
+        while let Some(oldest) = self.answered.pop_front() {
+            if self.entries.contains(oldest) {
+                return Some(oldest);
+            }
+        }
+        None
+    }
+
+    pub(super) fn find(&self, key: ServerKey) -> Option<ServerId> {
         self.by_key.get(key).copied()
     }
 
     /// Returns whether another transaction has the same request already.
-    pub(super) fn is_merged(&self, request: &Message) -> bool {
-        MergeKey::of(request).is_some_and(|merge| self.by_merge.contains_key(&merge))
+    pub(super) fn is_merged(&self, merge: Option<MergeKey>) -> bool {
+        merge.is_some_and(|merge| self.by_merge.contains(merge))
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -169,18 +205,19 @@ impl Servers {
     }
 
     pub(super) fn get(&self, id: ServerId) -> Option<&Server> {
-        self.entries.get(&id)
+        self.entries.get(id)
     }
 
     pub(super) fn get_mut(&mut self, id: ServerId) -> Option<&mut Server> {
-        self.entries.get_mut(&id)
+        self.entries.get_mut(id)
     }
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &Server> {
-        self.entries.values()
+    /// Returns all of them in the order in which they began. For a dump.
+    pub(super) fn sorted(&self) -> impl Iterator<Item = &Server> {
+        self.entries.sorted().into_iter().map(|(_, entry)| entry)
     }
 }

@@ -247,7 +247,9 @@ impl Trunks {
             health.handle(input, now, &mut told.health);
         }
         told.addresses = routes.take_news();
-        self.told.push((name.into(), told));
+        if !(told.health.is_empty() && told.addresses.is_empty()) {
+            self.told.push((name.into(), told));
+        }
     }
 
     /// Returns whether there is any of it.

@@ -11,7 +11,7 @@ use crate::{
     config::Trunk,
     dialog::{Dialog, Reach},
     dialplan::E164,
-    ids::{Entropy, Transport},
+    ids::{Entropy, Spring, Transport},
     sdp::{self, Direction, Local, Policy, Srtp},
     shell::now,
     sip::{Builder, HeaderName, Message, Method},
@@ -153,7 +153,7 @@ impl Trial<'_> {
         let policy = Policy::trunk(codecs.clone()).with_srtp(*srtp, srtp_suites);
         let mut session = Local::new(1, self.media);
         if self.is_secure() {
-            session = session.with_keys(entropy.clone(), true);
+            session = session.with_keys(Spring::new(&mut entropy.clone()), true);
         }
         let offer = sdp::fresh_offer(&policy, Direction::SendRecv, &mut session);
         invite.body("application/sdp", &offer)
