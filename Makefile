@@ -23,6 +23,7 @@ fmt:
 
 clippy:
 	$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --locked --workspace --test kernel -- -D warnings
 
 # Unit and flow tests, torture, captures, configuration, source rules, examples in the documentation;
 # the load generator's own.
@@ -92,4 +93,4 @@ bpf-check:
 
 # Root may make network namespaces and load programs.
 kernel: bpf-check
-	$(CARGO) test --quiet --locked --test kernel -- --ignored
+	$(CARGO) test --quiet --locked --workspace --test kernel

@@ -16,7 +16,7 @@ use nix::{
     libc,
     sys::socket::{
         ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
-        recvmmsg, sendmsg, setsockopt, sockopt,
+        recvmmsg, sendmsg, sendto, setsockopt, sockopt,
     },
 };
 use socket2::Socket;
@@ -25,7 +25,6 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
 };
-use tokio::net::UdpSocket;
 
 /// Largest datagram UDP can carry, and one more.
 const DATAGRAM_ROOM: usize = 65_536;
@@ -163,7 +162,7 @@ fn address(address: &SockaddrStorage) -> Option<SocketAddr> {
 
 /// Writes a datagram, from the address `from` where it is given and the socket is bound to all.
 pub(super) fn write(
-    socket: &UdpSocket,
+    socket: &impl AsRawFd,
     from: Option<IpAddr>,
     remote: SocketAddr,
     bytes: &[u8],
@@ -175,7 +174,8 @@ pub(super) fn write(
         sendmsg(socket.as_raw_fd(), &bytes, detail, flags, Some(&to)).map(drop)
     };
     let sent = match from {
-        None => Ok(socket.try_send_to(bytes, remote).map(drop)?),
+        // Not by the runtime, which sends nothing before its first look at a socket.
+        None => sendto(socket.as_raw_fd(), bytes, &to, MsgFlags::MSG_DONTWAIT).map(drop),
         Some(IpAddr::V4(ip)) => {
             let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
             let any = libc::in_addr { s_addr: 0 };

@@ -144,7 +144,6 @@ impl Call {
 
 /// Who computes checksums: telephones, relay.
 #[test]
-#[ignore = "needs root: make kernel"]
 fn packets_leave_as_if_from_the_other_legs_socket() {
     for checksums in [(false, false), (false, true), (true, false), (true, true)] {
         let mut call = Call::new("plain");
@@ -187,7 +186,6 @@ fn packets_leave_as_if_from_the_other_legs_socket() {
 }
 
 #[test]
-#[ignore = "needs root: make kernel"]
 fn losses_order_and_copies_are_in_the_record() {
     let mut call = Call::new("record");
     call.talk_until(2);
@@ -224,7 +222,6 @@ fn losses_order_and_copies_are_in_the_record() {
 }
 
 #[test]
-#[ignore = "needs root: make kernel"]
 fn digits_and_reports_come_to_us() {
     let mut call = Call::new("digits");
     call.talk_until(2);
@@ -260,7 +257,6 @@ fn digits_and_reports_come_to_us() {
 }
 
 #[test]
-#[ignore = "needs root: make kernel"]
 fn strangers_and_strange_packets_disturb_nothing() {
     let mut call = Call::new("strange");
     call.talk_until(2);
@@ -278,7 +274,6 @@ fn strangers_and_strange_packets_disturb_nothing() {
 }
 
 #[test]
-#[ignore = "needs root: make kernel"]
 fn an_order_ends_it_at_once() {
     type Order = fn(&Call);
     let orders: [(&str, Order, Order); 3] = [
@@ -330,7 +325,6 @@ fn hold(call: &Call, sends: bool) {
 
 /// What is left for us is to read the counts now and then.
 #[test]
-#[ignore = "needs root: make kernel"]
 fn what_is_carried_costs_us_less_than_a_microsecond() {
     const PACKETS: u32 = 50_000;
     let mut call = Call::new("cost");
@@ -361,7 +355,6 @@ fn media_cpu_ns() -> u64 {
 
 /// The program is no more there than its owner.
 #[test]
-#[ignore = "needs root: make kernel"]
 fn the_program_leaves_with_its_owner() {
     let mut call = Call::new("leaves");
     call.talk_until(2);

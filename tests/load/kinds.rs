@@ -238,7 +238,11 @@ pub(crate) struct Done {
 }
 
 /// Calls so many times, one after the other.
-pub(crate) async fn dial(mut phone: Softphone, kind: &'static Dialling, calls: usize) -> Vec<Done> {
+pub(crate) async fn dial(
+    phone: &mut Softphone,
+    kind: &'static Dialling,
+    calls: usize,
+) -> Vec<Done> {
     let mut done = vec![];
     for call in 0..calls {
         let before = phone.report();
@@ -289,7 +293,7 @@ pub(crate) async fn dial(mut phone: Softphone, kind: &'static Dialling, calls: u
 }
 
 /// Is called so many times.
-pub(crate) async fn ring(mut phone: Softphone, kind: &'static Ringing, calls: usize) -> Vec<Done> {
+pub(crate) async fn ring(phone: &mut Softphone, kind: &'static Ringing, calls: usize) -> Vec<Done> {
     let mut done = vec![];
     for call in 0..calls {
         let before = phone.report();
