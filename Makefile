@@ -15,7 +15,7 @@ BENCH ?=
 
 .PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
 
-test: install check kernel interop
+test: install check kernel instructions interop
 check: tools fmt clippy unit doc deny shear advisories
 
 fmt:
@@ -49,7 +49,7 @@ advisories: tools
 # RECORD=record takes the figures of this tree instead.
 RECORD ?=
 instructions: tools
-	$(CARGO) bench --quiet --locked --profile profiling --bench instructions -- $(RECORD)
+	$(CARGO) bench --quiet --locked --bench instructions -- $(RECORD)
 
 release:
 	$(CARGO) build --quiet --locked --release
