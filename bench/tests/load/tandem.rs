@@ -1,4 +1,4 @@
-//! The generator drives Tandem, where its binary has been built beside ours.
+//! The generator drives Tandem, whose binary `cargo test --workspace` builds beside ours.
 
 use crate::rig::{FROM_USER, PROGRAM, Target, free};
 use std::{
@@ -55,10 +55,7 @@ context = "bench"
 #[test]
 fn calls_with_and_without_digest_and_registrations() {
     let program = Path::new(PROGRAM).with_file_name("tandem");
-    if !program.exists() {
-        eprintln!("{} has not been built: not tried", program.display());
-        return;
-    }
+    assert!(program.exists(), "no {}: `cargo build` makes it", program.display());
     let scratch = Scratch(env::temp_dir().join(format!("bench-tandem-{}", process::id())));
     fs::create_dir_all(&scratch.0).expect("made");
     let (listen, callee) = (free("127.0.7.2"), free("127.0.7.24"));
