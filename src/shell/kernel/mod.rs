@@ -22,6 +22,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 /// Why there is no kernel path.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[cfg_attr(
+    not(all(feature = "kernel", target_os = "linux")),
+    expect(dead_code, reason = "a tandem without a kernel path meets one error only")
+)]
 pub(super) enum KernelError {
     /// The feature is not in this binary, or the system is none that has it.
     #[cfg_attr(
