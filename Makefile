@@ -2,6 +2,7 @@
 # make check   the same without the real telephones
 # make interop only the real telephones
 # make instructions   how many instructions the hot paths take, held against benches/instructions.txt
+# make fuzz    every reader of what comes from outside against mutated bytes, ten times what make test does
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
 # make kernel  the kernel path, between network namespaces: needs root
 # make bpf     the kernel path's program anew, after a change of its source
@@ -13,7 +14,7 @@ PYTEST ?=
 # Further arguments of the suite, as in: make bench BENCH="--only start"
 BENCH ?=
 
-.PHONY: test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
+.PHONY: fuzz test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
 
 test: install check kernel instructions interop
 check: tools fmt clippy unit doc deny shear advisories
@@ -29,6 +30,11 @@ clippy:
 # the load generator's own.
 unit:
 	$(CARGO) test --locked --workspace
+
+# CASES=20000000 plays for a night. A failing case says how to play it again.
+CASES ?= 200000
+fuzz:
+	TANDEM_FUZZ=$(CASES) $(CARGO) test --locked --test fuzz
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --no-deps --document-private-items

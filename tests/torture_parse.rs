@@ -1,13 +1,12 @@
-//! The corpus of SIP messages (RFC 4475, RFC 5118, real clients) read, refused and answered, and
-//! mutations of it survived.
+//! The corpus of SIP messages (RFC 4475, RFC 5118, real clients) read, refused and answered. Mutations of
+//! it are in `tests/fuzz`.
 
 use bytes::Bytes;
-use proptest::prelude::*;
 use rsip::prelude::{HeadersExt, ToTypedHeader, UntypedHeader};
 use serde_json::Value;
-use std::{borrow::Cow, collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::LazyLock};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::LazyLock};
 use tandem::sip::{
-    Builder, Contacts, HeaderName, Message, ParseError, Uri, default_reason,
+    Builder, Contacts, HeaderName, Message, ParseError, default_reason,
     framing::{Frame, Framer},
 };
 
@@ -90,7 +89,6 @@ fn invalid_messages_are_refused() {
 fn odd_messages_are_survived() {
     for sample in of_class("survive") {
         let Ok(message) = sample.parse() else { continue };
-        look_at_everything(&message);
         for (fact, want) in &sample.facts {
             assert_eq!(read_fact(&message, fact), *want, "{}: {fact}", sample.name);
         }
@@ -117,7 +115,7 @@ fn a_refusal_says_what_is_wrong() {
 fn every_answer_can_be_read_and_belongs_to_its_request() {
     for sample in CORPUS.iter() {
         match sample.parse() {
-            Ok(request) if request.is_request() => check_reply(&request),
+            // Played by `tests/fuzz`, with mutations of it.
             Ok(_) => {}
             Err(ParseError { problem, salvage }) => {
                 let Some(salvage) = salvage else { continue };
@@ -210,187 +208,6 @@ fn a_stream_of_everything_valid_is_cut_rightly() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 2000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn mutations_are_survived(
-        sample in any::<prop::sample::Index>(),
-        mutations in prop::collection::vec(mutation(), 1..6),
-    ) {
-        let mut bytes = sample.get(&SMALL).bytes.to_vec();
-        for mutation in &mutations {
-            mutation.apply(&mut bytes);
-        }
-        survive(&bytes);
-    }
-
-    #[test]
-    fn noise_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        survive(&bytes);
-    }
-
-    /// A framer says the same however its bytes are divided, and never keeps on after the end.
-    #[test]
-    fn streams_are_survived(
-        sample in any::<prop::sample::Index>(),
-        mutations in prop::collection::vec(mutation(), 0..4),
-        step in 1_usize..400,
-    ) {
-        let mut bytes = sample.get(&SMALL).bytes.repeat(3);
-        for mutation in &mutations {
-            mutation.apply(&mut bytes);
-        }
-        prop_assert_eq!(messages_of(&bytes, step), messages_of(&bytes, bytes.len()));
-    }
-}
-
-/// Something that happens to a message.
-#[derive(Clone, Debug)]
-enum Mutation {
-    Set(prop::sample::Index, u8),
-    Insert(prop::sample::Index, &'static [u8]),
-    Cut(prop::sample::Index, prop::sample::Index),
-    Repeat(prop::sample::Index, prop::sample::Index),
-    Splice(prop::sample::Index, prop::sample::Index),
-}
-
-/// What parsers trip over.
-const TRIPWIRES: [&[u8]; 24] = [
-    b"\r\n",
-    b"\r",
-    b"\n",
-    b"\r\n ",
-    b"\r\n\r\n",
-    b"\"",
-    b"\\",
-    b"<",
-    b">",
-    b";",
-    b",",
-    b"=",
-    b":",
-    b"@",
-    b"%",
-    b"%0",
-    b"[",
-    b"]",
-    b"\0",
-    b"\xff",
-    b"4294967296",
-    b"SIP/2.0",
-    b"Via: ",
-    b"Content-Length: 18446744073709551616\r\n",
-];
-
-fn mutation() -> impl Strategy<Value = Mutation> {
-    let at = any::<prop::sample::Index>;
-    prop_oneof![
-        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
-        (at(), prop::sample::select(&TRIPWIRES[..])).prop_map(|(at, b)| Mutation::Insert(at, b)),
-        (at(), at()).prop_map(|(a, b)| Mutation::Cut(a, b)),
-        (at(), at()).prop_map(|(a, b)| Mutation::Repeat(a, b)),
-        (at(), at()).prop_map(|(a, b)| Mutation::Splice(a, b)),
-    ]
-}
-
-impl Mutation {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        let len = bytes.len();
-        let range = |a: &prop::sample::Index, b: &prop::sample::Index| {
-            let (a, b) = (a.index(len + 1), b.index(len + 1));
-            a.min(b)..a.max(b).min(a.min(b) + 200)
-        };
-        match self {
-            Self::Set(at, byte) if len > 0 => bytes[at.index(len)] = *byte,
-            Self::Set(..) => {}
-            Self::Insert(at, what) => {
-                let at = at.index(len + 1);
-                bytes.splice(at..at, what.iter().copied());
-            }
-            Self::Cut(a, b) => drop(bytes.drain(range(a, b))),
-            Self::Repeat(a, b) => {
-                let part = bytes[range(a, b)].to_vec();
-                bytes.extend(part.repeat(3));
-            }
-            Self::Splice(sample, at) => {
-                let other = &sample.get(&SMALL).bytes;
-                bytes.extend_from_slice(&other[at.index(other.len() + 1)..]);
-            }
-        }
-    }
-}
-
-fn survive(bytes: &[u8]) {
-    match Message::parse(Bytes::copy_from_slice(bytes)) {
-        Ok(message) => {
-            look_at_everything(&message);
-            if message.is_request() {
-                check_reply(&message);
-            }
-        }
-        Err(ParseError { problem, salvage }) => {
-            if let Some(salvage) = salvage {
-                salvage.reply(problem.status(), &problem.to_string(), source());
-            }
-        }
-    }
-    let text = String::from_utf8_lossy(bytes);
-    let _ = Uri::parse(&text).map(|uri| (uri.same_as(&uri), uri.is_e164()));
-}
-
-/// The answer to whatever was accepted is a message, and nothing was injected into it.
-fn check_reply(request: &Message) {
-    let bytes = Builder::reply(request, 180, default_reason(180), Some("t"), source()).finish();
-    let reply = Message::parse(bytes.clone()).unwrap_or_else(|e| panic!("{e}: {bytes:?}"));
-    assert_eq!((reply.status(), reply.method_token()), (180, request.method_token()));
-    assert_eq!(reply.call_id(), request.call_id(), "{bytes:?}");
-    assert_eq!(reply.cseq(), request.cseq(), "{bytes:?}");
-    // A fold is one space, however it is written.
-    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let tag = |tag: Option<&str>| tag.map(plain);
-    assert_eq!(plain(reply.branch()), plain(request.branch()), "{bytes:?}");
-    assert_eq!(reply.from().uri, request.from().uri, "{bytes:?}");
-    assert_eq!(tag(reply.from_tag()), tag(request.from_tag()), "{bytes:?}");
-    assert!(reply.to_tag().is_some(), "{bytes:?}");
-    let vias = request.lines().filter(|line| line.id() == HeaderName::Via).count();
-    assert_eq!(reply.lines().count(), vias + 5, "{bytes:?}");
-    assert!(!bytes.contains(&0));
-}
-
-fn look_at_everything(message: &Message) {
-    let _ = (message.method(), message.uri(), message.status(), message.reason().len());
-    let _ = (message.from_tag(), message.to_tag(), message.branch(), message.via().received());
-    let _ = (message.vias().count(), message.contacts(), message.body_bytes(), message.sdp());
-    let _ = (message.from().parsed_uri(), message.to().display_str().map(Cow::into_owned));
-    let _ = (message.content_type_is("application/sdp"), message.challenges());
-    for line in message.lines() {
-        let _ = (line.name(), line.value(), line.line(), message.header_str(line.id()));
-        let _ = (message.number(line.id()), message.has_option(line.id(), "x"));
-        let _ = (message.values(line.id()).count(), message.routes(line.id()).len());
-        let _ = (message.credentials(line.id()), message.other(line.name()));
-    }
-}
-
-fn messages_of(stream: &[u8], step: usize) -> Vec<Bytes> {
-    let (mut framer, mut got) = (Framer::new(), vec![]);
-    for bytes in stream.chunks(step.max(1)) {
-        framer.push(bytes);
-        while let Some(frame) = framer.next() {
-            match frame {
-                Frame::Message(bytes) => got.push(bytes),
-                Frame::Broken => got.push(Bytes::from_static(b"broken")),
-                Frame::Ping | Frame::Pong => {}
-            }
-        }
-    }
-    got
-}
-
 /// Every key that `facts.json` uses, and what we say to it.
 fn read_fact(message: &Message, fact: &str) -> Value {
     let text = |name| message.header_str(name).unwrap_or_default().into_owned();
@@ -446,9 +263,6 @@ impl Sample {
 }
 
 static CORPUS: LazyLock<Vec<Sample>> = LazyLock::new(read_corpus);
-/// Without the 60 KB ones, which make mutating slow.
-static SMALL: LazyLock<Vec<&'static Sample>> =
-    LazyLock::new(|| CORPUS.iter().filter(|sample| sample.bytes.len() < 5000).collect());
 
 fn of_class(class: &str) -> Vec<&'static Sample> {
     CORPUS.iter().filter(|sample| sample.class == class).collect()

@@ -306,12 +306,18 @@ impl<'a> Group<'a> {
         self.scheme.eq_ignore_ascii_case(b"Digest")
     }
 
-    /// Returns a parameter without its quotes. `None`: it is there and not UTF-8.
+    /// Returns a parameter without its quotes. `None`: it is there and cannot be repeated between
+    /// quotes of ours: not UTF-8, with controls, or with a quote that does not end.
     fn text(&self, name: &str) -> Option<Option<&'a str>> {
         let found = self.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()));
         let Some((_, value)) = found else { return Some(None) };
-        let value = text::quoted(value).map_or(*value, |(inside, _)| inside);
-        std::str::from_utf8(value).ok().map(Some)
+        let value = match text::quoted(value) {
+            Some((inside, _)) => inside,
+            None if value.contains(&b'"') => return None,
+            None => value,
+        };
+        let text = std::str::from_utf8(value).ok()?;
+        (!text.contains(char::is_control)).then_some(Some(text))
     }
 
     fn algorithm(&self) -> Option<Algorithm> {
