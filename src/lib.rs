@@ -7,6 +7,7 @@ pub mod call;
 pub mod config;
 pub mod dialog;
 pub mod dialplan;
+pub mod few;
 pub mod guard;
 pub mod ids;
 pub mod locate;

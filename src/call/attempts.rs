@@ -45,6 +45,8 @@ impl Attempts {
             outcome: AttemptOutcome::Abandoned,
             words: None,
         };
+        // Most calls have one: the standard growth begins with four.
+        self.0.reserve_exact(1);
         self.0.push(Running { leg, began: now, attempt, is_over: false });
     }
 

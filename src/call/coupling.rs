@@ -95,7 +95,7 @@ impl Call {
     /// The caller acknowledged our 200; with a delayed offer its ACK carries the answer.
     pub(super) fn caller_acked(&mut self, sdp: Option<Description>, wire: &mut Wire<'_>) {
         if self.phase == Phase::Talking {
-            self.legs.values_mut().for_each(super::Leg::forget_invite);
+            self.legs.values_mut().for_each(|leg| leg.forget_invite(wire));
         }
         if self.caller_offer.is_some() {
             return;

@@ -14,16 +14,14 @@ use crate::{
         Dialog, Due, Modify, PrackOutcome, Refresher, ReliableSender, Resend, SessionTimer,
         Success, SuccessDue, Wanted,
     },
+    few::Few,
     ids::Flow,
     observe::log,
     sip::{Builder, HeaderName, Message, Method, default_reason},
     transaction::ServerId,
 };
 use bytes::Bytes;
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// How long a refresh waits for an offer that is outstanding.
 const OFFER_TAKES: Duration = Duration::from_secs(2);
@@ -102,7 +100,7 @@ impl Leg {
             modify,
             session: SessionTimer::default(),
             success: None,
-            pending: BTreeMap::new(),
+            pending: Few::default(),
             asked: None,
             bye_after_ack: None,
             ack_answers: false,
@@ -183,10 +181,10 @@ impl Leg {
     }
 
     /// Forgets what the INVITE said: the call is up, and nobody else will be called for it.
-    pub(super) fn forget_invite(&mut self) {
+    pub(super) fn forget_invite(&mut self, wire: &mut Wire<'_>) {
         match &mut self.origin {
             Origin::Incoming(incoming) => incoming.invite = None,
-            Origin::Outgoing(outgoing) => outgoing.forget_attempt(),
+            Origin::Outgoing(outgoing) => outgoing.forget_attempt(wire),
         }
     }
 

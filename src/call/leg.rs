@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     dialog::{Dialog, Modify, SessionTimer, Success},
+    few::Few,
     guard,
     ids::{Flow, LegId},
     sdp::Description,
@@ -19,7 +20,7 @@ use crate::{
     transaction::{ClientId, ServerId},
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{net::IpAddr, time::Instant};
 use tracing::Span;
 
 const TRUNK_FULL: &str = "Trunk Full";
@@ -274,7 +275,7 @@ pub struct Leg {
     pub(super) session: SessionTimer,
     /// Our 200 to an INVITE or re-INVITE, until its ACK.
     pub(super) success: Option<(ServerId, Success)>,
-    pub(super) pending: BTreeMap<ClientId, Pending>,
+    pub(super) pending: Few<ClientId, Pending>,
     /// The re-INVITE or other request of the peer's that waits for our answer.
     pub(super) asked: Option<(ServerId, Message)>,
     /// A BYE that must wait for the ACK (RFC 3261 15): its Reason value.

@@ -33,6 +33,7 @@ pub use wire::{Ask, Effect, Owner, Record, ResolveFor, Wire, advertised_ip, cont
 
 use crate::{
     config::Config,
+    few::Few,
     ids::{CallId, Flow, LegId},
     locate::Located,
     media,
@@ -45,7 +46,6 @@ use coupling::Relayed;
 use program::Program;
 use record::Draft;
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -91,7 +91,7 @@ pub struct Call {
     caller: LegId,
     /// The callee whose media the caller hears; the one that answered, once one has.
     peer: Option<LegId>,
-    legs: BTreeMap<LegId, Leg>,
+    legs: Few<LegId, Leg>,
     phase: Phase,
     program: Program,
     identity: Identity,
@@ -104,7 +104,7 @@ pub struct Call {
     ends_at: Option<Instant>,
     released_at: Option<Instant>,
     /// Legs whose media worker has not yet reported the end.
-    media_open: BTreeSet<LegId>,
+    media_open: Few<LegId, ()>,
     draft: Draft,
     /// The caller's INVITE.
     invite: Option<ServerId>,
@@ -127,7 +127,7 @@ impl Call {
             config: wire.config.clone(),
             caller: caller.id(),
             peer: None,
-            legs: BTreeMap::new(),
+            legs: Few::default(),
             phase: Phase::Running,
             program: Program::new(opening.context, opening.dialled),
             identity,
@@ -136,7 +136,7 @@ impl Call {
             reoffer: None,
             ends_at: None,
             released_at: None,
-            media_open: BTreeSet::new(),
+            media_open: Few::default(),
             draft,
             invite: caller.invite_tx(),
         };
@@ -428,7 +428,7 @@ impl Call {
     /// Asks for a leg's media port, once its addresses are known.
     fn open_media(&mut self, leg: LegId, wire: &mut Wire<'_>) {
         if let Some(command) = self.legs.get_mut(&leg).and_then(|found| found.media.open(leg)) {
-            self.media_open.insert(leg);
+            self.media_open.insert(leg, ());
             wire.media(self.id, command);
         }
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     dialog::{Dialog, Modify, Refresher, ReliableReceiver, SessionTimer, Wanted},
+    few::Few,
     ids::{Flow, Transport},
     observe::log,
     sip::{Builder, HeaderName, Message, Method, NameAddr},
@@ -21,7 +22,7 @@ use crate::{
     trunk::refusal::carrier_error,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 /// How many early dialogs one INVITE may make: forks behind the called peer.
 const EARLY_MAX: usize = 16;
@@ -65,7 +66,7 @@ pub(super) struct Outgoing {
     cseq: u32,
     /// The attempt that runs now.
     attempt: Option<Attempt>,
-    early: BTreeMap<Box<str>, (Dialog, ReliableReceiver)>,
+    early: Few<Box<str>, (Dialog, ReliableReceiver)>,
     min_se_s: Option<u32>,
     authenticated: bool,
     /// Whether a too large INVITE went to TCP, and may yet go back to UDP.
@@ -91,10 +92,12 @@ impl Outgoing {
     }
 
     /// Keeps no copy of the INVITE, nor what further ones would say.
-    pub(super) fn forget_attempt(&mut self) {
+    pub(super) fn forget_attempt(&mut self, wire: &mut Wire<'_>) {
         if let Some(attempt) = &mut self.attempt {
             attempt.invite = None;
+            wire.tx.forget_request(attempt.tx);
         }
+        self.early = Few::default();
         self.offer = None;
         self.spec.headers = vec![];
     }
@@ -159,7 +162,7 @@ impl Leg {
                 offer: None,
                 cseq: 0,
                 attempt: None,
-                early: BTreeMap::new(),
+                early: Few::default(),
                 min_se_s: None,
                 authenticated: false,
                 tcp_tried: false,
@@ -169,7 +172,7 @@ impl Leg {
             modify: Modify::default(),
             session: SessionTimer::default(),
             success: None,
-            pending: BTreeMap::new(),
+            pending: Few::default(),
             asked: None,
             bye_after_ack: None,
             ack_answers: false,
@@ -337,8 +340,9 @@ impl Leg {
         let tag: Box<str> = response.to_tag().unwrap_or("").into();
         let reach = self.profile.reach;
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
-        let Some(invite) = outgoing.invite(wire) else { return };
-        let cseq = invite.cseq().number;
+        // The answer of a fork that picks up once the call is up says all that its end needs.
+        let invite = outgoing.invite(wire).unwrap_or_else(|| response.clone());
+        let cseq = response.cseq().number;
         // The route set is frozen when the dialog is made: carriers route by the first one, and what
         // RFC 3261 13.2.2.4 recomputes for RFC 2543 peers loses their BYE.
         let mut dialog = match outgoing.early.remove(&tag) {
@@ -347,6 +351,9 @@ impl Leg {
         };
         let known = self.dialog.as_ref().is_some_and(|d| *d.remote_tag == *tag);
         if known || !wire.acks.has_room(tx) {
+            return;
+        }
+        if dialog.remote_target().is_empty() {
             return;
         }
         dialog.refresh_target(response);

@@ -168,7 +168,7 @@ impl Shard {
         self.counters.calls.count_start(opening.direction);
         let call = Call::new(owner.call, leg, identity, opening, &mut wire);
         self.invites.insert(tx, owner);
-        self.calls.insert(owner.call, call);
+        self.calls.insert(owner.call, Box::new(call));
         self.touched.push(owner.call);
     }
 }

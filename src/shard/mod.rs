@@ -133,7 +133,8 @@ struct Core {
 pub struct Shard {
     id: ShardId,
     core: Core,
-    calls: BTreeMap<CallId, Call>,
+    /// Each in a place of its own: half of a tree that grows at its end is room.
+    calls: BTreeMap<CallId, Box<Call>>,
     /// Which call waits for an INVITE's CANCEL.
     invites: Table<ServerId, Owner>,
     probes: BTreeMap<ClientId, trunks::Probe>,
@@ -418,7 +419,7 @@ impl Shard {
             .or_else(|_| catch_unwind(AssertUnwindSafe(|| call.abandon(&mut wire))));
         if ended.is_err() {
             tracing::error!("call lost without record");
-            for leg in self.calls.remove(&id).iter().flat_map(Call::legs) {
+            for leg in self.calls.remove(&id).iter().flat_map(|call| call.legs()) {
                 if let Some(trunk) = leg.profile.as_trunk() {
                     self.core.trunks.release(&trunk.name, leg.id());
                 }
