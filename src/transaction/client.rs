@@ -54,7 +54,8 @@ pub(super) struct Client {
     key: ClientKey,
     method: Method,
     pub(super) flow: Flow,
-    /// Kept for the ACK and the CANCEL.
+    /// Kept for the ACK and the CANCEL, and for whoever asks; empty once it is answered, and an INVITE once
+    /// that was asked for.
     pub(super) request: Bytes,
     pub(super) audience: Audience,
     /// The Reason of a CANCEL that may have to wait.
@@ -88,7 +89,20 @@ impl Client {
     pub(super) fn handle(&mut self, input: ClientInput, now: Instant, out: &mut Vec<ClientEffect>) {
         match &mut self.machine {
             Machine::Invite(tx) => tx.handle(input, now, out),
-            Machine::Other(tx) => tx.handle(input, now, out),
+            Machine::Other(tx) => {
+                tx.handle(input, now, out);
+                if tx.is_answered() {
+                    self.request = Bytes::new();
+                }
+            }
+        }
+    }
+
+    /// Forgets what an INVITE with a 2xx said.
+    pub(super) fn forget_request(&mut self) {
+        match &self.machine {
+            Machine::Invite(tx) if tx.is_accepted() => self.request = Bytes::new(),
+            Machine::Invite(_) | Machine::Other(_) => {}
         }
     }
 
@@ -129,7 +143,8 @@ impl fmt::Display for Client {
 /// Every client transaction of a layer.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    entries: Table<ClientId, Client>,
+    /// Each in a place of its own: a table that grows moves all of itself.
+    entries: Table<ClientId, Box<Client>>,
     by_key: Table<ClientKey, ClientId>,
 }
 
@@ -137,7 +152,7 @@ impl Clients {
     pub(super) fn insert(&mut self, id: ClientId, client: Client) {
         let previous = self.by_key.insert(client.key, id);
         debug_assert!(previous.is_none(), "a branch was used twice");
-        self.entries.insert(id, client);
+        self.entries.insert(id, Box::new(client));
     }
 
     pub(super) fn remove(&mut self, id: ClientId) -> Option<Client> {
@@ -145,7 +160,7 @@ impl Clients {
         if self.by_key.get(client.key) == Some(&id) {
             self.by_key.remove(client.key);
         }
-        Some(client)
+        Some(*client)
     }
 
     /// Returns the transaction that a response belongs to (RFC 3261 17.1.3).
@@ -155,11 +170,11 @@ impl Clients {
     }
 
     pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
-        self.entries.get(id)
+        self.entries.get(id).map(|client| &**client)
     }
 
     pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
-        self.entries.get_mut(id)
+        self.entries.get_mut(id).map(|client| &mut **client)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -168,6 +183,6 @@ impl Clients {
 
     /// Returns all of them in the order in which they began. For a dump.
     pub(super) fn sorted(&self) -> impl Iterator<Item = &Client> {
-        self.entries.sorted().into_iter().map(|(_, entry)| entry)
+        self.entries.sorted().into_iter().map(|(_, entry)| &**entry)
     }
 }

@@ -77,6 +77,11 @@ impl InviteClient {
         self.state
     }
 
+    /// Returns whether it waits for further 2xx, and for nothing else.
+    pub(super) fn is_accepted(&self) -> bool {
+        self.state == State::Accepted
+    }
+
     /// Returns when [`Self::handle_timeout`] wants to be called next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         [self.retransmit_at, self.ends_at].into_iter().flatten().min()
@@ -150,6 +155,9 @@ impl InviteClient {
     fn enter(&mut self, state: State, now: Instant) {
         let udp = self.reliability == Reliability::Unreliable;
         self.state = state;
+        if state != State::Calling {
+            self.request = Bytes::new();
+        }
         (self.retransmit_at, self.ends_at) = match state {
             State::Calling => {
                 (now.checked_add(T1).filter(|_| udp), now.checked_add(T1_X64)) // A, B

@@ -8,6 +8,7 @@ use super::{
     timer::{T1, T1_X64, T2, T4},
 };
 use bytes::Bytes;
+use memchr::{memchr, memmem};
 use std::time::{Duration, Instant};
 
 /// The states of RFC 3261 figure 7, with `Accepted` from RFC 6026.
@@ -31,6 +32,8 @@ pub(super) struct InviteServer {
     state: State,
     reliability: Reliability,
     last_response: Option<Bytes>,
+    /// What a 2xx said, for the answer to a CANCEL that comes after it.
+    success_tag: Option<Box<str>>,
     /// Timer G. Only in `Completed`, only over unreliable transports.
     retransmit_at: Option<Instant>,
     retransmit_interval: Duration,
@@ -45,6 +48,7 @@ impl InviteServer {
             state: State::Proceeding,
             reliability,
             last_response: None,
+            success_tag: None,
             retransmit_at: None,
             retransmit_interval: T1,
             ends_at: None,
@@ -58,6 +62,11 @@ impl InviteServer {
     /// Returns the response sent last, while there is one to repeat.
     pub(super) fn last_response(&self) -> Option<&Bytes> {
         self.last_response.as_ref()
+    }
+
+    /// Returns the To tag of its 2xx.
+    pub(super) fn success_tag(&self) -> Option<&str> {
+        self.success_tag.as_deref()
     }
 
     /// Returns when [`Self::handle_timeout`] wants to be called next.
@@ -111,11 +120,18 @@ impl InviteServer {
 
     fn reply(&mut self, reply: Reply, now: Instant, out: &mut Vec<Effect>) {
         out.push(Effect::Send(reply.bytes.clone()));
-        self.last_response = Some(reply.bytes);
+        // A 2xx is repeated by whoever has said it: of its bytes nothing is kept for half a minute.
         match reply.class {
-            Class::Provisional => {}
-            Class::Success => self.enter(State::Accepted, now),
-            Class::Refusal => self.enter(State::Completed, now),
+            Class::Provisional => self.last_response = Some(reply.bytes),
+            Class::Success => {
+                self.success_tag = to_tag(&reply.bytes);
+                self.last_response = None;
+                self.enter(State::Accepted, now);
+            }
+            Class::Refusal => {
+                self.last_response = Some(reply.bytes);
+                self.enter(State::Completed, now);
+            }
         }
     }
 
@@ -146,6 +162,15 @@ impl InviteServer {
     fn resend(&self, out: &mut Vec<Effect>) {
         out.extend(self.last_response.clone().map(Effect::Send));
     }
+}
+
+/// Reads the To tag of a response that we wrote ourselves.
+fn to_tag(response: &[u8]) -> Option<Box<str>> {
+    let line = response.get(memmem::find(response, b"\nTo: ")?..)?.get(1..)?;
+    let line = line.get(..memchr(b'\n', line)?)?;
+    let tag = line.get(memmem::rfind(line, b";tag=")?..)?.get(b";tag=".len()..)?;
+    let end = tag.iter().position(|byte| matches!(byte, b';' | b'\r' | b' '));
+    std::str::from_utf8(tag.get(..end?)?).ok().map(Box::from)
 }
 
 #[cfg(test)]

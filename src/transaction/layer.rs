@@ -142,7 +142,8 @@ impl Layer {
         let reply = Reply { class: Class::of(status), bytes };
         self.step_server(tx, Some(ServerInput::Reply(reply)), None, now, out);
         if !was_answered && self.servers.get(tx).is_some_and(Server::is_answered) {
-            self.servers.note_answered(tx);
+            let gives_way = self.servers.note_answered(tx);
+            gives_way.into_iter().for_each(|oldest| self.remove(Slot::Server(oldest)));
         }
     }
 
@@ -208,7 +209,15 @@ impl Layer {
         self.retransmissions = self.retransmissions.saturating_add(again as u64);
     }
 
-    /// Returns what a transaction has sent; `None` once it has ended.
+    /// Forgets what an INVITE of ours said, where it has a 2xx: its user needs it no more.
+    pub fn forget_request(&mut self, tx: ClientId) {
+        if let Some(client) = self.clients.get_mut(tx) {
+            client.forget_request();
+        }
+    }
+
+    /// Returns what a transaction has sent; `None` once it has ended or is answered, of an INVITE once that
+    /// is forgotten.
     pub fn sent(&self, tx: ClientId) -> Option<Message> {
         self.clients.get(tx)?.sent()
     }
@@ -364,7 +373,11 @@ impl Layer {
 
     /// RFC 3261 9.2: the answer to a CANCEL should bear the tag that the INVITE's answers bear.
     fn tag_of_answer(&self, invite: ServerId) -> Option<String> {
-        let last = self.servers.get(invite)?.last_response()?;
+        let server = self.servers.get(invite)?;
+        if let Some(tag) = server.success_tag() {
+            return Some(tag.to_owned());
+        }
+        let last = server.last_response()?;
         Message::parse(last.clone()).ok()?.to_tag().map(str::to_owned)
     }
 

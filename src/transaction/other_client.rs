@@ -60,6 +60,11 @@ impl OtherClient {
         self.state
     }
 
+    /// Returns whether it waits for copies of its answer, and for nothing else.
+    pub(super) fn is_answered(&self) -> bool {
+        self.state == State::Completed
+    }
+
     /// Returns when [`Self::handle_timeout`] wants to be called next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         [self.retransmit_at, self.ends_at].into_iter().flatten().min()
@@ -119,6 +124,7 @@ impl OtherClient {
 
     fn terminate(&mut self) {
         self.state = State::Terminated;
+        self.request = Bytes::new();
         (self.retransmit_at, self.ends_at) = (None, None);
     }
 }

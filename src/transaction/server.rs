@@ -30,7 +30,7 @@ pub(super) struct Server {
     /// Where responses go.
     pub(super) flow: Flow,
     /// Where they go when that connection is gone (RFC 3261 18.2.2).
-    fallback: Option<Flow>,
+    fallback: Option<Box<Flow>>,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Server {
         } else {
             Machine::Other(OtherServer::new(reliability))
         };
-        Self { machine, key, merge, flow, fallback: fallback(request, flow) }
+        Self { machine, key, merge, flow, fallback: fallback(request, flow).map(Box::new) }
     }
 
     /// Returns whether this is an INVITE that has no final response yet.
@@ -79,9 +79,21 @@ impl Server {
         }
     }
 
+    /// Returns the To tag of the 2xx to an INVITE.
+    pub(super) fn success_tag(&self) -> Option<&str> {
+        match &self.machine {
+            Machine::Invite(tx) => tx.success_tag(),
+            Machine::Other(_) => None,
+        }
+    }
+
+    fn is_invite(&self) -> bool {
+        matches!(self.machine, Machine::Invite(_))
+    }
+
     /// Takes the way that remains when the flow is gone.
     pub(super) fn take_fallback(&mut self) -> Option<Flow> {
-        self.fallback.take()
+        self.fallback.take().map(|flow| *flow)
     }
 
     pub(super) fn handle(&mut self, input: ServerInput, now: Instant, out: &mut Vec<ServerEffect>) {
@@ -136,21 +148,28 @@ fn fallback(request: &Message, flow: Flow) -> Option<Flow> {
     }
 }
 
+/// How many requests other than INVITEs are kept once they are answered. Copies of a request come half a
+/// second, one and a half and three and a half seconds after it, until an answer gets through: at 4,000
+/// requests a second this is six seconds of them.
+const ANSWERED_MAX: usize = 24_000;
+
 /// Every server transaction of a layer.
 #[derive(Debug)]
 pub(super) struct Servers {
-    entries: Table<ServerId, Server>,
+    /// Each in a place of its own: a table that grows moves all of itself.
+    entries: Table<ServerId, Box<Server>>,
     by_key: Table<ServerKey, ServerId>,
     by_merge: Table<MergeKey, ServerId>,
-    /// Those that are answered, and kept for copies of their request only: the oldest first.
-    answered: VecDeque<ServerId>,
+    /// Those that are answered, and kept for copies of their request only: the oldest first. INVITEs, whose
+    /// 2xx may have to be said again, and the others.
+    answered: [VecDeque<ServerId>; 2],
     max: usize,
 }
 
 impl Servers {
     pub(super) fn new(max: usize) -> Self {
         let (entries, by_key, by_merge) = (Table::default(), Table::default(), Table::default());
-        Self { entries, by_key, by_merge, answered: VecDeque::new(), max }
+        Self { entries, by_key, by_merge, answered: Default::default(), max }
     }
 
     pub(super) fn insert(&mut self, id: ServerId, server: Server) {
@@ -158,7 +177,7 @@ impl Servers {
         if let Some(merge) = server.merge {
             self.by_merge.get_or_insert_with(merge, || id);
         }
-        self.entries.insert(id, server);
+        self.entries.insert(id, Box::new(server));
     }
 
     pub(super) fn remove(&mut self, id: ServerId) -> Option<Server> {
@@ -167,28 +186,30 @@ impl Servers {
         if let Some(merge) = server.merge.filter(|merge| self.by_merge.get(*merge) == Some(&id)) {
             self.by_merge.remove(merge);
         }
-        Some(server)
+        Some(*server)
     }
 
-    /// Notes that a transaction has nothing left to do but to wait for copies of its request.
-    pub(super) fn note_answered(&mut self, id: ServerId) {
+    /// Notes that a transaction has nothing left to do but to wait for copies of its request. Returns one
+    /// that gives way to it.
+    pub(super) fn note_answered(&mut self, id: ServerId) -> Option<ServerId> {
+        let is_invite = self.get(id).is_some_and(Server::is_invite);
+        let [invites, others] = &mut self.answered;
+        let answered = if is_invite { invites } else { others };
         // What has ended meanwhile is at the front: all wait equally long.
-        while let Some(oldest) = self.answered.front()
+        while let Some(oldest) = answered.front()
             && !self.entries.contains(*oldest)
         {
-            self.answered.pop_front();
+            answered.pop_front();
         }
-        self.answered.push_back(id);
+        answered.push_back(id);
+        if is_invite || answered.len() <= ANSWERED_MAX { None } else { answered.pop_front() }
     }
 
-    /// Takes the one that has been answered for longest: where there is no room, it gives way.
+    /// Takes one that has been answered for longest: where there is no room, it gives way.
     pub(super) fn take_answered(&mut self) -> Option<ServerId> {
-        while let Some(oldest) = self.answered.pop_front() {
-            if self.entries.contains(oldest) {
-                return Some(oldest);
-            }
-        }
-        None
+        let [invites, others] = &mut self.answered;
+        let mut oldest = std::iter::from_fn(|| others.pop_front().or_else(|| invites.pop_front()));
+        oldest.find(|id| self.entries.contains(*id))
     }
 
     pub(super) fn find(&self, key: ServerKey) -> Option<ServerId> {
@@ -205,11 +226,11 @@ impl Servers {
     }
 
     pub(super) fn get(&self, id: ServerId) -> Option<&Server> {
-        self.entries.get(id)
+        self.entries.get(id).map(|server| &**server)
     }
 
     pub(super) fn get_mut(&mut self, id: ServerId) -> Option<&mut Server> {
-        self.entries.get_mut(id)
+        self.entries.get_mut(id).map(|server| &mut **server)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -218,6 +239,6 @@ impl Servers {
 
     /// Returns all of them in the order in which they began. For a dump.
     pub(super) fn sorted(&self) -> impl Iterator<Item = &Server> {
-        self.entries.sorted().into_iter().map(|(_, entry)| entry)
+        self.entries.sorted().into_iter().map(|(_, entry)| &**entry)
     }
 }
