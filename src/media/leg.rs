@@ -80,6 +80,8 @@ pub(super) struct Leg {
     pub(super) is_held: bool,
     /// No RTP since the last aim.
     pub(super) is_unheard: bool,
+    /// Nothing sent or heard since the last report; at the next packet there is something to tell soon.
+    pub(super) is_resting: bool,
 }
 
 /// How long packets stay with us, and how much that varies (RFC 3550 6.4.1's mean deviation).
@@ -111,6 +113,7 @@ impl Leg {
             discards: Discards::default(),
             is_held: false,
             is_unheard: true,
+            is_resting: true,
             silent_since: None,
             turns: Turns::default(),
             prompts: 0,

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_secs(5);
 /// RFC 3550 6.2: half of it before the first report.
 const FIRST: Duration = Duration::from_millis(2500);
+/// The same where nothing was sent or heard since the last report: that there is still nothing to say.
+const RESTING: Duration = Duration::from_secs(30);
 /// RFC 7022 4.2: 96 random bits, which say nothing about where we are or who called before.
 const CNAME_LEN: usize = 16;
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -31,6 +33,8 @@ pub(super) struct Reports {
     cname: [u8; CNAME_LEN],
     /// Packets sent when the last report was made, and the one before it.
     sent_before: [u64; 2],
+    /// Packets sent and heard when the last report was made.
+    moved: u64,
     /// The peer's last sender report: the middle of its NTP time, and when it came.
     heard: Option<(u32, Instant)>,
     is_told: bool,
@@ -53,12 +57,13 @@ pub(super) struct Sent {
 
 impl Reports {
     pub(super) fn new(entropy: &mut Entropy, now: Instant) -> Self {
-        let first = about(FIRST, entropy.next_u64());
+        let first = about(RESTING, entropy.next_u64());
         Self {
             epoch: now,
             next_at: now.checked_add(first).unwrap_or(now),
             cname: cname(entropy),
             sent_before: [0; 2],
+            moved: 0,
             heard: None,
             is_told: false,
             lost: 0,
@@ -89,6 +94,22 @@ impl Reports {
 
     pub(super) fn jitter_ms(&self, clock_rate: u32) -> f64 {
         f64::from(self.jitter_units) * 1000.0 / f64::from(clock_rate.max(1))
+    }
+
+    /// Puts the next report off where not one of so many packets, sent and heard, is new since the last one.
+    /// Returns whether it did.
+    pub(super) fn rest(&mut self, moved: u64, (random, now): (u64, Instant)) -> bool {
+        let is_resting = std::mem::replace(&mut self.moved, moved) == moved;
+        if is_resting {
+            self.next_at = now.checked_add(about(RESTING, random)).unwrap_or(now);
+        }
+        is_resting
+    }
+
+    /// Makes the next report soon: something was sent or heard.
+    pub(super) fn hurry(&mut self, (random, now): (u64, Instant)) {
+        let soon = now.checked_add(about(FIRST, random)).unwrap_or(now);
+        self.next_at = self.next_at.min(soon);
     }
 
     /// Writes a report into the buffer and returns its length; arms the next one, at a time that
@@ -300,8 +321,14 @@ mod tests {
     #[test]
     fn intervals_are_random_within_their_bounds() {
         let now = crate::sim::epoch();
-        let first = |seed| (reports(seed).next_at - now).as_millis();
-        assert!((0..100).all(|seed| (1250..=3750).contains(&first(seed))));
+        let first = |seed, hurried: Option<u64>| {
+            let mut reports = reports(seed);
+            hurried.into_iter().for_each(|random| reports.hurry((random, now)));
+            (reports.next_at - now).as_millis()
+        };
+        assert!((0..100).all(|seed| (15_000..=45_000).contains(&first(seed, None))));
+        let random = |n: u64| n << 57;
+        assert!((0..100).all(|n| (1250..=3750).contains(&first(n, Some(random(n))))));
         let sent = Sent { ssrc: Ssrc(1), timestamp: Timestamp(0), packets: 0, octets: 0 };
         let (mut reports, mut entropy) = (reports(1), Entropy::from_u64(1));
         let gaps = (0..1000).map(|_| {

@@ -36,6 +36,9 @@ impl Worker {
         let Some(leg) = self.leg_mut(slot) else { return };
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let [keypad, listener, prompt, reports, silent, quiet] = leg.deadlines(silence).map(is_due);
+        if keypad || prompt {
+            self.stir(slot, now);
+        }
         if keypad {
             self.press(slot, now, send);
         }
@@ -127,10 +130,21 @@ impl Worker {
         let received = leg.inlet.report();
         let mut buffer = [0; 256];
         let len = leg.reports.write(sent, received, &mut buffer, (random, now));
+        let moved = packets.saturating_add(leg.inlet.measured().packets);
+        leg.is_resting = leg.reports.rest(moved, (random, now));
         let len = leg.link.seal_rtcp(&mut buffer, len).unwrap_or(0);
         if let (Some(to), Some(packet @ [_, ..])) = (to, buffer.get(..len)) {
             send(Datagram { slot, channel: Channel::Rtcp, to, packet });
             self.counters.reports = self.counters.reports.saturating_add(1);
+        }
+    }
+
+    /// Sees to it that a leg with something to tell does so soon.
+    pub(super) fn stir(&mut self, slot: usize, now: Instant) {
+        if self.leg_mut(slot).is_some_and(|leg| std::mem::take(&mut leg.is_resting)) {
+            let random = self.entropy.next_u64();
+            self.leg_mut(slot).into_iter().for_each(|leg| leg.reports.hurry((random, now)));
+            self.arm(slot);
         }
     }
 

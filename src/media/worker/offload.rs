@@ -72,6 +72,10 @@ impl Worker {
         if let Some(other) = self.leg_mut(to) {
             other.outlet.absorb(feed, progress, &news);
         }
+        if tally.packets > 0 {
+            self.stir(slot, progress.heard_at);
+            self.stir(to, progress.heard_at);
+        }
         let counters = &mut self.counters;
         let bytes = tally.octets.saturating_add(tally.packets.saturating_mul(HEADER_LEN));
         counters.relayed = counters.relayed.saturating_add(tally.packets);

@@ -58,6 +58,7 @@ impl Worker {
         let released = leg.hear(&arrival, packet, now);
         let is_listening = leg.listener.poll_timeout().is_some();
         let is_echo = matches!(leg.player, Player::Echo);
+        let was_resting = leg.is_resting;
         if is_first {
             self.tell_of_peer(Event::FirstPacket { leg: id, from });
         }
@@ -66,6 +67,9 @@ impl Worker {
         }
         if let Some(peer) = settled {
             self.actions.push_back(Action::Connect { slot, peer });
+        }
+        if was_resting {
+            self.stir(slot, now);
         }
         if settled.is_some() || (is_listening && !was_listening) {
             self.arm(slot);
@@ -121,6 +125,7 @@ impl Worker {
         };
         let header = Header { payload_type, ..arrival.header };
         let to = other.place(other.is_busy(), feed, (arrival, header), buffer, now)?;
+        let (was_resting, joined) = (other.is_resting, join.to);
         if let Some(payload) = buffer.get_mut(arrival.payload.clone()) {
             codec::convert(payload, convert);
         }
@@ -130,7 +135,10 @@ impl Worker {
         counters.relayed_bytes = counters.relayed_bytes.saturating_add(len as u64);
         counters.transcoded =
             counters.transcoded.saturating_add(u64::from(convert != Convert::Keep));
-        Ok((join.to, to, len))
+        if was_resting {
+            self.stir(joined, now);
+        }
+        Ok((joined, to, len))
     }
 
     /// Notes how long a packet of this leg stayed with us.
