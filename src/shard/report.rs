@@ -50,10 +50,10 @@ impl Shard {
 
     /// Counts the running calls that each user takes part in.
     pub fn calls_of(&self, user: &str) -> u64 {
-        let is_of = |call: &&Box<Call>| {
+        let is_of = |call: &&Call| {
             call.legs().any(|leg| leg.profile.as_phone().is_some_and(|phone| *phone.name == *user))
         };
-        self.calls.values().filter(is_of).count() as u64
+        self.calls.values().map(Box::as_ref).filter(is_of).count() as u64
     }
 
     /// Lists the trunks.
