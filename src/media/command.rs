@@ -21,6 +21,14 @@ pub enum Command {
         /// The local address to bind.
         ip: IpAddr,
     },
+    /// Gives a leg that was opened ahead of its call the name of the call's leg. Where it is gone, that
+    /// is told as if the peer had fallen silent.
+    Rename {
+        /// What it was opened as.
+        from: LegId,
+        /// What it is from now on.
+        leg: LegId,
+    },
     /// Says where the peer is and what was agreed with it; again at each offer/answer. What was
     /// learned about the peer's real address is forgotten, and learned anew.
     Aim {
@@ -100,6 +108,7 @@ impl Command {
     pub(super) fn leg(&self) -> LegId {
         match self {
             Self::Open { leg, .. }
+            | Self::Rename { leg, .. }
             | Self::Aim { leg, .. }
             | Self::Bridge { a: leg, .. }
             | Self::Unbridge { leg }

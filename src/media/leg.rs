@@ -29,8 +29,23 @@ use std::{
 /// The clock of prompts, and of G.711 (RFC 3551 4.5.14).
 const CLOCK_RATE: u32 = 8000;
 const PTIME_DEFAULT_MS: u16 = 20;
+/// So long before the first report its port is bound.
+const RTCP_AHEAD: Duration = Duration::from_millis(200);
 /// Samples in the longest packet of ours: 200 ms.
 const FRAME_LEN_MAX: usize = 1600;
+
+/// How a leg's RTCP port is. It is bound when first wanted: half of all legs never carry a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum RtcpPort {
+    /// Not bound, and nothing to send or to hear there yet.
+    Waiting,
+    /// About to be bound.
+    Asked,
+    /// Bound.
+    Bound,
+    /// Another program has it.
+    Taken,
+}
 
 /// What is next of a prompt.
 pub(super) enum Sound {
@@ -77,6 +92,7 @@ pub(super) struct Leg {
     /// Ours, where it is one.
     pub(super) ipv4: Option<Ipv4Addr>,
     pub(super) port: u16,
+    pub(super) rtcp_port: RtcpPort,
     pub(super) is_held: bool,
     /// No RTP since the last aim.
     pub(super) is_unheard: bool,
@@ -99,6 +115,7 @@ impl Leg {
             id,
             ipv4: v4(local).map(|local| *local.ip()),
             port: local.port(),
+            rtcp_port: RtcpPort::Waiting,
             remote: None,
             stream: None,
             source: Source::new(local.ip()),
@@ -322,10 +339,19 @@ impl Leg {
             Player::Prompt(playing) => Some(playing.next_at),
             Player::Off | Player::Echo => None,
         };
-        let reports = self.remote.is_some().then_some(self.reports.next_at);
+        let reports = self.remote.is_some().then(|| self.report_at());
         let silent = self.silent_since.and_then(|since| since.checked_add(silence));
         let (keypad, listener) = (self.keypad.poll_timeout(), self.listener.poll_timeout());
         [keypad, listener, prompt, reports, silent, self.bond.poll_timeout()]
+    }
+
+    /// Returns when to look after the next report: a little earlier, while its port is not bound.
+    fn report_at(&self) -> Instant {
+        let next_at = self.reports.next_at;
+        match self.rtcp_port {
+            RtcpPort::Waiting => next_at.checked_sub(RTCP_AHEAD).unwrap_or(next_at),
+            RtcpPort::Asked | RtcpPort::Bound | RtcpPort::Taken => next_at,
+        }
     }
 
     /// Notes how long a packet of this leg stayed with us.

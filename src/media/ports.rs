@@ -4,7 +4,7 @@
 //! stragglers of the last call do not meet the next one.
 //! Never: binds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// A range of ports, both ends included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,26 +51,51 @@ impl PortRange {
     }
 }
 
+/// A pair to bind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Pair {
+    /// Of RTP.
+    pub(super) port: u16,
+    /// Whether both ports must be bound before it is used: another program had one of them.
+    pub(super) with_rtcp: bool,
+}
+
 /// The free pairs, by their RTP ports.
 #[derive(Debug)]
-pub(super) struct Ports(VecDeque<u16>);
+pub(super) struct Ports {
+    free: VecDeque<u16>,
+    /// Pairs of which another program had a port when they were last tried.
+    bad: BTreeSet<u16>,
+}
 
 impl Ports {
     pub(super) fn new(range: PortRange) -> Self {
-        Self(range.rtp_ports().collect())
+        Self { free: range.rtp_ports().collect(), bad: BTreeSet::new() }
     }
 
-    pub(super) fn take(&mut self) -> Option<u16> {
-        self.0.pop_front()
+    pub(super) fn take(&mut self) -> Option<Pair> {
+        let port = self.free.pop_front()?;
+        Some(Pair { port, with_rtcp: self.bad.remove(&port) })
     }
 
     pub(super) fn give_back(&mut self, port: u16) {
-        debug_assert!(!self.0.contains(&port), "port {port} was free already");
-        self.0.push_back(port);
+        debug_assert!(!self.free.contains(&port), "port {port} was free already");
+        self.free.push_back(port);
+    }
+
+    /// The same for a pair of which another program has a port.
+    pub(super) fn give_back_bad(&mut self, port: u16) {
+        self.give_back(port);
+        self.bad.insert(port);
+    }
+
+    /// Another program seems to have this port.
+    pub(super) fn suspect(&mut self, port: u16) {
+        self.bad.insert(port & !1);
     }
 
     pub(super) fn free(&self) -> usize {
-        self.0.len()
+        self.free.len()
     }
 }
 
@@ -110,9 +135,19 @@ mod tests {
     #[test]
     fn what_is_given_back_is_taken_last() {
         let mut ports = Ports::new(PortRange { first: 2, last: 7 });
-        assert_eq!(ports.take(), Some(2));
+        let pair = |port, with_rtcp| Some(Pair { port, with_rtcp });
+        assert_eq!(ports.take(), pair(2, false));
         ports.give_back(2);
-        assert_eq!([ports.take(), ports.take(), ports.take()], [Some(4), Some(6), Some(2)]);
+        let taken = [ports.take(), ports.take(), ports.take()];
+        assert_eq!(taken, [pair(4, false), pair(6, false), pair(2, false)]);
         assert_eq!(ports.take(), None);
+        ports.give_back_bad(6);
+        ports.give_back(2);
+        assert_eq!([ports.take(), ports.take()], [pair(6, true), pair(2, false)]);
+        ports.give_back(6);
+        assert_eq!(ports.take(), pair(6, false), "bound as a whole, it is good again");
+        [2, 5].into_iter().for_each(|port| ports.suspect(port));
+        [2, 4].into_iter().for_each(|port| ports.give_back(port));
+        assert_eq!([ports.take(), ports.take()], [pair(2, true), pair(4, true)]);
     }
 }

@@ -60,7 +60,7 @@ pub struct Datagram<'p> {
 /// What to do with sockets, in order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
-    /// Bind a pair, then tell [`Worker::bound`].
+    /// Bind the RTP port, then tell [`Worker::bound`].
     Bind {
         /// The slot that the sockets belong to.
         slot: usize,
@@ -68,8 +68,15 @@ pub enum Action {
         ip: IpAddr,
         /// The RTP port; RTCP is the next.
         port: u16,
+        /// Whether to bind the RTCP port as well. Else that waits for [`Action::BindRtcp`].
+        with_rtcp: bool,
     },
-    /// Close the pair.
+    /// Bind the RTCP port, then tell [`Worker::bound_rtcp`].
+    BindRtcp {
+        /// Whose.
+        slot: usize,
+    },
+    /// Close what is bound.
     Unbind {
         /// Whose.
         slot: usize,
@@ -185,6 +192,11 @@ impl Worker {
         }
     }
 
+    /// Learns which ports other programs have: a pair with one of them is used once both can be bound.
+    pub fn beware(&mut self, taken: impl IntoIterator<Item = u16>) {
+        taken.into_iter().for_each(|port| self.ports.suspect(port));
+    }
+
     /// Carries out one command. What it [disturbs](Self::disturbed_by) must have been
     /// [reclaimed](Self::reclaimed).
     pub fn handle_command(&mut self, command: Command, now: Instant) {
@@ -194,6 +206,7 @@ impl Worker {
         }
         match command {
             Command::Open { leg, ip } => self.open(leg, ip),
+            Command::Rename { from, leg } => self.rename(from, leg),
             Command::Close { leg } => self.close(leg),
             Command::Bridge { a, b, a_to_b, b_to_a } => self.bridge((a, a_to_b), (b, b_to_a)),
             Command::Unbridge { leg } => {
@@ -206,6 +219,9 @@ impl Worker {
             }
             Command::Play { leg, prompt, loops, token } => {
                 self.with(leg, |leg| leg.play(prompt, loops, token, now));
+                if let Some(slot) = self.by_id.get(&leg).copied() {
+                    self.want_rtcp(slot);
+                }
             }
             Command::Echo { leg } => self.with(leg, |leg| leg.player = Player::Echo),
             Command::Stop { leg } => self.with(leg, |leg| leg.player = Player::Off),

@@ -3,13 +3,14 @@
 //! Owns: the threads, the bounded queue of commands, the counters as they were published.
 //! Never: touches a leg's socket; the thread does.
 
-mod nap;
 mod sockets;
+mod taken;
 mod thread;
 
 use super::{
     epoll::{Bell, Epoll},
     kernel::{self, Program},
+    nap::Nap,
     now,
 };
 use crate::{
@@ -18,7 +19,6 @@ use crate::{
     media::{Command, Event, PortRange, Settings, Worker},
     observe::metrics,
 };
-use nap::Nap;
 use sockets::Sockets;
 use std::{
     io,
@@ -147,7 +147,8 @@ impl MediaWorker {
         let (publish, published) = watch::channel(Published { at: now(), counters: total });
         let carrier = program.and_then(|program| kernel::carrier(program, dscp));
         let settings = Settings { ports, silence, offloads: carrier.is_some() };
-        let worker = Worker::new(settings, Entropy::new(super::node::seed()?));
+        let mut worker = Worker::new(settings, Entropy::new(super::node::seed()?));
+        worker.beware(taken::ports());
         let (sockets, nap) = (Sockets::new(dscp), Nap::new(coalesce, now()));
         let media = Thread { worker, epoll, sockets, nap, orders, events, publish, pairs, carrier };
         let name = format!("media-{index}");

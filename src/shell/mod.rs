@@ -25,6 +25,7 @@ pub mod log_lines;
 mod marks;
 mod media_line;
 pub mod media_worker;
+mod nap;
 pub mod node;
 mod peers;
 pub mod places;

@@ -4,9 +4,11 @@
 //! Never: decides anything about a call.
 
 use super::{
+    epoll,
     helpers::Helpers,
     ingress::Packet,
-    media_line::{MediaLine, RETRY_AFTER},
+    media_line::{MediaLine, is_spare},
+    nap::Nap,
     now,
     peers::{Peer, Peers},
     store::{self, Write},
@@ -34,6 +36,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -44,6 +47,9 @@ use tokio::{
 
 /// Inputs of one kind taken in one go before deadlines and the other kinds are looked at again.
 const BATCH_MAX: usize = 64;
+/// Where that many datagrams come that several come within this time, they are taken together: to
+/// sleep and wake for each costs more than to answer many of them. Nobody notices so little.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
 /// How long peers may take to answer our BYE when the node ends.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How old the shard's reading of the wall clock may be when something happens.
@@ -127,6 +133,7 @@ pub(super) struct ShardLoop {
     udp: Udp,
     /// Datagrams of one batch; empty between batches.
     arrived: Vec<(Flow, Bytes)>,
+    nap: Nap,
     streams: Streams,
     peers: Peers,
     /// Trunks of whose TLS an operator has been told, and with which code.
@@ -144,6 +151,7 @@ impl ShardLoop {
             hands,
             udp,
             arrived: vec![],
+            nap: Nap::new(LOOK_EVERY, now()),
             streams: Streams::default(),
             peers: Peers::default(),
             warned: BTreeSet::new(),
@@ -163,6 +171,7 @@ impl ShardLoop {
     pub(super) async fn run(mut self, mut ears: Ears) {
         let mut alarm = Alarm::new();
         let mut is_more = false;
+        epoll::sleep_precisely();
         self.carry_out();
         while !self.is_over() {
             let heard = if is_more {
@@ -173,12 +182,19 @@ impl ShardLoop {
                 self.wait(&mut ears, &mut alarm).await
             };
             let Some(heard) = heard else { return };
+            let began = now();
             self.read_clock();
             // Deadlines first: under overload, finishing old work beats accepting new.
             self.fire();
             self.take(heard);
-            is_more = self.take_more(&mut ears);
-            self.hands.media.iter_mut().for_each(MediaLine::wake);
+            let (more, datagrams) = self.take_more(&mut ears);
+            is_more = more;
+            self.tick();
+            let nap = self.nap.after(began, datagrams, now());
+            if !is_more && !nap.is_zero() {
+                thread::sleep(nap);
+                is_more = true;
+            }
         }
         self.shard.cut_all(now());
         self.carry_out();
@@ -210,20 +226,22 @@ impl ShardLoop {
         self.carry_out();
     }
 
-    /// Takes what else has come, of each kind up to a batch. Returns whether there may be more.
-    fn take_more(&mut self, ears: &mut Ears) -> bool {
+    /// Takes what else has come, of each kind up to a batch. Returns whether there may be more, and how
+    /// many datagrams there were.
+    fn take_more(&mut self, ears: &mut Ears) -> (bool, usize) {
         let mut is_more = self.drain(&mut ears.orders, Self::obey);
         is_more |= self.drain(&mut ears.media, Self::take_event);
         is_more |= self.drain(&mut ears.answers, Self::take_answer);
         is_more |= self.drain(&mut ears.packets, Self::take_packet);
         let mut arrived = std::mem::take(&mut self.arrived);
         is_more |= self.udp.read(&mut arrived);
+        let datagrams = arrived.len();
         for (flow, bytes) in arrived.drain(..) {
             self.take_message(flow, bytes);
             self.carry_out();
         }
         self.arrived = arrived;
-        is_more
+        (is_more, datagrams)
     }
 
     fn drain<T>(&mut self, queue: &mut mpsc::Receiver<T>, take: fn(&mut Self, T)) -> bool {
@@ -244,12 +262,17 @@ impl ShardLoop {
     }
 
     fn fire(&mut self) {
-        self.hands.media.iter_mut().for_each(MediaLine::retry);
         let now = now();
+        self.hands.media.iter_mut().for_each(|line| line.retry(now));
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
             self.shard.handle_timeout(now);
             self.carry_out();
         }
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        self.hands.media.iter_mut().for_each(|line| line.tick(now));
     }
 
     fn is_over(&self) -> bool {
@@ -265,13 +288,17 @@ impl ShardLoop {
             Ending::Open | Ending::Draining => None,
             Ending::Stopping(at) => Some(at),
         };
-        let is_behind = self.hands.media.iter().any(MediaLine::is_behind);
-        let retry = is_behind.then(|| now() + RETRY_AFTER);
-        [self.shard.poll_timeout(), ending, retry].into_iter().flatten().min()
+        let now = now();
+        let media = self.hands.media.iter().filter_map(|line| line.poll_timeout(now)).min();
+        [self.shard.poll_timeout(), ending, media].into_iter().flatten().min()
     }
 
     fn take_event(&mut self, event: media::Event) {
-        self.shard.handle_media(event, now());
+        if is_spare(event.leg()) {
+            self.hands.media.iter_mut().for_each(|line| line.hear(&event));
+        } else {
+            self.shard.handle_media(event, now());
+        }
     }
 
     fn take_answer(&mut self, answer: Answer) {
@@ -407,14 +434,20 @@ impl ShardLoop {
     fn media(&mut self, call: CallId, command: media::Command) {
         let workers = self.hands.media.len().max(1);
         let worker = usize::try_from(call.0).unwrap_or(0) % workers;
-        let refused = match self.hands.media.get_mut(worker) {
-            Some(worker) => worker.send(command).err(),
-            None => Some(command),
+        let now = now();
+        let sent = match self.hands.media.get_mut(worker) {
+            Some(worker) => worker.send(command, now),
+            None => Err(command),
         };
-        // A full queue refuses the call (503); what closes or changes a leg waits for room.
-        if let Some(media::Command::Open { leg, .. }) = refused {
-            let refusal = media::OpenRefusal::TooManyLegs;
-            self.shard.handle_media(media::Event::OpenFailed { leg, refusal }, now());
+        match sent {
+            Ok(None) => {}
+            Ok(Some(event)) => self.shard.handle_media(event, now),
+            // A full queue refuses the call (503); what closes or changes a leg waits for room.
+            Err(media::Command::Open { leg, .. }) => {
+                let refusal = media::OpenRefusal::TooManyLegs;
+                self.shard.handle_media(media::Event::OpenFailed { leg, refusal }, now);
+            }
+            Err(_) => {}
         }
     }
 }

@@ -283,6 +283,7 @@ impl Media {
                 Some(media::Event::Closed { leg, quality: Box::new(self.quality_of(port)) })
             }
             Command::Aim { .. }
+            | Command::Rename { .. }
             | Command::Bridge { .. }
             | Command::Unbridge { .. }
             | Command::Echo { .. }
@@ -336,6 +337,7 @@ impl Node for Pbx {
 fn name(command: &Command) -> &'static str {
     match command {
         Command::Open { .. } => "open",
+        Command::Rename { .. } => "rename",
         Command::Aim { .. } => "aim",
         Command::Bridge { .. } => "bridge",
         Command::Unbridge { .. } => "unbridge",

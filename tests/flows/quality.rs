@@ -104,6 +104,11 @@ impl Net {
                 let mut send = |datagram: Datagram<'_>| sent.push(owned(datagram));
                 self.workers[n].handle_timeout(now, &mut send);
                 sent.into_iter().for_each(|datagram| self.fly(n, datagram, ms));
+                while let Some(action) = self.workers[n].poll_action() {
+                    if let Action::BindRtcp { slot } = action {
+                        self.workers[n].bound_rtcp(slot, true);
+                    }
+                }
             }
         }
     }

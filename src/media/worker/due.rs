@@ -7,7 +7,7 @@ use super::{Channel, Datagram, Worker};
 use crate::media::{
     command::Event,
     discard::Discard,
-    leg::Sound,
+    leg::{RtcpPort, Sound},
     player::Player,
     rtcp,
     rtp::{self, DATAGRAM_MAX},
@@ -120,9 +120,11 @@ impl Worker {
     }
 
     fn report(&mut self, slot: usize, now: Instant, send: &mut Send<'_>) {
+        self.want_rtcp(slot);
         let random = self.entropy.next_u64();
-        let Some(leg) = self.leg_mut(slot) else { return };
-        let to = leg.remote.as_ref().and_then(|remote| leg.source.rtcp_destination(remote));
+        let Some(leg) = self.leg_mut(slot).filter(|leg| leg.reports.next_at <= now) else { return };
+        let remote = leg.remote.as_ref().filter(|_| leg.rtcp_port == RtcpPort::Bound);
+        let to = remote.and_then(|remote| leg.source.rtcp_destination(remote));
         let clock_rate = leg.stream.map_or(8000, |stream| stream.clock_rate);
         let (packets, octets) = leg.outlet.sent();
         let timestamp = leg.outlet.timestamp_at(clock_rate, now);

@@ -8,9 +8,10 @@ use crate::{
     ids::LegId,
     media::{
         command::{Event, OpenRefusal, Remote, Stream},
-        leg::Leg,
+        leg::{Leg, RtcpPort},
         path::PathMap,
         player::Player,
+        ports::Pair,
         quality::Quality,
         srtp::Keys,
     },
@@ -32,6 +33,7 @@ pub(super) struct Opening {
     id: LegId,
     ip: IpAddr,
     port: u16,
+    with_rtcp: bool,
     tries: u8,
 }
 
@@ -40,7 +42,7 @@ impl Worker {
         if self.by_id.contains_key(&id) {
             return self.refuse(id, OpenRefusal::AlreadyOpen);
         }
-        let Some(port) = self.ports.take() else {
+        let Some(Pair { port, with_rtcp }) = self.ports.take() else {
             return self.refuse(id, OpenRefusal::PortsExhausted);
         };
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -49,12 +51,30 @@ impl Worker {
             self.slots.len().saturating_sub(1)
         });
         self.by_id.insert(id, slot);
-        self.bind(slot, Opening { id, ip, port, tries: 1 });
+        self.bind(slot, Opening { id, ip, port, with_rtcp, tries: 1 });
     }
 
     fn bind(&mut self, slot: usize, opening: Opening) {
         self.put(slot, Slot::Opening(opening));
-        self.actions.push_back(Action::Bind { slot, ip: opening.ip, port: opening.port });
+        let Opening { ip, port, with_rtcp, .. } = opening;
+        self.actions.push_back(Action::Bind { slot, ip, port, with_rtcp });
+    }
+
+    /// Gives a leg another name.
+    pub(super) fn rename(&mut self, from: LegId, leg: LegId) {
+        if self.by_id.contains_key(&leg) {
+            return;
+        }
+        let Some(slot) = self.by_id.remove(&from) else {
+            self.events.push_back(Event::Silent { leg });
+            return self.events.push_back(Event::Closed { leg, quality: Box::default() });
+        };
+        self.by_id.insert(leg, slot);
+        match self.slots.get_mut(slot) {
+            Some(Slot::Open(open)) => open.id = leg,
+            Some(Slot::Opening(opening)) => opening.id = leg,
+            Some(Slot::Free) | None => debug_assert!(false, "{leg} has no slot"),
+        }
     }
 
     fn refuse(&mut self, leg: LegId, refusal: OpenRefusal) {
@@ -69,18 +89,21 @@ impl Worker {
         self.origin.get_or_insert(now);
         if is_bound {
             let local = SocketAddr::new(opening.ip, opening.port);
-            let leg = Leg::new(opening.id, local, &mut self.entropy, now);
+            let mut leg = Leg::new(opening.id, local, &mut self.entropy, now);
+            if opening.with_rtcp {
+                leg.rtcp_port = RtcpPort::Bound;
+            }
             self.put(slot, Slot::Open(Box::new(leg)));
             self.events.push_back(Event::Opened { leg: opening.id, port: opening.port });
             return;
         }
         // Another program has it; it goes to the end of the queue.
-        self.ports.give_back(opening.port);
+        self.ports.give_back_bad(opening.port);
         let next = if opening.tries < BIND_TRIES { self.ports.take() } else { None };
         match next {
-            Some(port) => {
+            Some(Pair { port, with_rtcp }) => {
                 let tries = opening.tries.saturating_add(1);
-                self.bind(slot, Opening { port, tries, ..opening });
+                self.bind(slot, Opening { port, with_rtcp, tries, ..opening });
             }
             None => {
                 self.release(slot, opening.id);
@@ -89,20 +112,41 @@ impl Worker {
         }
     }
 
+    /// Asks for a leg's RTCP port, where it has none yet.
+    pub(super) fn want_rtcp(&mut self, slot: usize) {
+        let Some(leg) = self.leg_mut(slot) else { return };
+        if leg.rtcp_port == RtcpPort::Waiting {
+            leg.rtcp_port = RtcpPort::Asked;
+            self.actions.push_back(Action::BindRtcp { slot });
+        }
+    }
+
+    /// Learns whether the RTCP port could be bound. Without it there are no reports, which the next
+    /// leg with this pair is spared.
+    pub fn bound_rtcp(&mut self, slot: usize, is_bound: bool) {
+        if let Some(leg) = self.leg_mut(slot) {
+            leg.rtcp_port = if is_bound { RtcpPort::Bound } else { RtcpPort::Taken };
+        }
+    }
+
     pub(super) fn close(&mut self, id: LegId) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
-        let (port, quality) = match self.slots.get(slot) {
+        let (port, is_bad, quality) = match self.slots.get(slot) {
             Some(Slot::Open(leg)) => {
                 self.discards.merge(&leg.discards);
-                (leg.port, leg.quality())
+                (leg.port, leg.rtcp_port == RtcpPort::Taken, leg.quality())
             }
-            Some(Slot::Opening(opening)) => (opening.port, Quality::default()),
+            Some(Slot::Opening(opening)) => (opening.port, false, Quality::default()),
             Some(Slot::Free) | None => {
                 debug_assert!(false, "{id} has no slot");
                 return;
             }
         };
-        self.ports.give_back(port);
+        if is_bad {
+            self.ports.give_back_bad(port);
+        } else {
+            self.ports.give_back(port);
+        }
         self.actions.push_back(Action::Unbind { slot });
         self.release(slot, id);
         self.events.push_back(Event::Closed { leg: id, quality: Box::new(quality) });

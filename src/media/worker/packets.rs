@@ -60,6 +60,8 @@ impl Worker {
         let is_echo = matches!(leg.player, Player::Echo);
         let was_resting = leg.is_resting;
         if is_first {
+            let other = self.joined_with(slot);
+            [Some(slot), other].into_iter().flatten().for_each(|slot| self.want_rtcp(slot));
             self.tell_of_peer(Event::FirstPacket { leg: id, from });
         }
         if let Some(key) = released {

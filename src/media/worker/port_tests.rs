@@ -73,6 +73,82 @@ fn every_pair_can_be_taken_again_and_again() {
     }
 }
 
+/// A leg opened ahead of its call is the call's from then on.
+#[test]
+fn a_leg_can_be_renamed() {
+    let (mut rig, mut a, _) = Rig::joined();
+    rig.open(C);
+    rig.drain();
+    rig.give(Command::Rename { from: C, leg: LegId(9) });
+    rig.give(Command::Rename { from: A, leg: LegId(9) });
+    rig.give(Command::Echo { leg: C });
+    assert!(rig.say(&mut a).is_some(), "A is still A, and joined");
+    rig.give(Command::Close { leg: LegId(9) });
+    let told = rig.drain();
+    let closed = told.iter().filter(|event| matches!(event, Event::Closed { .. }));
+    assert_eq!(closed.map(Event::leg).collect::<Vec<_>>(), [LegId(9)]);
+    assert_eq!(rig.usage().0, 2);
+    // It was gone before, by a bug of ours.
+    rig.give(Command::Rename { from: C, leg: LegId(10) });
+    let told = rig.drain();
+    assert!(matches!(told[..], [Event::Silent { .. }, Event::Closed { .. }]), "{told:?}");
+    assert!(told.iter().all(|event| event.leg() == LegId(10)));
+}
+
+#[test]
+fn the_rtcp_port_is_bound_when_there_is_something_to_hear_or_to_say() {
+    let wants = |rig: &mut Rig| {
+        let actions: Vec<Action> = std::iter::from_fn(|| rig.poll_action()).collect();
+        actions.iter().filter(|action| matches!(action, Action::BindRtcp { .. })).count()
+    };
+    let (mut rig, mut a, _) = Rig::joined();
+    let now = rig.now;
+    let (slot, packet) = (rig.slot(A), a.next());
+    rig.handle_rtp(slot, a.address, (&mut packet.clone(), packet.len()), now);
+    assert_eq!(wants(&mut rig), 2, "both sides of the relay");
+    let packet = a.next();
+    rig.handle_rtp(slot, a.address, (&mut packet.clone(), packet.len()), now);
+    assert_eq!(wants(&mut rig), 0);
+
+    let (mut rig, ..) = Rig::joined();
+    let due = |rig: &mut Rig| {
+        let at = rig.poll_timeout().unwrap();
+        rig.now = at;
+        let mut reports = 0;
+        rig.handle_timeout(at, &mut |_| reports += 1);
+        reports
+    };
+    assert_eq!((due(&mut rig), wants(&mut rig)), (0, 1), "a little before the first report");
+    let mut rig = Rig::new();
+    rig.open(A);
+    let now = rig.now;
+    rig.handle_command(Command::Play { leg: A, prompt: prompt(9), loops: true, token: 1 }, now);
+    assert_eq!(wants(&mut rig), 1);
+}
+
+/// Whoever finds a pair torn by another program warns the next one.
+#[test]
+fn a_pair_of_which_a_port_was_taken_is_bound_as_a_whole() {
+    let mut rig = Rig::with_pairs(2);
+    let now = rig.now;
+    let bind = |rig: &mut Rig, leg| {
+        rig.handle_command(Command::Open { leg, ip: HERE }, now);
+        let Some(Action::Bind { slot, port, with_rtcp, .. }) = rig.poll_action() else { panic!() };
+        rig.bound(slot, true, now);
+        (port, with_rtcp)
+    };
+    assert_eq!(bind(&mut rig, A), (10_000, false));
+    rig.bound_rtcp(0, false);
+    rig.close(A);
+    assert_eq!(bind(&mut rig, B), (10_002, false));
+    assert_eq!(bind(&mut rig, A), (10_000, true));
+    rig.close(A);
+    assert_eq!(bind(&mut rig, A), (10_000, false), "both were free");
+    rig.close(A);
+    rig.beware([10_001]);
+    assert_eq!(bind(&mut rig, A), (10_000, true));
+}
+
 #[test]
 fn a_leg_that_is_open_keeps_its_ports() {
     let mut rig = Rig::new();
@@ -122,6 +198,7 @@ fn commands_for_legs_that_are_not_there_do_nothing() {
         Command::Dtmf { leg: C, digit: '1', duration_ms: 100 },
         Command::Hold { leg: C, on: true },
         Command::Close { leg: C },
+        Command::Rename { from: C, leg: A },
     ] {
         let (mut rig, mut a, _) = Rig::joined();
         let name = format!("{command:?}");

@@ -149,6 +149,7 @@ impl Rig {
                     self.slots.extend(opens.map(|leg| (leg, slot)));
                     self.worker.bound(slot, true, self.now);
                 }
+                Action::BindRtcp { slot } => self.worker.bound_rtcp(slot, true),
                 Action::Unbind { slot } => {
                     self.connected.remove(&slot);
                 }

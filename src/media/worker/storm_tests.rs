@@ -173,7 +173,7 @@ fn command(kind: u8, n: u8, value: u8) -> Command {
     let (leg, other) = (leg(n), leg(n.wrapping_add(value % 3).wrapping_add(1)));
     let peer = Peer::of(leg);
     let map = |to, convert| PathMap::new().with(0, to, convert).with(101, 96, Convert::Keep);
-    match kind % 11 {
+    match kind % 12 {
         0 | 1 => Command::Open { leg, ip: [127, 0, 0, 1].into() },
         2 | 3 => {
             let latch = if value.is_multiple_of(4) {
@@ -212,6 +212,7 @@ fn command(kind: u8, n: u8, value: u8) -> Command {
             let duration_ms = u16::from(value) * 257;
             Command::Dtmf { leg, digit: char::from(value), duration_ms }
         }
+        10 => Command::Rename { from: other, leg },
         _ => Command::Close { leg },
     }
 }
@@ -275,8 +276,10 @@ proptest! {
                     prop_assert!(sent.iter().filter(|s| s.channel == Channel::Rtp).all(|s| rtp::read(&s.bytes).is_ok()));
                 }
                 Happening::Bound(is_bound) => {
-                    if let Some(super::Action::Bind { slot, .. }) = rig.poll_action() {
-                        rig.bound(slot, is_bound, now);
+                    match rig.poll_action() {
+                        Some(super::Action::Bind { slot, .. }) => rig.bound(slot, is_bound, now),
+                        Some(super::Action::BindRtcp { slot }) => rig.bound_rtcp(slot, is_bound),
+                        Some(_) | None => {}
                     }
                 }
             }

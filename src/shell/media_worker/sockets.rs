@@ -1,4 +1,4 @@
-//! The sockets of a worker's legs: a pair each, RTP and RTCP.
+//! The sockets of a worker's legs: one for RTP each, and one for RTCP where that is wanted.
 //!
 //! Owns: which pair belongs to which slot, and which peer it is connected to.
 //! Never: decides from whom packets count, or when to connect; the worker does.
@@ -7,28 +7,31 @@ use crate::{
     media::{Channel, Datagram},
     shell::{
         epoll::{self, Epoll},
-        marks::mark,
+        marks::Marks,
     },
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
 };
 
 /// The sockets of a leg.
 #[derive(Debug)]
 struct Pair {
     rtp: UdpSocket,
-    rtcp: UdpSocket,
+    rtcp: Option<UdpSocket>,
+    /// Where RTP is bound; RTCP is next to it.
+    local: SocketAddr,
     /// The only one whose RTP the kernel lets through.
     peer: Option<SocketAddr>,
 }
 
 impl Pair {
-    fn socket(&self, channel: Channel) -> &UdpSocket {
+    fn socket(&self, channel: Channel) -> Option<&UdpSocket> {
         match channel {
-            Channel::Rtp => &self.rtp,
-            Channel::Rtcp => &self.rtcp,
+            Channel::Rtp => Some(&self.rtp),
+            Channel::Rtcp => self.rtcp.as_ref(),
         }
     }
 }
@@ -37,13 +40,13 @@ impl Pair {
 #[derive(Debug)]
 pub(super) struct Sockets {
     pairs: Vec<Option<Pair>>,
-    dscp: u8,
+    marks: Marks,
 }
 
 impl Sockets {
     /// Has none yet; all will be marked with this code point.
     pub(super) fn new(dscp: u8) -> Self {
-        Self { pairs: vec![], dscp }
+        Self { pairs: vec![], marks: Marks::new(dscp) }
     }
 
     /// Closes all.
@@ -51,26 +54,42 @@ impl Sockets {
         self.pairs.clear();
     }
 
-    /// Opens a pair: RTP on this port, RTCP on the next.
+    /// Opens a leg's RTP port, and that of RTCP too if it must be known to be free.
     pub(super) fn bind(
         &mut self,
         epoll: &Epoll,
         slot: usize,
-        (ip, port): (IpAddr, u16),
+        local: SocketAddr,
+        with_rtcp: bool,
     ) -> io::Result<()> {
-        let [rtp, rtcp] = [
-            bound(SocketAddr::new(ip, port), self.dscp)?,
-            bound(SocketAddr::new(ip, port.saturating_add(1)), self.dscp)?,
-        ];
-        epoll.add(&rtp, token_of(slot, Channel::Rtp))?;
-        epoll.add(&rtcp, token_of(slot, Channel::Rtcp))?;
+        let rtp = self.listen(epoll, local, token_of(slot, Channel::Rtp))?;
+        let rtcp = match with_rtcp {
+            true => Some(self.listen(epoll, next(local), token_of(slot, Channel::Rtcp))?),
+            false => None,
+        };
         if self.pairs.len() <= slot {
             self.pairs.resize_with(slot.saturating_add(1), || None);
         }
         if let Some(place) = self.pairs.get_mut(slot) {
-            *place = Some(Pair { rtp, rtcp, peer: None });
+            *place = Some(Pair { rtp, rtcp, local, peer: None });
         }
         Ok(())
+    }
+
+    /// Opens a leg's RTCP port.
+    pub(super) fn bind_rtcp(&mut self, epoll: &Epoll, slot: usize) -> io::Result<()> {
+        let Some(Some(pair)) = self.pairs.get(slot) else { return Ok(()) };
+        let rtcp = self.listen(epoll, next(pair.local), token_of(slot, Channel::Rtcp))?;
+        if let Some(Some(pair)) = self.pairs.get_mut(slot) {
+            pair.rtcp = Some(rtcp);
+        }
+        Ok(())
+    }
+
+    fn listen(&self, epoll: &Epoll, local: SocketAddr, token: usize) -> io::Result<UdpSocket> {
+        let socket = bound(local, &self.marks)?;
+        epoll.add(&socket, token)?;
+        Ok(socket)
     }
 
     /// Closes a pair.
@@ -96,7 +115,7 @@ impl Sockets {
     /// (ICMP), which is over with this.
     pub(super) fn read(&self, token: usize, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
         let pair = self.pairs.get(slot_of(token))?.as_ref()?;
-        pair.socket(channel_of(token)).recv_from(room).ok()
+        pair.socket(channel_of(token))?.recv_from(room).ok()
     }
 
     /// Returns whether a packet was sent. One that cannot be is lost, as packets are.
@@ -108,16 +127,25 @@ impl Sockets {
             Channel::Rtp if pair.peer == Some(to) => {
                 pair.rtp.send(packet).or_else(|_| pair.rtp.send(packet)).is_ok()
             }
-            Channel::Rtp | Channel::Rtcp => pair.socket(channel).send_to(packet, to).is_ok(),
+            Channel::Rtp | Channel::Rtcp => {
+                pair.socket(channel).is_some_and(|socket| socket.send_to(packet, to).is_ok())
+            }
         }
     }
 }
 
-pub(super) fn bound(local: SocketAddr, dscp: u8) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(local)?;
-    socket.set_nonblocking(true)?;
-    mark(&socket, local, dscp);
-    Ok(socket)
+/// The port next to this one.
+fn next(rtp: SocketAddr) -> SocketAddr {
+    SocketAddr::new(rtp.ip(), rtp.port().saturating_add(1))
+}
+
+/// Two sockets for each call, thousands of times a second: every call to the kernel counts.
+pub(super) fn bound(local: SocketAddr, marks: &Marks) -> io::Result<UdpSocket> {
+    let kind = Type::DGRAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(local), kind, Some(Protocol::UDP))?;
+    socket.bind(&local.into())?;
+    marks.put(&socket, local);
+    Ok(socket.into())
 }
 
 fn token_of(slot: usize, channel: Channel) -> usize {

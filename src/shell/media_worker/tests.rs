@@ -7,6 +7,7 @@ use super::{sockets::bound, *};
 use crate::{
     ids::LegId,
     media::{Convert, Discard, Latch, Law, PathMap, Prompt, Remote, Stream, Voice, tone},
+    shell::marks::Marks,
 };
 use std::net::{IpAddr, SocketAddr, UdpSocket as Peer};
 use tokio::runtime::Runtime;
@@ -257,6 +258,22 @@ fn a_pair_of_which_the_rtcp_port_is_taken_is_passed_over() {
     }
 }
 
+/// Half of all legs never hear a packet: they need no second socket.
+#[test]
+fn the_rtcp_port_is_there_once_the_peer_was_heard() {
+    let a = peer();
+    let mut bench = Bench::new(free_ports(8), 64);
+    let port = bench.open(A, &a, Law::Mu);
+    let rtcp = SocketAddr::new(HERE, port.port() + 1);
+    assert!(Peer::bind(rtcp).is_ok(), "nobody has it before");
+    a.send_to(&rtp(0, 1, &[1; 160]), port).unwrap();
+    while !matches!(bench.event(), Event::FirstPacket { leg: A, .. }) {}
+    bench.barrier();
+    assert!(Peer::bind(rtcp).is_err());
+    bench.close(A);
+    assert!(Peer::bind(rtcp).is_ok());
+}
+
 #[test]
 fn events_wait_for_a_shard_that_is_slow() {
     let mut bench = Bench::new(free_ports(8), 1);
@@ -289,6 +306,6 @@ fn a_panic_ends_the_legs_and_not_the_thread() {
 #[test]
 fn media_is_marked() {
     let ports = free_ports(1);
-    let socket = bound(SocketAddr::new(HERE, ports.first), 46).unwrap();
+    let socket = bound(SocketAddr::new(HERE, ports.first), &Marks::new(46)).unwrap();
     assert_eq!(crate::shell::marks::tests::marks(&socket2::SockRef::from(&socket), true), (64, 46));
 }

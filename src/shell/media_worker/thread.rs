@@ -5,7 +5,6 @@
 
 use super::{
     Order, Published,
-    nap::Nap,
     sockets::{Sockets, channel_of, slot_of},
 };
 use crate::{
@@ -14,11 +13,13 @@ use crate::{
     shell::{
         epoll::{self, Epoll, Found, Ready},
         kernel::Carrier,
+        nap::Nap,
         now,
     },
 };
 use std::{
     io,
+    net::SocketAddr,
     panic::{self, AssertUnwindSafe},
     sync::mpsc::Receiver,
     thread,
@@ -203,9 +204,17 @@ impl Thread {
     fn carry_out(&mut self) {
         while let Some(action) = self.worker.poll_action() {
             match action {
-                Action::Bind { slot, ip, port } => {
-                    let bound = self.sockets.bind(&self.epoll, slot, (ip, port));
+                Action::Bind { slot, ip, port, with_rtcp } => {
+                    let rtp = SocketAddr::new(ip, port);
+                    let bound = self.sockets.bind(&self.epoll, slot, rtp, with_rtcp);
                     self.worker.bound(slot, bound.is_ok(), now());
+                }
+                Action::BindRtcp { slot } => {
+                    let bound = self.sockets.bind_rtcp(&self.epoll, slot);
+                    if let Err(error) = &bound {
+                        tracing::warn!(%error, "no RTCP port, so no reports of a leg's quality");
+                    }
+                    self.worker.bound_rtcp(slot, bound.is_ok());
                 }
                 Action::Unbind { slot } => self.sockets.unbind(slot),
                 Action::Connect { slot, peer } => self.sockets.connect(slot, Some(peer)),
