@@ -207,7 +207,7 @@ pub fn push_address(text: &mut String, address: SocketAddr) {
         SocketAddr::V4(v4) => {
             push_ip(text, address.ip());
             text.push(':');
-            push_number(text, v4.port());
+            push_number(text, v4.port().into());
         }
         SocketAddr::V6(_) => text.push_str(&address.to_string()),
     }
@@ -224,12 +224,18 @@ pub fn push_ip(text: &mut String, ip: IpAddr) {
     }
 }
 
-fn push_number(text: &mut String, number: u16) {
-    let digits = [number / 10_000, number / 1000 % 10, number / 100 % 10, number / 10 % 10];
-    for digit in digits.into_iter().skip_while(|digit| *digit == 0) {
-        text.push(char::from(b'0' + digit as u8));
+/// Appends a number, likewise.
+pub fn push_number(text: &mut String, number: u64) {
+    let mut digits = [b'0'; 20];
+    let (mut rest, mut first) = (number, digits.len());
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        (*digit, rest, first) = (b'0' + (rest % 10) as u8, rest / 10, at);
+        if rest == 0 {
+            break;
+        }
     }
-    text.push(char::from(b'0' + (number % 10) as u8));
+    let digits = digits.get(first..).and_then(|digits| std::str::from_utf8(digits).ok());
+    text.push_str(digits.unwrap_or_default());
 }
 
 #[cfg(test)]
@@ -256,8 +262,13 @@ mod tests {
         }
         for number in 0..=u16::MAX {
             let mut text = String::new();
-            push_number(&mut text, number);
+            push_number(&mut text, number.into());
             assert_eq!(text.parse(), Ok(number));
+        }
+        for number in [99_999, 100_000, u64::MAX - 1, u64::MAX] {
+            let mut text = String::from("x");
+            push_number(&mut text, number);
+            assert_eq!(text, format!("x{number}"));
         }
     }
 

@@ -104,7 +104,7 @@ impl Shard {
         if message.number(HeaderName::MaxForwards) == Some(0) {
             return Err(Refusal::plain(483));
         }
-        if message.vias().any(|via| self.core.mint.knows(via.branch())) {
+        if message.branches().any(|branch| self.core.mint.knows(branch)) {
             return Err(Refusal::plain(482));
         }
         let method = message.method();

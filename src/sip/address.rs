@@ -4,8 +4,8 @@
 //! Never: copies, except a display name whose escapes must go.
 
 use super::{
-    text::{self, Brackets},
-    uri::{Params, Uri, host_port, parse_ip},
+    text::{self, Hiding},
+    uri::{Params, Uri, UsualUri, host_port, parse_ip, value_of},
 };
 use std::{borrow::Cow, net::IpAddr};
 
@@ -20,51 +20,143 @@ pub struct NameAddr<'a> {
     pub params: Params<'a>,
 }
 
-impl<'a> NameAddr<'a> {
-    /// Reads one value. White space inside the brackets, unbalanced quotes or brackets, a comma
-    /// or quote in an unquoted display name, and a `?` without brackets are refused.
-    pub fn parse(value: &'a [u8]) -> Option<Self> {
+/// The parts of an address as they were written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddrParts<'a> {
+    /// The display name without its quotes, its escapes and folds left in it; empty where there is none.
+    pub(super) display: &'a [u8],
+    /// Whether it was quoted.
+    pub(super) is_quoted: bool,
+    /// The URI without its brackets. It may be no UTF-8, which [`NameAddr::parse`] refuses.
+    pub(super) uri: &'a [u8],
+    /// What has been seen of the URI.
+    looks: Looks,
+    /// The parameters.
+    pub(super) params: Params<'a>,
+}
+
+/// What has been seen of a URI.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Looks {
+    /// It is one, of the usual shape.
+    Usual,
+    /// Each of its bytes may stand in a URI.
+    Clean,
+    /// It is none, but may be one of an address in a response of old.
+    Odd,
+}
+
+impl<'a> AddrParts<'a> {
+    /// Reads one value; see [`NameAddr::parse`].
+    pub(super) fn read(value: &'a [u8]) -> Option<Self> {
         let value = text::trim(value);
-        if let Some((name, rest)) = text::quoted(value) {
-            let display = (!name.is_empty()).then(|| text::unescape(name));
-            return Self::after_display(display, text::trim(rest));
+        match value.first() {
+            Some(b'<') => Self::after_display(&[], false, value),
+            Some(b'"') => {
+                let (name, rest) = text::quoted(value)?;
+                Self::after_display(name, true, text::trim_start(rest))
+            }
+            Some(_) | None => Self::unquoted(value),
         }
+    }
+
+    fn unquoted(value: &'a [u8]) -> Option<Self> {
         let (front, rest) = text::split_at(value, |byte| matches!(byte, b'<' | b';' | b'"'));
+        let front = text::trim(front);
         match rest.first() {
             Some(b'<') => {
-                let name = text::trim(front);
                 let is_odd = |byte: u8| {
                     matches!(byte, b',' | b'>') || (byte.is_ascii_control() && !text::is_lws(byte))
                 };
-                if text::find(name, is_odd).is_some() {
+                if text::find(front, is_odd).is_some() {
                     return None;
                 }
-                Self::after_display((!name.is_empty()).then(|| text::unfold(name)), rest)
+                Self::after_display(front, false, rest)
             }
             Some(b';') | None => {
-                let uri = text::trim(front);
                 let is_odd = |byte| matches!(byte, b'?' | b',' | b'>') || text::is_lws(byte);
-                Self::new(None, uri_text(uri, is_odd)?, rest)
+                if text::find(front, is_odd).is_some() {
+                    return None;
+                }
+                let is_odd = text::find(front, |byte| text::is(byte, text::NO_URI)).is_some();
+                let looks = if is_odd { Looks::Odd } else { Looks::Clean };
+                Self::new(&[], false, (front, looks), rest)
             }
             Some(_) => None,
         }
     }
 
-    fn after_display(display: Option<Cow<'a, [u8]>>, rest: &'a [u8]) -> Option<Self> {
-        let (uri, rest) = text::split_once(rest.strip_prefix(b"<")?, b'>')?;
+    fn after_display(display: &'a [u8], is_quoted: bool, rest: &'a [u8]) -> Option<Self> {
+        let inside = rest.strip_prefix(b"<")?;
+        if let Some(usual) = UsualUri::read(inside)
+            && let Some((b'>', rest)) = usual.rest.split_first()
+        {
+            let uri = inside.get(..inside.len().wrapping_sub(usual.rest.len()))?;
+            return Self::new(display, is_quoted, (uri, Looks::Usual), rest);
+        }
+        let (uri, rest) = text::split_at(inside, |byte| text::is(byte, text::NO_URI));
+        if let Some((b'>', rest)) = rest.split_first() {
+            return Self::new(display, is_quoted, (uri, Looks::Clean), rest);
+        }
+        let (uri, rest) = text::split_once(inside, b'>')?;
         let is_odd = |byte: u8| text::is_lws(byte) || matches!(byte, b'<' | b'"');
-        Self::new(display, uri_text(uri, is_odd)?, rest)
+        if text::find(uri, is_odd).is_some() {
+            return None;
+        }
+        Self::new(display, is_quoted, (uri, Looks::Odd), rest)
     }
 
-    fn new(display: Option<Cow<'a, [u8]>>, uri: &'a str, rest: &'a [u8]) -> Option<Self> {
-        Some(Self { display, uri, params: params(rest)? })
+    /// Takes something with a scheme for a URI.
+    fn new(
+        display: &'a [u8],
+        is_quoted: bool,
+        (uri, looks): (&'a [u8], Looks),
+        rest: &'a [u8],
+    ) -> Option<Self> {
+        if looks != Looks::Usual {
+            text::find_byte(uri, b':').filter(|scheme_len| *scheme_len > 0)?;
+        }
+        Some(Self { display, is_quoted, uri, looks, params: params(rest)? })
+    }
+
+    /// Returns whether the URI is text, which [`NameAddr::parse`] wants.
+    pub(super) fn has_text(&self) -> bool {
+        self.looks == Looks::Usual || text::is_utf8(self.uri)
+    }
+
+    /// Returns whether the URI can be read.
+    pub(super) fn has_good_uri(&self) -> bool {
+        match self.looks {
+            Looks::Usual => true,
+            Looks::Clean => {
+                std::str::from_utf8(self.uri).is_ok_and(|uri| Uri::of_clean(uri).is_some())
+            }
+            Looks::Odd => false,
+        }
+    }
+}
+
+impl<'a> NameAddr<'a> {
+    /// Reads one value. White space inside the brackets, unbalanced quotes or brackets, a comma
+    /// or quote in an unquoted display name, and a `?` without brackets are refused.
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let AddrParts { display, is_quoted, uri, looks: _, params } = AddrParts::read(value)?;
+        Some(Self::of(display, is_quoted, std::str::from_utf8(uri).ok()?, params))
+    }
+
+    /// Makes the view of parts that have been read.
+    pub(super) fn of(display: &'a [u8], is_quoted: bool, uri: &'a str, params: Params<'a>) -> Self {
+        let display = match (display, is_quoted) {
+            ([], _) => None,
+            (name, true) => Some(text::unescape(name)),
+            (name, false) => Some(text::unfold(name)),
+        };
+        Self { display, uri, params }
     }
 
     /// Returns the tag of a From or To. An empty one is none.
     pub fn tag(&self) -> Option<&'a str> {
-        let is_tag =
-            |(name, value): &(&str, &str)| name.eq_ignore_ascii_case("tag") && !value.is_empty();
-        self.params.iter().find(is_tag).map(|(_, tag)| tag)
+        std::str::from_utf8(self.params.tag()).ok().filter(|tag| !tag.is_empty())
     }
 
     /// Reads the URI.
@@ -78,26 +170,24 @@ impl<'a> NameAddr<'a> {
     }
 }
 
-/// Takes something with a scheme and nothing odd in it for a URI.
-fn uri_text(uri: &[u8], is_odd: impl Fn(u8) -> bool) -> Option<&str> {
-    text::find_byte(uri, b':').filter(|scheme_len| *scheme_len > 0)?;
-    if text::find(uri, is_odd).is_some() { None } else { std::str::from_utf8(uri).ok() }
-}
-
-/// Reads `;a=1;b` or nothing. A value's end is the end of its last parameter: no comma outside of
-/// quotes, and every quote closed. No controls, which could not be written back.
+/// Reads `;a=1;b` or nothing, without the first semicolon. A value's end is the end of its last parameter: no comma
+/// outside of quotes, and every quote closed. No controls, which could not be written back.
 fn params(rest: &[u8]) -> Option<Params<'_>> {
     let rest = text::trim(rest);
+    let params = match rest.split_first() {
+        None => return Some(Params::default()),
+        Some((b';', params)) => params,
+        Some(_) => return None,
+    };
+    if text::find(params, |byte| text::is(byte, text::ODD_IN_PARAMS)).is_none() {
+        return Some(Params::without_quotes(params));
+    }
     let is_control = |byte: u8| byte.is_ascii_control() && !text::is_lws(byte);
-    if text::find(rest, is_control).is_some() || text::has_stray_cr(rest) {
+    if text::find(params, is_control).is_some() || text::has_stray_cr(params) {
         return None;
     }
-    let (_, None) = text::cut(rest, b',', Brackets::Plain).ok()? else { return None };
-    match rest.split_first() {
-        None => Some(Params::default()),
-        Some((b';', params)) => Some(Params::new(params)),
-        Some(_) => None,
-    }
+    let (_, None) = text::cut(params, b',', Hiding::Quotes).ok()? else { return None };
+    Some(Params::new(params))
 }
 
 /// The Contact headers of a message.
@@ -124,23 +214,66 @@ pub struct Via<'a> {
     pub params: Params<'a>,
 }
 
+/// The parts of a Via as they were written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ViaParts<'a> {
+    /// The transport: a token.
+    pub(super) transport: &'a [u8],
+    /// The host: a name or an address, nothing but ASCII.
+    pub(super) host: &'a [u8],
+    /// Its port, if written.
+    pub(super) port: Option<u16>,
+    /// The parameters, each of which has a name.
+    pub(super) params: Params<'a>,
+    /// The branch's value; empty from a peer of RFC 2543.
+    pub(super) branch: &'a [u8],
+}
+
+impl<'a> ViaParts<'a> {
+    /// Reads one value; see [`Via::parse`].
+    pub(super) fn read(value: &'a [u8]) -> Option<Self> {
+        let rest = match value.strip_prefix(b"SIP/2.0/") {
+            Some(rest) => rest,
+            None => Self::after_version(value)?,
+        };
+        let (transport, rest) = text::split_while(text::trim_start(rest), text::TOKEN);
+        if transport.is_empty() || !rest.first().is_none_or(|byte| text::is_lws(*byte)) {
+            return None;
+        }
+        let end = text::find_byte(rest, b';').unwrap_or(rest.len());
+        let (sent_by, rest) = rest.split_at_checked(end)?;
+        let params = params(rest)?;
+        let mut branch = None;
+        if !rest.is_empty() {
+            for part in params.parts() {
+                if part.first().is_none_or(|first| *first == b'=') {
+                    return None;
+                }
+                let value = || value_of(part, "branch").filter(|value| text::is_utf8(value));
+                branch = branch.or_else(value);
+            }
+        }
+        let (host, port) = host_port(text::trim(sent_by))?;
+        Some(Self { transport, host, port, params, branch: branch.unwrap_or_default() })
+    }
+
+    /// Returns what follows the protocol and its version, in which there may be white space. A version other than 2.0 is
+    /// for the start line to refuse, so that it can be answered.
+    fn after_version(value: &'a [u8]) -> Option<&'a [u8]> {
+        let (protocol, rest) = text::split_once(value, b'/')?;
+        let (version, rest) = text::split_once(rest, b'/')?;
+        let is_good = text::is_token(text::trim(protocol)) && text::is_token(text::trim(version));
+        is_good.then_some(rest)
+    }
+}
+
 impl<'a> Via<'a> {
     /// Reads one value: `SIP/2.0/UDP host:port;branch=..`, white space wherever it may be.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        // A version other than 2.0 is for the start line to refuse, so that it can be answered.
-        let (protocol, rest) = text::split_once(value, b'/')?;
-        let (version, rest) = text::split_once(rest, b'/')?;
-        if !text::is_token(text::trim(protocol)) || !text::is_token(text::trim(version)) {
-            return None;
-        }
-        let (transport, rest) = text::split_at(text::trim_start(rest), text::is_lws);
-        let (sent_by, rest) = text::split_at(rest, |byte| byte == b';');
-        let params = params(rest)?;
-        if !text::is_token(transport) || !(rest.is_empty() || params.are_named()) {
-            return None;
-        }
-        let (host, port) = host_port(std::str::from_utf8(text::trim(sent_by)).ok()?)?;
-        Some(Self { transport: std::str::from_utf8(transport).ok()?, host, port, params })
+        let ViaParts { transport, host, port, params, branch: _ } = ViaParts::read(value)?;
+        let (transport, host) =
+            (std::str::from_utf8(transport).ok()?, std::str::from_utf8(host).ok()?);
+        Some(Self { transport, host, port, params })
     }
 
     /// Returns the transaction's identifier, or nothing from a peer of RFC 2543.

@@ -4,11 +4,12 @@
 //! Never: decides which headers a message has.
 
 use super::{
-    address::Via,
+    address::ViaParts,
     header::HeaderName,
     message::Message,
     parse::{Head, Line},
-    text::{self, Brackets},
+    text::{self, Hiding},
+    uri::parse_ip,
 };
 use bytes::Bytes;
 use std::{
@@ -25,9 +26,9 @@ impl Builder {
     pub fn request(method: &str, uri: &str) -> Self {
         let mut out = Out(Vec::with_capacity(1024));
         out.put_bytes(method.as_bytes());
-        out.put_bytes(b" ");
+        out.put_plain(b" ");
         out.put_bytes(uri.as_bytes());
-        out.put_bytes(b" SIP/2.0");
+        out.put_plain(b" SIP/2.0");
         out.end_line();
         Self(out)
     }
@@ -35,9 +36,9 @@ impl Builder {
     /// Starts a response from nothing. To answer a request, see [`Builder::reply`].
     pub fn response(status: u16, reason: &str) -> Self {
         let mut out = Out(Vec::with_capacity(1024));
-        out.put_bytes(b"SIP/2.0 ");
+        out.put_plain(b"SIP/2.0 ");
         out.put_number(status.into());
-        out.put_bytes(b" ");
+        out.put_plain(b" ");
         out.put_bytes(reason.as_bytes());
         out.end_line();
         Self(out)
@@ -96,7 +97,7 @@ impl Builder {
     pub fn cseq(&mut self, number: u32, method: &str) -> &mut Self {
         self.0.put_name(HeaderName::CSeq.as_str());
         self.0.put_number(number.into());
-        self.0.put_bytes(b" ");
+        self.0.put_plain(b" ");
         self.0.put_bytes(method.as_bytes());
         self.0.end_line();
         self
@@ -107,7 +108,7 @@ impl Builder {
         self.0.put_name(name.as_str());
         self.0.put_bytes(value);
         if !tag.is_empty() {
-            self.0.put_bytes(b";tag=");
+            self.0.put_plain(b";tag=");
             self.0.put_bytes(tag.as_bytes());
         }
         self.0.end_line();
@@ -165,15 +166,15 @@ pub(super) fn reply_to(
         out.put_top_via(head, top, from);
     }
     for via in vias {
-        out.put_line(via.line.get(&head.bytes));
+        out.put_line(via.line().get(&head.bytes));
     }
     for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
         let Some(line) = head.first(name) else { continue };
         let tag = to_tag.filter(|_| name == HeaderName::To);
-        out.put_line_with(line.line.get(&head.bytes), tag.map(|tag| ("tag", tag)));
+        out.put_line_with(line.line().get(&head.bytes), tag.map(|tag| ("tag", tag)));
     }
     if let Some(timestamp) = head.first(HeaderName::Timestamp).filter(|_| status == 100) {
-        out.put_line(timestamp.line.get(&head.bytes));
+        out.put_line(timestamp.line().get(&head.bytes));
     }
     builder
 }
@@ -205,18 +206,16 @@ impl Out {
 
     /// Writes a number.
     fn put_number(&mut self, number: u64) {
-        let mut digits = [0; 20];
-        let mut rest = number;
-        let mut used = 0_usize;
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0'.saturating_add((rest % 10) as u8);
-            (rest, used) = (rest / 10, used.saturating_add(1));
+        let mut digits = [b'0'; 20];
+        let (mut rest, mut first) = (number, digits.len());
+        for (at, digit) in digits.iter_mut().enumerate().rev() {
+            *digit = b'0'.wrapping_add((rest % 10) as u8);
+            (rest, first) = (rest / 10, at);
             if rest == 0 {
                 break;
             }
         }
-        let start = digits.len().saturating_sub(used);
-        self.0.extend_from_slice(digits.get(start..).unwrap_or_default());
+        self.put_plain(digits.get(first..).unwrap_or_default());
     }
 
     /// Writes text. Line ends and NULs become spaces.
@@ -226,10 +225,15 @@ impl Out {
         debug_assert!(written.is_ok(), "a value that cannot be displayed");
     }
 
+    /// Writes bytes in which there are no line ends.
+    fn put_plain(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
     /// Writes bytes. Line ends and NULs become spaces.
     fn put_bytes(&mut self, bytes: &[u8]) {
-        if text::find_any(bytes, *b"\r\n\0").is_none() {
-            return self.0.extend_from_slice(bytes);
+        if is_plain(bytes) {
+            return self.put_plain(bytes);
         }
         let plain = |byte: &u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte };
         self.0.extend(bytes.iter().map(plain));
@@ -242,6 +246,9 @@ impl Out {
     /// Writes part of a line that was read. Its folds stay folds; any other line end in it does
     /// not survive.
     fn put_folded(&mut self, mut text: &[u8]) {
+        if is_plain(text) {
+            return self.put_plain(text);
+        }
         loop {
             let at = text::find_byte(text, b'\n').unwrap_or(text.len());
             let (line, rest) = text.split_at_checked(at).unwrap_or((text, &[]));
@@ -272,9 +279,10 @@ impl Out {
     fn put_line_with(&mut self, line: &[u8], param: Option<(&str, &str)>) {
         self.put_folded(text::trim(line));
         if let Some((name, value)) = param {
-            for part in [";", name, "=", value] {
-                self.put_bytes(part.as_bytes());
-            }
+            self.put_plain(b";");
+            self.put_plain(name.as_bytes());
+            self.put_plain(b"=");
+            self.put_bytes(value.as_bytes());
         }
         self.end_line();
     }
@@ -283,40 +291,46 @@ impl Out {
     /// to have been received from is dropped.
     fn put_top_via(&mut self, head: &Head, line: &Line, from: SocketAddr) {
         let value = head.value(line);
-        let (top, others) = text::cut(value, b',', Brackets::Hide).unwrap_or((value, None));
-        let Some(via) = Via::parse(text::trim(top)) else {
-            return self.put_line(line.line.get(&head.bytes));
+        let (top, others) = text::cut(value, b',', Hiding::Brackets).unwrap_or((value, None));
+        let Some(via) = ViaParts::read(text::trim(top)) else {
+            return self.put_line(line.line().get(&head.bytes));
         };
-        let ip = from.ip().to_canonical();
-        let differs = via.has_rport() || via.ip().map(|ip| ip.to_canonical()) != Some(ip);
-
-        self.put_bytes(line.name.get(&head.bytes));
-        self.put_bytes(b": ");
-        let (sent_by, params) = text::split_at(top, |byte| byte == b';');
-        self.put_folded(text::trim(sent_by));
-        for param in text::semicolons(params).filter(|param| !param.is_empty()) {
+        let mut has_rport = false;
+        self.put_plain(line.name().get(&head.bytes));
+        self.put_plain(b": ");
+        let sent_by = top.get(..text::find_byte(top, b';').unwrap_or(top.len()));
+        self.put_folded(text::trim(sent_by.unwrap_or(top)));
+        for param in via.params.parts().filter(|param| !param.is_empty()) {
             let name = text::trim(text::split_at(param, |byte| byte == b'=').0);
             if name.eq_ignore_ascii_case(b"received") {
                 continue;
             }
-            self.put_bytes(b";");
+            self.put_plain(b";");
             if name.eq_ignore_ascii_case(b"rport") {
-                self.put_bytes(b"rport=");
+                has_rport = true;
+                self.put_plain(b"rport=");
                 self.put_number(from.port().into());
             } else {
                 self.put_folded(param);
             }
         }
-        if differs {
-            self.put_bytes(b";received=");
+        let ip = from.ip().to_canonical();
+        let called = || parse_ip(std::str::from_utf8(via.host).ok()?);
+        if has_rport || called().map(|called| called.to_canonical()) != Some(ip) {
+            self.put_plain(b";received=");
             self.put_ip(ip);
         }
         if let Some(others) = others {
-            self.put_bytes(b",");
+            self.put_plain(b",");
             self.put_folded(others);
         }
         self.end_line();
     }
+}
+
+/// Returns whether there are neither line ends nor NULs.
+fn is_plain(bytes: &[u8]) -> bool {
+    text::find_any(bytes, *b"\r\n\0").is_none()
 }
 
 impl Write for Out {

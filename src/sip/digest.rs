@@ -10,7 +10,7 @@ use super::{
     build::quote,
     header::HeaderName,
     message::Message,
-    text::{self, Brackets},
+    text::{self, Hiding},
 };
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512_256};
@@ -331,7 +331,7 @@ impl<'a> Group<'a> {
 /// Splits `Digest a=1, b="2", Basic realm="x"`: commas separate both parameters and schemes.
 fn groups(value: &[u8]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
-    for part in text::commas(value, Brackets::Plain).filter(|part| !part.is_empty()) {
+    for part in text::commas(value, Hiding::Quotes).filter(|part| !part.is_empty()) {
         let (word, rest) = text::split_at(part, |byte| !text::is_token_byte(byte));
         let rest = text::trim_start(rest);
         let param = match rest.strip_prefix(b"=") {

@@ -195,10 +195,11 @@ fn content_length(headers: &[u8]) -> Result<u32, Unclear> {
     let mut length = None;
     let mut rest = text::line(headers).map_or(&[][..], |(_, rest)| rest);
     while let Some((line, after)) = text::folded_line(rest) {
+        let at = headers.len().saturating_sub(rest.len());
         rest = after;
-        let line = read_header_line(headers, line);
+        let line = read_header_line(at, line);
         if let Some(line) = line.filter(|line| line.id == HeaderName::ContentLength) {
-            let this = text::digits(line.value.get(headers)).ok_or(Unclear)?;
+            let this = text::digits(line.value().get(headers)).ok_or(Unclear)?;
             if length.replace(this).is_some_and(|earlier| earlier != this) {
                 return Err(Unclear);
             }

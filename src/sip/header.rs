@@ -215,6 +215,22 @@ header_names! {
 }
 
 impl HeaderName {
+    /// How many there are, [`HeaderName::Other`] included.
+    pub(super) const COUNT: usize = NAMES.len().wrapping_add(1);
+
+    /// How long a known name is at most.
+    pub(super) const LEN_MAX: usize = {
+        let mut len_max = 0;
+        let mut names = NAMES;
+        while let [(text, _), rest @ ..] = names {
+            if text.len() > len_max {
+                len_max = text.len();
+            }
+            names = rest;
+        }
+        len_max
+    };
+
     /// Reads a name, in any case of letters, long or compact.
     pub fn parse(name: &[u8]) -> Self {
         if let [letter] = name {
@@ -225,7 +241,7 @@ impl HeaderName {
         while let Some((text, id)) =
             PLACES.get(slot).and_then(|place| NAMES.get(usize::from(*place)))
         {
-            if text.as_bytes().eq_ignore_ascii_case(name) {
+            if text.as_bytes() == name || text.as_bytes().eq_ignore_ascii_case(name) {
                 return *id;
             }
             slot = slot.wrapping_add(1) % SLOTS;

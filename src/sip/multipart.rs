@@ -5,7 +5,7 @@
 
 use super::{
     header::HeaderName,
-    text::{self, Brackets},
+    text::{self, Hiding},
     uri::Params,
 };
 
@@ -23,7 +23,7 @@ pub(super) fn find<'b>(content_type: &[u8], body: &'b [u8], wanted: &[u8]) -> Op
     if !media_type(content_type).get(..10)?.eq_ignore_ascii_case(b"multipart/") {
         return None;
     }
-    let (_, params) = text::cut(content_type, b';', Brackets::Plain).ok()?;
+    let (_, params) = text::cut(content_type, b';', Hiding::Quotes).ok()?;
     let boundary = Params::new(params?).get("boundary").filter(|boundary| !boundary.is_empty())?;
     parts(body, boundary.as_bytes()).find_map(|part| {
         let (content_type, content) = split_part(part)?;

@@ -5,17 +5,19 @@
 //! Never: looks into a header that only an extension needs.
 
 use super::{
-    address::{NameAddr, Via},
+    address::{AddrParts, NameAddr, Via, ViaParts},
     build,
     header::{CSeq, HeaderName, Method},
-    text::{self, Brackets, Span},
-    uri::Uri,
+    text::{self, Hiding, Span},
+    uri::{Params, Uri},
 };
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::net::SocketAddr;
 
 /// Most header lines that a message may have.
 pub const HEADER_LINES_MAX: usize = 512;
+/// For how many header lines there is room before it is known how many there are.
+const LINES_USUAL: usize = 24;
 /// Most bytes that a message may have, on any transport.
 pub const MESSAGE_BYTES_MAX: usize = 65_536;
 
@@ -103,7 +105,7 @@ pub struct ParseError {
 
 /// What is left of a broken request: enough to answer it (RFC 3261 8.2.6), statelessly.
 #[derive(Debug)]
-pub struct Salvage(Head);
+pub struct Salvage(Box<Head>);
 
 impl Salvage {
     /// Keeps `head` if a response can be made of it. An ACK is never answered.
@@ -112,7 +114,7 @@ impl Salvage {
         top.and_then(Via::parse)?;
         let needed = [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
         let complete = needed.into_iter().all(|name| head.first(name).is_some());
-        (complete && method != b"ACK").then_some(Self(head))
+        (complete && method != b"ACK").then(|| Self(Box::new(head)))
     }
 
     /// Writes the answer. The To tag is a function of the request, so that the answer to a
@@ -133,12 +135,47 @@ impl Salvage {
 }
 
 /// One header line's place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Line {
     pub(super) id: HeaderName,
-    pub(super) name: Span,
-    pub(super) value: Span,
-    pub(super) line: Span,
+    start: u32,
+    name_end: u32,
+    value_start: u32,
+    value_end: u32,
+    end: u32,
+}
+
+impl Line {
+    /// Makes the place of a line that begins at `start` of a message: its name and what it is, the line, and its
+    /// value without the white space in front of it.
+    fn new(start: usize, name: &[u8], id: HeaderName, line: &[u8], value: &[u8]) -> Self {
+        let start = start as u32;
+        let end = start.wrapping_add(line.len() as u32);
+        let value_start = end.wrapping_sub(value.len() as u32);
+        Self {
+            id,
+            start,
+            name_end: start.wrapping_add(name.len() as u32),
+            value_start,
+            value_end: value_start.wrapping_add(text::trim_end(value).len() as u32),
+            end,
+        }
+    }
+
+    /// Returns where its name is.
+    pub(super) fn name(&self) -> Span {
+        Span::new(self.start, self.name_end)
+    }
+
+    /// Returns where its value is, trimmed, still folded.
+    pub(super) fn value(&self) -> Span {
+        Span::new(self.value_start, self.value_end)
+    }
+
+    /// Returns where all of it is, without the last line end.
+    pub(super) fn line(&self) -> Span {
+        Span::new(self.start, self.end)
+    }
 }
 
 /// A message's bytes and its header lines.
@@ -146,28 +183,82 @@ pub(super) struct Line {
 pub(super) struct Head {
     pub(super) bytes: Bytes,
     pub(super) lines: Vec<Line>,
+    index: Index,
+}
+
+/// Where to begin to look for a name among the lines.
+#[derive(Debug)]
+struct Index {
+    /// By name: the number of its first line; [`Self::LATE`] where that is not below it, [`Self::NONE`] where there is none.
+    first: [u8; HeaderName::COUNT],
+    /// One bit for each name of several lines; other names may share it.
+    repeated: u64,
+}
+
+impl Index {
+    const NONE: u8 = u8::MAX;
+    const LATE: u8 = Self::NONE - 1;
+
+    fn new() -> Self {
+        Self { first: [Self::NONE; HeaderName::COUNT], repeated: 0 }
+    }
+
+    fn bit(name: HeaderName) -> u64 {
+        1_u64.wrapping_shl(name as u32)
+    }
+
+    /// Takes note of the line with this number.
+    fn add(&mut self, name: HeaderName, number: usize) {
+        let Some(first) = self.first.get_mut(name as usize) else { return };
+        if *first == Self::NONE {
+            *first = u8::try_from(number).unwrap_or(Self::LATE).min(Self::LATE);
+        } else {
+            self.repeated |= Self::bit(name);
+        }
+    }
+
+    /// Returns the lines among which are all of that name.
+    fn lines<'l>(&self, lines: &'l [Line], name: HeaderName) -> &'l [Line] {
+        let first = self.first.get(name as usize).copied().unwrap_or(Self::LATE);
+        let found = match first {
+            Self::NONE => None,
+            Self::LATE => lines.get(Self::LATE.into()..),
+            first if self.repeated & Self::bit(name) == 0 => {
+                lines.get(first.into()..).and_then(|lines| lines.get(..1))
+            }
+            first => lines.get(first.into()..),
+        };
+        found.unwrap_or_default()
+    }
 }
 
 impl Head {
     /// Returns the first line of that name.
     pub(super) fn first(&self, name: HeaderName) -> Option<&Line> {
-        self.lines.iter().find(|line| line.id == name)
+        self.all(name).next()
     }
 
     /// Returns every line of that name.
     pub(super) fn all(&self, name: HeaderName) -> impl Iterator<Item = &Line> + use<'_> {
-        self.lines.iter().filter(move |line| line.id == name)
+        self.index.lines(&self.lines, name).iter().filter(move |line| line.id == name)
     }
 
     /// Returns a line's value, trimmed, still folded.
     pub(super) fn value(&self, line: &Line) -> &[u8] {
-        line.value.get(&self.bytes)
+        line.value().get(&self.bytes)
+    }
+
+    /// Returns where a part of the message is.
+    fn place(&self, part: &[u8]) -> Span {
+        Span::of(&self.bytes, part)
     }
 
     /// Returns the comma separated values of every line of that name, still folded.
     pub(super) fn values(&self, name: HeaderName) -> impl Iterator<Item = &[u8]> + use<'_> {
         let lines = self.all(name).map(|line| self.value(line));
-        lines.flat_map(|value| text::commas(value, Brackets::Hide)).filter(|part| !part.is_empty())
+        lines
+            .flat_map(|value| text::commas(value, Hiding::Brackets))
+            .filter(|part| !part.is_empty())
     }
 
     /// Returns the only value of a header that must be there once.
@@ -202,82 +293,133 @@ pub(super) struct Parsed {
     pub(super) body: Span,
 }
 
+/// Where parameters are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    text: Span,
+    hiding: Hiding,
+}
+
+impl Place {
+    fn of(head: &Head, params: &Params<'_>) -> Self {
+        Self { text: head.place(params.text()), hiding: params.hiding() }
+    }
+
+    /// Returns the parameters there.
+    pub(super) fn params(self, head: &Head) -> Params<'_> {
+        Params::known(self.text.get(&head.bytes), self.hiding)
+    }
+}
+
 /// The topmost Via, and what transactions want of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopVia {
-    pub(super) value: Span,
-    pub(super) branch: Span,
+    pub(super) transport: Span,
     pub(super) host: Span,
     pub(super) port: Option<u16>,
+    pub(super) params: Place,
+    pub(super) branch: Span,
 }
 
 /// A From or To, and the tag in it; an empty one is none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Address {
-    pub(super) value: Span,
+    pub(super) display: Span,
+    pub(super) is_quoted: bool,
+    pub(super) uri: Span,
+    pub(super) params: Place,
     pub(super) tag: Span,
 }
 
 /// Reads a whole message.
-pub(super) fn parse(datagram: &Bytes) -> Result<Parsed, ParseError> {
+pub(super) fn parse(mut datagram: Bytes) -> Result<Parsed, ParseError> {
     let refuse = |problem| ParseError { problem, salvage: None };
     let is_blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
     let skipped = datagram.iter().take_while(|byte| is_blank(byte)).count();
-    let bytes = datagram.slice(skipped..);
+    datagram.advance(skipped);
 
-    let (line, rest) = text::line(&bytes).ok_or(refuse(Problem::NotSip))?;
-    let (start, method) = match read_start(&bytes, line) {
+    let (line, rest) = text::line(&datagram).ok_or(refuse(Problem::NotSip))?;
+    let (start, method) = match read_start(&datagram, line) {
         Ok(start @ Start::Request { token, .. }) => (Ok(start), Some(token)),
         Ok(start @ Start::Response { .. }) => (Ok(start), None),
         Err(BadStart { problem, method: None }) => return Err(refuse(problem)),
         Err(BadStart { problem, method }) => (Err(problem), method),
     };
-    let mut lines = Vec::with_capacity(24);
-    let ended = read_lines(&bytes, rest, &mut lines);
-    let body = ended.map(|body| Span::of(&bytes, body));
+    let (mut lines, mut index) = (Vec::with_capacity(LINES_USUAL), Index::new());
+    let ended = read_lines(&datagram, rest, |line| {
+        index.add(line.id, lines.len());
+        lines.push(line);
+        lines.len() < HEADER_LINES_MAX
+    });
+    let body = ended.map(|body| Span::of(&datagram, body));
 
-    let head = Head { bytes: bytes.clone(), lines };
+    let head = Head { bytes: datagram, lines, index };
     match check(&head, start, body) {
         Ok(read) => Ok(read.with(head)),
         Err(problem) => {
-            let salvage = method.and_then(|method| Salvage::new(head, method.get(&bytes)));
+            let salvage = method.and_then(|method| {
+                let method = method.get(&head.bytes).to_owned();
+                Salvage::new(head, &method)
+            });
             Err(ParseError { problem, salvage })
         }
     }
 }
 
-/// Returns the place after the empty line. Lines up to the first bad one are kept.
+/// Hands over each header line up to the empty one, and returns the place after that. Bad lines are left out, to be
+/// complained of at the end. `add` returns whether there may be more.
 fn read_lines<'a>(
     bytes: &[u8],
     mut rest: &'a [u8],
-    lines: &mut Vec<Line>,
+    mut add: impl FnMut(Line) -> bool,
 ) -> Result<&'a [u8], Problem> {
-    let mut bad = None;
+    let (mut bad, mut has_room) = (None, true);
     loop {
-        let (line, after) = text::folded_line(rest).ok_or(Problem::Truncated)?;
-        if line.is_empty() {
-            return bad.map_or(Ok(after), Err);
-        }
-        if lines.len() == HEADER_LINES_MAX {
+        let at = bytes.len().wrapping_sub(rest.len());
+        let (line, after) = match known_line(at, rest) {
+            Some((line, after)) => (Some(line), after),
+            None => {
+                let (line, after) = text::folded_line(rest).ok_or(Problem::Truncated)?;
+                if line.is_empty() {
+                    return bad.map_or(Ok(after), Err);
+                }
+                (read_header_line(at, line), after)
+            }
+        };
+        if !has_room {
             return Err(Problem::TooManyLines);
         }
-        match read_header_line(bytes, line) {
-            Some(line) => lines.push(line),
+        match line {
+            Some(line) => has_room = add(line),
             None => bad = Some(Problem::HeaderLine),
         }
         rest = after;
     }
 }
 
-pub(super) fn read_header_line(bytes: &[u8], line: &[u8]) -> Option<Line> {
-    let (name, rest) = text::split_at(line, |byte| !text::is_token_byte(byte));
-    let value = text::trim_start(rest).strip_prefix(b":")?;
-    (!name.is_empty()).then(|| Line {
-        id: HeaderName::parse(name),
-        name: Span::of(bytes, name),
-        value: Span::of(bytes, text::trim(value)),
-        line: Span::of(bytes, line),
-    })
+/// Reads the line in front of `text`, at `at` of the message, if its name is a known one with its colon right behind it
+/// and nothing is folded: as nearly all are. It says what [`read_header_line`] says of such a line.
+fn known_line(at: usize, text: &[u8]) -> Option<(Line, &[u8])> {
+    // Where there is no colon so near, it may be anywhere, and is not looked for again and again.
+    let near = text.get(..HeaderName::LEN_MAX.saturating_add(1)).unwrap_or(text);
+    let (name, rest) = text.split_at_checked(text::find_byte(near, b':')?)?;
+    let id = HeaderName::parse(name);
+    if id == HeaderName::Other {
+        return None;
+    }
+    let (value, after) = text::line(rest.get(1..)?)?;
+    if matches!(after.first(), Some(b' ' | b'\t')) {
+        return None;
+    }
+    let line = text.get(..name.len().wrapping_add(1).wrapping_add(value.len()))?;
+    Some((Line::new(at, name, id, line, text::trim_start(value)), after))
+}
+
+/// Reads a header line that begins at `at` of the message.
+pub(super) fn read_header_line(at: usize, line: &[u8]) -> Option<Line> {
+    let (name, rest) = text::split_while(line, text::TOKEN);
+    let value = text::trim_start(text::trim_start(rest).strip_prefix(b":")?);
+    (!name.is_empty()).then(|| Line::new(at, name, HeaderName::parse(name), line, value))
 }
 
 /// Why the first line cannot be read; with the method where it is a request's all the same.
@@ -304,11 +446,10 @@ fn read_start(bytes: &[u8], line: &[u8]) -> Result<Start, BadStart> {
         return Err(refuse(Problem::Version));
     }
     let uri = rest.strip_suffix(version).and_then(|uri| uri.strip_suffix(b" "));
-    let uri = uri.filter(|uri| text::find(uri, text::is_lws).is_none() && !uri.is_empty());
-    let uri = uri.ok_or(refuse(Problem::RequestLine))?;
-    let is_uri = std::str::from_utf8(uri).is_ok_and(|uri| Uri::parse(uri).is_some());
-    if !is_uri {
-        return Err(refuse(Problem::RequestUri));
+    let uri = uri.filter(|uri| !uri.is_empty()).ok_or(refuse(Problem::RequestLine))?;
+    if !Uri::is_good(uri) {
+        let has_space = text::find(uri, text::is_lws).is_some();
+        return Err(refuse(if has_space { Problem::RequestLine } else { Problem::RequestUri }));
     }
     Ok(Start::Request { method: Method::parse(method), token, uri: Span::of(bytes, uri) })
 }
@@ -356,16 +497,17 @@ fn check(
 ) -> Result<Found, Problem> {
     let start = start?;
     let body = body?;
-    let place = |part| Span::of(&head.bytes, part);
+    let place = |part| head.place(part);
 
     let via = head.first(HeaderName::Via).ok_or(Problem::Missing(HeaderName::Via))?;
     let via = first_value(head.value(via)).ok_or(Problem::Bad(HeaderName::Via))?;
-    let top = Via::parse(via).ok_or(Problem::Bad(HeaderName::Via))?;
+    let top = ViaParts::read(via).ok_or(Problem::Bad(HeaderName::Via))?;
     let via = TopVia {
-        value: place(via),
-        branch: place(top.branch().as_bytes()),
-        host: place(top.host.as_bytes()),
+        transport: place(top.transport),
+        host: place(top.host),
         port: top.port,
+        params: Place::of(head, &top.params),
+        branch: place(top.branch),
     };
 
     let is_request = matches!(start, Start::Request { .. });
@@ -373,7 +515,9 @@ fn check(
     let to = check_address(head, HeaderName::To, is_request)?;
 
     let call_id = head.single(HeaderName::CallId)?;
-    if call_id.is_empty() || !call_id.iter().all(u8::is_ascii_graphic) {
+    // All of it is looked at, which the compiler does many bytes at a time.
+    let is_graphic = call_id.iter().fold(true, |all, byte| all & byte.is_ascii_graphic());
+    if call_id.is_empty() || !is_graphic {
         return Err(Problem::Bad(HeaderName::CallId));
     }
     let cseq = head.single(HeaderName::CSeq)?;
@@ -394,25 +538,34 @@ fn check(
 /// Reads From or To. In a response both are what we sent, so only their shape matters.
 fn check_address(head: &Head, name: HeaderName, is_request: bool) -> Result<Address, Problem> {
     let value = head.single(name)?;
-    let addr = NameAddr::parse(value).ok_or(Problem::Bad(name))?;
-    if is_request && addr.parsed_uri().is_none() {
+    let addr = AddrParts::read(value).ok_or(Problem::Bad(name))?;
+    let is_good = if is_request { addr.has_good_uri() } else { addr.has_text() };
+    if !is_good {
         return Err(Problem::Bad(name));
     }
-    let tag = Span::of(&head.bytes, addr.tag().unwrap_or_default().as_bytes());
-    Ok(Address { value: Span::of(&head.bytes, value), tag })
+    let place = |part| head.place(part);
+    Ok(Address {
+        display: place(addr.display),
+        is_quoted: addr.is_quoted,
+        uri: place(addr.uri),
+        params: Place::of(head, &addr.params),
+        tag: place(addr.params.tag()),
+    })
 }
 
 /// Checks every address of a list; `*` passes for a Contact.
 fn check_addresses(head: &Head, name: HeaderName) -> Result<(), Problem> {
     let is_good = |value: &[u8]| {
-        (name == HeaderName::Contact && value == b"*")
-            || NameAddr::parse(value).is_some_and(|addr| addr.parsed_uri().is_some())
+        value.is_empty()
+            || (name == HeaderName::Contact && value == b"*")
+            || AddrParts::read(value).is_some_and(|addr| addr.has_good_uri())
     };
-    if head.values(name).all(is_good) { Ok(()) } else { Err(Problem::Bad(name)) }
+    let is_good_line = |line: &Line| text::commas(head.value(line), Hiding::Brackets).all(is_good);
+    if head.all(name).all(is_good_line) { Ok(()) } else { Err(Problem::Bad(name)) }
 }
 
 fn first_value(value: &[u8]) -> Option<&[u8]> {
-    text::commas(value, Brackets::Hide).next()
+    text::commas(value, Hiding::Brackets).next()
 }
 
 fn read_cseq(value: &[u8]) -> Option<(CSeq, &[u8])> {
@@ -439,7 +592,7 @@ fn check_length(head: &Head, rest: Span) -> Result<Span, Problem> {
         return Err(Problem::TooLarge);
     }
     let body = rest.get(..length).ok_or(Problem::ShortBody)?;
-    Ok(Span::of(&head.bytes, body))
+    Ok(head.place(body))
 }
 
 #[cfg(test)]
@@ -514,6 +667,59 @@ mod tests {
                 assert_eq!(with(Some(value)), Some(bad(id)), "{name}: {value}");
             }
         }
+    }
+
+    /// The short way through a line comes to where the long way does.
+    #[test]
+    fn known_lines_are_read_like_others() {
+        for (text, is_known) in [
+            ("Via: SIP/2.0/UDP h\r\nTo: x\r\n", true),
+            ("vIA:SIP/2.0/UDP h \t\r\n", true),
+            ("v:\t\n\r\n", true),
+            ("Proxy-Authentication-Info: x:y\n", true),
+            ("Via : SIP/2.0/UDP h\r\n", false),
+            ("Via: a,\r\n b\r\n", false),
+            ("X-Via: a\r\n", false),
+            ("no colon\r\nVia: a\r\n", false),
+            ("Via: no end", false),
+            ("\r\nv: a\r\n", false),
+        ] {
+            let known = known_line(7, text.as_bytes());
+            assert_eq!(known.is_some(), is_known, "{text:?}");
+            if let Some((line, after)) = known {
+                let (whole, rest) = text::folded_line(text.as_bytes()).unwrap();
+                let other = read_header_line(7, whole).unwrap();
+                assert_eq!((line, after), (other, rest), "{text:?}");
+            }
+        }
+    }
+
+    /// There is a place for 254 lines in the index, and room for twice as many.
+    #[test]
+    fn lines_are_found_wherever_they_are() {
+        for before in [0, 200, 247, 248, 249, 250, 400] {
+            let text = format!(
+                "BYE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:a@b>;tag=1\r\n\
+                 To: <sip:c@d>\r\nCall-ID: x\r\nCSeq: 1 BYE\r\n{}Route: <sip:r>\r\nSubject: s\r\n\
+                 Route: <sip:q>\r\nExpires: 7\r\n\r\n",
+                "X: y\r\n".repeat(before),
+            );
+            let message = Message::parse(text.into()).unwrap();
+            let routes = message.routes(HeaderName::Route);
+            let routes: Vec<_> = routes.iter().map(|route| route.uri).collect();
+            assert_eq!(routes, ["sip:r", "sip:q"], "behind {before}");
+            assert_eq!(message.number(HeaderName::Expires), Some(7), "behind {before}");
+            assert_eq!(message.header_str(HeaderName::Subject).as_deref(), Some("s"));
+            assert_eq!(message.header(HeaderName::Contact), None);
+        }
+    }
+
+    /// The empty line ends the headers, even where what follows looks like a continuation.
+    #[test]
+    fn a_body_may_begin_with_white_space() {
+        let text = "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:a@b>;tag=1\r\n\
+            To: <sip:c@d>\r\nCall-ID: x\r\nCSeq: 1 MESSAGE\r\nContent-Length: 6\r\n\r\n hello";
+        assert_eq!(Message::parse(text.into()).unwrap().body(), b" hello");
     }
 
     /// What we sent comes back in a response; its URIs are not judged.

@@ -4,7 +4,7 @@
 //! Never: knows what a header means.
 
 use bytes::Bytes;
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// A part of a message's bytes. Valid only for the message it was made for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,17 +16,29 @@ pub(super) struct Span {
 impl Span {
     /// Returns where `part`, a slice of `whole`, is; an empty span for anything else.
     pub(super) fn of(whole: &[u8], part: &[u8]) -> Self {
-        let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr());
-        let end = start.and_then(|start| start.checked_add(part.len()));
-        match (start.map(u32::try_from), end.filter(|end| *end <= whole.len()).map(u32::try_from)) {
-            (Some(Ok(start)), Some(Ok(end))) => Self { start, end },
-            (Some(_) | None, Some(_) | None) => Self::default(),
-        }
+        let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+        let end = start.wrapping_add(part.len());
+        if start <= end && end <= whole.len() { Self::between(start, end) } else { Self::default() }
+    }
+
+    /// Returns the place from `start` to `end`.
+    pub(super) fn new(start: u32, end: u32) -> Self {
+        Self { start, end }
+    }
+
+    /// Returns the place from `start` to `end`, in what has less than 4 GiB.
+    pub(super) fn between(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    /// Returns the places of its bytes.
+    pub(super) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
     }
 
     /// Returns the part of `whole`.
     pub(super) fn get(self, whole: &[u8]) -> &[u8] {
-        whole.get(self.start as usize..self.end as usize).unwrap_or_default()
+        whole.get(self.range()).unwrap_or_default()
     }
 
     /// Returns the part of `whole` as text, or nothing where it is not UTF-8.
@@ -40,28 +52,64 @@ impl Span {
     }
 }
 
+/// A byte of RFC 3261 25.1's `token`.
+pub(super) const TOKEN: u8 = 1;
+/// A byte of a host's name.
+pub(super) const HOST: u8 = 1 << 1;
+/// A byte that stands in no URI: white space, controls, quotes and angle brackets.
+pub(super) const NO_URI: u8 = 1 << 2;
+/// ASCII that stands in a URI and means nothing but itself in a user part.
+pub(super) const PLAIN_USER: u8 = 1 << 3;
+/// ASCII that stands in a URI and does not end its parameters.
+pub(super) const PLAIN_PARAMS: u8 = 1 << 4;
+/// What makes a header's parameters more than names and values: quotes, commas, CR and controls.
+pub(super) const ODD_IN_PARAMS: u8 = 1 << 5;
+
+/// The classes that each byte belongs to.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    let mut left: &mut [u8] = &mut classes;
+    while let [class, rest @ ..] = left {
+        let is_lws = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
+            *class |= TOKEN | HOST;
+        } else if matches!(byte, b'!' | b'%' | b'*' | b'+' | b'`' | b'~' | b'\'') {
+            *class |= TOKEN;
+        }
+        if byte == b' ' || byte.is_ascii_control() || matches!(byte, b'"' | b'<' | b'>') {
+            *class |= NO_URI;
+        } else if byte.is_ascii() && byte != b'?' {
+            *class |= PLAIN_PARAMS;
+            if !matches!(byte, b'@' | b':' | b';') {
+                *class |= PLAIN_USER;
+            }
+        }
+        let is_odd = byte.is_ascii_control() && !is_lws;
+        if is_odd || matches!(byte, b'"' | b',' | b'\r') {
+            *class |= ODD_IN_PARAMS;
+        }
+        byte = byte.wrapping_add(1);
+        left = rest;
+    }
+    classes
+};
+
+/// Returns whether a byte is of one of these classes.
+#[inline]
+pub(super) fn is(byte: u8, classes: u8) -> bool {
+    CLASSES.get(usize::from(byte)).is_some_and(|class| class & classes != 0)
+}
+
 /// White space inside a header's value. CR and LF are left in it by folding only.
+#[inline]
 pub(super) fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// One bit for each byte of RFC 3261 25.1's `token`.
-const TOKEN_BYTES: u128 = {
-    let mut bits = 0;
-    let mut byte = 0_u8;
-    while byte < 128 {
-        let is_mark = matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'~');
-        if byte.is_ascii_alphanumeric() || is_mark || byte == b'\'' {
-            bits |= 1_u128.wrapping_shl(byte as u32);
-        }
-        byte = byte.wrapping_add(1);
-    }
-    bits
-};
-
 /// A byte of RFC 3261 25.1's `token`.
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    TOKEN_BYTES.checked_shr(byte.into()).is_some_and(|bits| bits & 1 == 1)
+    is(byte, TOKEN)
 }
 
 /// Returns whether `text` is one `token`.
@@ -69,7 +117,13 @@ pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_token_byte)
 }
 
+/// Returns whether it is UTF-8; ASCII is recognised faster.
+pub(super) fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
+}
+
 /// Returns the index of the first byte that `wanted` accepts.
+#[inline]
 pub(super) fn find(text: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
     let found = text.iter().position(|byte| wanted(*byte));
     #[cfg(test)]
@@ -77,12 +131,56 @@ pub(super) fn find(text: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
     found
 }
 
-/// Returns the index of the first `wanted`.
-pub(super) fn find_byte(text: &[u8], wanted: u8) -> Option<usize> {
-    let found = memchr::memchr(wanted, text);
+/// How far the end of a line is searched for without calling `memchr`, in bytes.
+const LINE_USUAL: usize = 64;
+
+/// A one in each byte of a word.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+
+/// Marks the lowest byte of a word that is `wanted`, and maybe others above it.
+#[inline]
+fn marks(word: u64, wanted: u8) -> u64 {
+    let differs = word ^ ONES.wrapping_mul(wanted.into());
+    differs.wrapping_sub(ONES) & !differs & ONES.wrapping_mul(0x80)
+}
+
+/// Finds what is marked, a word at a time, or else what is wanted behind the last whole word. What we look for is
+/// a few bytes away most of the time, where calling `memchr` takes longer.
+#[inline]
+fn find_marked(
+    text: &[u8],
+    marks: impl Fn(u64) -> u64,
+    is_wanted: impl Fn(u8) -> bool,
+) -> Option<usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    let mut at = 0_usize;
+    let mut found = None;
+    for word in words {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            found = Some(at.wrapping_add(marks.trailing_zeros() as usize / 8));
+            break;
+        }
+        at = at.wrapping_add(8);
+    }
+    if found.is_none() {
+        found = rest.iter().position(|byte| is_wanted(*byte)).map(|more| at.wrapping_add(more));
+    }
     #[cfg(test)]
     cost::add(found.unwrap_or(text.len()));
     found
+}
+
+/// Returns the index of the first `wanted`.
+#[inline]
+pub(super) fn find_byte(text: &[u8], wanted: u8) -> Option<usize> {
+    find_marked(text, |word| marks(word, wanted), |byte| byte == wanted)
+}
+
+/// Returns the index of the first byte that is one of these two.
+#[inline]
+pub(super) fn find_either(text: &[u8], a: u8, b: u8) -> Option<usize> {
+    find_marked(text, |word| marks(word, a) | marks(word, b), |byte| byte == a || byte == b)
 }
 
 /// Returns the index of the first byte that is one of `wanted`.
@@ -95,40 +193,78 @@ pub(super) fn find_any(text: &[u8], wanted: [u8; 3]) -> Option<usize> {
 }
 
 /// Splits before the first byte that `wanted` accepts; all of it and nothing where there is none.
+#[inline]
 pub(super) fn split_at(text: &[u8], wanted: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     find(text, wanted).and_then(|at| text.split_at_checked(at)).unwrap_or((text, &[]))
 }
 
+/// Splits after the bytes of these classes that `text` begins with.
+#[inline]
+pub(super) fn split_while(text: &[u8], classes: u8) -> (&[u8], &[u8]) {
+    split_at(text, |byte| !is(byte, classes))
+}
+
 /// Splits around the first `separator`.
+#[inline]
 pub(super) fn split_once(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let (before, after) = text.split_at_checked(find_byte(text, separator)?)?;
     Some((before, after.split_first()?.1))
 }
 
 /// Removes white space at the front.
+#[inline]
 pub(super) fn trim_start(text: &[u8]) -> &[u8] {
+    if text.first().is_some_and(|first| !is_lws(*first)) {
+        return text;
+    }
     split_at(text, |byte| !is_lws(byte)).1
 }
 
-/// Removes white space at both ends.
-pub(super) fn trim(text: &[u8]) -> &[u8] {
-    let text = trim_start(text);
+/// Removes white space at the end.
+#[inline]
+pub(super) fn trim_end(text: &[u8]) -> &[u8] {
+    if text.last().is_some_and(|last| !is_lws(*last)) {
+        return text;
+    }
     let last = text.iter().rposition(|byte| !is_lws(*byte));
     #[cfg(test)]
     cost::add(text.len().saturating_sub(last.unwrap_or(0)));
     last.and_then(|last| text.get(..=last)).unwrap_or_default()
 }
 
-/// Returns the first line without its CRLF (or bare LF), and what follows. `None`: no line end.
-pub(super) fn line(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (line, rest) = split_once(text, b'\n')?;
-    Some((line.strip_suffix(b"\r").unwrap_or(line), rest))
+/// Removes white space at both ends.
+#[inline]
+pub(super) fn trim(text: &[u8]) -> &[u8] {
+    trim_end(trim_start(text))
 }
 
-/// Returns the first header line with its continuations (RFC 3261 7.3.1), and what follows.
+/// Returns the first line without its CRLF (or bare LF), and what follows. `None`: no line end.
+#[inline]
+pub(super) fn line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (line, rest) = text.split_at_checked(find_line_end(text)?)?;
+    Some((line.strip_suffix(b"\r").unwrap_or(line), rest.split_first()?.1))
+}
+
+/// Finds a line end: in a usual line at once, in a long one by `memchr`.
+#[inline]
+fn find_line_end(text: &[u8]) -> Option<usize> {
+    let Some((near, far)) = text.split_at_checked(LINE_USUAL) else {
+        return find_byte(text, b'\n');
+    };
+    if let Some(end) = find_byte(near, b'\n') {
+        return Some(end);
+    }
+    let end = memchr::memchr(b'\n', far);
+    #[cfg(test)]
+    cost::add(end.unwrap_or(far.len()));
+    Some(end?.wrapping_add(LINE_USUAL))
+}
+
+/// Returns the first header line with its continuations (RFC 3261 7.3.1), and what follows. An empty line has none: it
+/// ends the headers.
 pub(super) fn folded_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut end, mut rest) = line(text)?;
-    if !matches!(rest.first(), Some(b' ' | b'\t')) {
+    if end.is_empty() || !matches!(rest.first(), Some(b' ' | b'\t')) {
         return Some((end, rest));
     }
     while matches!(rest.first(), Some(b' ' | b'\t')) {
@@ -171,58 +307,61 @@ pub(super) fn has_stray_cr(mut text: &[u8]) -> bool {
     false
 }
 
-/// What the scanner is inside of.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Inside {
-    Nothing,
-    Quotes,
-    Escape,
-    Brackets,
-}
-
 /// A quoted string or bracket that is never closed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Unbalanced;
 
-/// Whether `<` and `>` hide what is between them.
+/// What hides separators between them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Brackets {
-    /// Lists of addresses.
-    Hide,
-    /// Parameters and digest headers.
-    Plain,
+pub(super) enum Hiding {
+    /// `<` and `>`, and quotes: in lists of addresses.
+    Brackets,
+    /// Quotes: in parameters and digest headers.
+    Quotes,
+    /// Nothing: there are no quotes.
+    Nothing,
 }
 
-/// Splits around the first `separator` outside of quoted strings (and brackets). The second part
+/// Splits around the first `separator` outside of quoted strings and brackets. The second part
 /// is `None` where there is no separator.
 pub(super) fn cut(
     text: &[u8],
     separator: u8,
-    brackets: Brackets,
+    hiding: Hiding,
 ) -> Result<(&[u8], Option<&[u8]>), Unbalanced> {
-    let opening = if brackets == Brackets::Hide { b'<' } else { b'"' };
-    let Some(interesting) = find_any(text, [separator, b'"', opening]) else {
-        return Ok((text, None));
+    let opening = match hiding {
+        Hiding::Brackets => b'<',
+        Hiding::Quotes => b'"',
+        Hiding::Nothing => {
+            return Ok(match split_once(text, separator) {
+                Some((before, after)) => (before, Some(after)),
+                None => (text, None),
+            });
+        }
     };
-    let mut inside = Inside::Nothing;
-    for (at, byte) in text.iter().copied().enumerate().skip(interesting) {
-        #[cfg(test)]
-        cost::add(1);
-        inside = match (inside, byte) {
-            (Inside::Nothing, _) if byte == separator => {
-                let (before, after) = text.split_at_checked(at).unwrap_or((text, &[]));
-                return Ok((before, after.split_first().map(|(_, after)| after)));
-            }
-            (Inside::Nothing, b'"') | (Inside::Escape, _) => Inside::Quotes,
-            (Inside::Nothing, b'<') if brackets == Brackets::Hide => Inside::Brackets,
-            (Inside::Quotes, b'\\') => Inside::Escape,
-            (Inside::Quotes, b'"') | (Inside::Brackets, b'>') => Inside::Nothing,
-            (Inside::Nothing | Inside::Quotes | Inside::Brackets, _) => inside,
+    let mut rest = text;
+    while let Some(at) = find_any(rest, [separator, b'"', opening]) {
+        let (found, after) = rest.get(at..).and_then(<[u8]>::split_first).ok_or(Unbalanced)?;
+        if *found == separator {
+            let before = text.len().saturating_sub(after.len()).saturating_sub(1);
+            return Ok((text.get(..before).unwrap_or_default(), Some(after)));
+        }
+        rest = match *found {
+            b'"' => after_quotes(after).ok_or(Unbalanced)?,
+            _ => split_once(after, b'>').ok_or(Unbalanced)?.1,
         };
     }
-    match inside {
-        Inside::Nothing => Ok((text, None)),
-        Inside::Quotes | Inside::Escape | Inside::Brackets => Err(Unbalanced),
+    Ok((text, None))
+}
+
+/// Returns what follows the quote that closes a quoted string whose inside is the front of `text`.
+fn after_quotes(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (found, after) = text.get(find_either(text, b'"', b'\\')?..)?.split_first()?;
+        if *found == b'"' {
+            return Some(after);
+        }
+        text = after.split_first()?.1;
     }
 }
 
@@ -232,17 +371,17 @@ pub(super) fn cut(
 pub(super) struct Parts<'a> {
     rest: Option<&'a [u8]>,
     separator: u8,
-    brackets: Brackets,
+    hiding: Hiding,
 }
 
 /// Splits a header's value at its commas.
-pub(super) fn commas(text: &[u8], brackets: Brackets) -> Parts<'_> {
-    Parts { rest: Some(text), separator: b',', brackets }
+pub(super) fn commas(text: &[u8], hiding: Hiding) -> Parts<'_> {
+    Parts { rest: Some(text), separator: b',', hiding }
 }
 
 /// Splits parameters at their semicolons.
-pub(super) fn semicolons(text: &[u8]) -> Parts<'_> {
-    Parts { rest: Some(text), separator: b';', brackets: Brackets::Plain }
+pub(super) fn semicolons(text: &[u8], hiding: Hiding) -> Parts<'_> {
+    Parts { rest: Some(text), separator: b';', hiding }
 }
 
 impl<'a> Iterator for Parts<'a> {
@@ -250,7 +389,7 @@ impl<'a> Iterator for Parts<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let text = self.rest.take()?;
-        let (part, rest) = cut(text, self.separator, self.brackets).unwrap_or((text, None));
+        let (part, rest) = cut(text, self.separator, self.hiding).unwrap_or((text, None));
         self.rest = rest;
         Some(trim(part))
     }
@@ -259,16 +398,9 @@ impl<'a> Iterator for Parts<'a> {
 /// Splits a quoted string, its quotes removed and its escapes left, from what follows it.
 pub(super) fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
-    let mut escaped = false;
-    let end = inner.iter().position(|byte| {
-        let closes = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        closes
-    })?;
-    #[cfg(test)]
-    cost::add(end);
-    let (string, rest) = inner.split_at_checked(end)?;
-    Some((string, rest.strip_prefix(b"\"")?))
+    let rest = after_quotes(inner)?;
+    let string = inner.get(..inner.len().saturating_sub(rest.len()).saturating_sub(1))?;
+    Some((string, rest))
 }
 
 /// Removes the backslashes and folds of a quoted string's inside.
@@ -288,13 +420,15 @@ pub(super) fn unescape(string: &[u8]) -> Cow<'_, [u8]> {
 
 /// Reads digits, nothing else. More than fits becomes the largest number.
 pub(super) fn digits(text: &[u8]) -> Option<u32> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
+    let mut sum = 0_u32;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        sum = sum.saturating_mul(10).saturating_add(digit.into());
     }
-    let next = |sum: u32, digit: &u8| {
-        sum.saturating_mul(10).saturating_add(u32::from(digit.saturating_sub(b'0')))
-    };
-    Some(text.iter().fold(0, next))
+    (!text.is_empty()).then_some(sum)
 }
 
 /// Counts the bytes looked at, so that tests can bound the work done for a message.
@@ -329,7 +463,7 @@ mod tests {
             ("a, \"b, c", &["a", "\"b, c"]),
             ("", &[""]),
         ] {
-            let got: Vec<_> = commas(text.as_bytes(), Brackets::Hide).collect();
+            let got: Vec<_> = commas(text.as_bytes(), Hiding::Brackets).collect();
             assert_eq!(got, want.iter().map(|part| part.as_bytes()).collect::<Vec<_>>(), "{text}");
         }
     }
@@ -367,6 +501,24 @@ mod tests {
         assert_eq!(folded_line(b"a: b\r\n c\r\nd"), Some((&b"a: b\r\n c"[..], &b"d"[..])));
         assert_eq!(folded_line(b"a\n\tb\n\n"), Some((&b"a\n\tb"[..], &b"\n"[..])));
         assert_eq!(folded_line(b"no end"), None);
+    }
+
+    #[test]
+    fn bytes_are_found_in_words_and_behind_them() {
+        let text = b"0123456789abcdefghijk\x81\xbf\x80z";
+        for at in 0..text.len() {
+            for front in 0..=at {
+                let (text, at) = (&text[front..], at - front);
+                let (wanted, next) = (text[at], text.get(at + 1).copied().unwrap_or(b'!'));
+                assert_eq!(find_byte(text, wanted), Some(at));
+                assert_eq!(find_either(text, next, wanted), Some(at));
+                assert_eq!(find_either(text, b'!', wanted), Some(at));
+            }
+        }
+        for absent in [b'!', 0, 0x7f, 0xff, b'0' + 0x80] {
+            assert_eq!(find_byte(text, absent), None);
+            assert_eq!(find_either(text, absent, b'!'), None);
+        }
     }
 
     #[test]

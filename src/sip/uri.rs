@@ -3,7 +3,7 @@
 //! Owns: reading and comparing them.
 //! Never: writes one back: a URI that is passed on is passed on as it was written.
 
-use super::text;
+use super::text::{self, Hiding, Span};
 use crate::ids::Transport;
 use std::{
     borrow::Cow,
@@ -11,20 +11,55 @@ use std::{
 };
 
 /// Parameters as written, without their first semicolon: `a=1;flag;b="x;y"`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Params<'a>(&'a [u8]);
+#[derive(Clone, Copy, Debug)]
+pub struct Params<'a> {
+    text: &'a [u8],
+    /// What is known of its quotes.
+    hiding: Hiding,
+}
 
 impl<'a> Params<'a> {
     /// Takes the text after the first semicolon.
     pub(super) fn new(text: &'a [u8]) -> Self {
-        Self(text)
+        Self { text, hiding: Hiding::Quotes }
+    }
+
+    /// Takes the text after the first semicolon, in which there are no quotes.
+    pub(super) fn without_quotes(text: &'a [u8]) -> Self {
+        Self { text, hiding: Hiding::Nothing }
+    }
+
+    /// Takes the text after the first semicolon, and what is known of its quotes.
+    pub(super) fn known(text: &'a [u8], hiding: Hiding) -> Self {
+        Self { text, hiding }
+    }
+
+    /// Returns what is known of their quotes.
+    pub(super) fn hiding(&self) -> Hiding {
+        self.hiding
+    }
+
+    /// Returns them as written.
+    pub(super) fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// Returns the trimmed parts between semicolons.
+    pub(super) fn parts(&self) -> text::Parts<'a> {
+        text::semicolons(self.text, self.hiding)
     }
 
     /// Returns a parameter's value: without its quotes, nothing for a flag. Names are compared
     /// without regard to case. A value that is not UTF-8 is as good as absent.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        let is_it = |key: &[u8]| key.eq_ignore_ascii_case(name.as_bytes());
-        self.raw().filter(|(key, _)| is_it(key)).find_map(|(_, value)| read_value(value))
+        self.parts().find_map(|part| std::str::from_utf8(value_of(part, name)?).ok())
+    }
+
+    /// Returns the tag of a From or To, UTF-8; nothing where there is none, or an empty one.
+    pub(super) fn tag(&self) -> &'a [u8] {
+        let values = self.parts().filter_map(|part| value_of(part, "tag"));
+        let mut tags = values.filter(|tag| !tag.is_empty() && text::is_utf8(tag));
+        tags.next().unwrap_or_default()
     }
 
     /// Returns whether a parameter is there, with or without a value.
@@ -34,29 +69,51 @@ impl<'a> Params<'a> {
 
     /// Returns names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        self.raw()
-            .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, read_value(value)?)))
+        self.raw().filter_map(|(name, value)| {
+            Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(unquoted(value)).ok()?))
+        })
     }
 
     /// Returns names and values in order, quotes included.
     fn raw(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let split = |part| text::split_once(part, b'=').unwrap_or((part, &[]));
-        text::semicolons(self.0)
+        self.parts()
             .map(split)
             .map(|(name, value)| (text::trim(name), text::trim(value)))
             .filter(|(name, _)| !name.is_empty())
     }
+}
 
-    /// Returns whether each parameter has a name.
-    pub(super) fn are_named(&self) -> bool {
-        text::semicolons(self.0).all(|part| part.first().is_some_and(|first| *first != b'='))
+impl Default for Params<'_> {
+    fn default() -> Self {
+        Self::without_quotes(&[])
+    }
+}
+
+impl PartialEq for Params<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Params<'_> {}
+
+/// Returns the value of a parameter if that is its name: without its quotes, nothing for a flag.
+pub(super) fn value_of<'a>(part: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (key, value) = part.split_at_checked(name.len())?;
+    if !key.eq_ignore_ascii_case(name.as_bytes()) {
+        return None;
+    }
+    match text::trim_start(value).split_first() {
+        None => Some(&[]),
+        Some((b'=', value)) => Some(unquoted(text::trim_start(value))),
+        Some(_) => None,
     }
 }
 
 /// Takes the quotes off a value.
-fn read_value(value: &[u8]) -> Option<&str> {
-    let value = text::quoted(value).map_or(value, |(inside, _)| inside);
-    std::str::from_utf8(value).ok()
+fn unquoted(value: &[u8]) -> &[u8] {
+    text::quoted(value).map_or(value, |(inside, _)| inside)
 }
 
 /// Splits around the first `separator`, an ASCII character; `str::split_once` takes three times as long for
@@ -65,17 +122,6 @@ fn cut(text: &str, separator: u8) -> Option<(&str, &str)> {
     let (before, after) = text.split_at_checked(text::find_byte(text.as_bytes(), separator)?)?;
     Some((before, after.get(1..)?))
 }
-
-/// One bit for each byte that stands in no URI.
-const BAD_BYTES: u128 = {
-    let mut bits = (1_u128 << 127) | (1 << b'"') | (1 << b'<') | (1 << b'>');
-    let mut byte = 0_u8;
-    while byte <= b' ' {
-        bits |= 1_u128.wrapping_shl(byte as u32);
-        byte = byte.wrapping_add(1);
-    }
-    bits
-};
 
 /// The part of a URI before its colon.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -115,10 +161,21 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI. White space, controls, quotes and angle brackets are refused anywhere.
     pub fn parse(uri: &'a str) -> Option<Self> {
-        let bad = |byte: u8| BAD_BYTES.checked_shr(byte.into()).is_some_and(|bits| bits & 1 == 1);
-        if text::find(uri.as_bytes(), bad).is_some() {
-            return None;
+        if let Some(usual) = UsualUri::read(uri.as_bytes()).filter(|usual| usual.rest.is_empty()) {
+            return usual.view(uri);
         }
+        let bad = |byte| text::is(byte, text::NO_URI);
+        if text::find(uri.as_bytes(), bad).is_some() { None } else { Self::of_clean(uri) }
+    }
+
+    /// Returns whether that is a URI.
+    pub(super) fn is_good(uri: &'a [u8]) -> bool {
+        UsualUri::read(uri).is_some_and(|usual| usual.rest.is_empty())
+            || std::str::from_utf8(uri).is_ok_and(|uri| Self::parse(uri).is_some())
+    }
+
+    /// Reads a URI in which every byte is one that may stand in a URI.
+    pub(super) fn of_clean(uri: &'a str) -> Option<Self> {
         let (scheme, rest) = cut(uri, b':')?;
         let is = |name: &str| scheme.eq_ignore_ascii_case(name);
         match () {
@@ -140,18 +197,25 @@ impl<'a> Uri<'a> {
             None => (userinfo, None),
         };
         let user = user.filter(|user| !user.is_empty());
-        let (rest, headers) = cut(rest, b'?').unwrap_or((rest, ""));
-        let (hostport, params) = cut(rest, b';').unwrap_or((rest, ""));
-        let (host, port) = host_port(hostport)?;
-        Some(Self { scheme, user, password, host, port, params: params.into(), headers })
+        let end = text::find_either(rest.as_bytes(), b';', b'?').unwrap_or(rest.len());
+        let (hostport, rest) = rest.split_at_checked(end)?;
+        let (params, headers) = match rest.as_bytes().first() {
+            None => ("", ""),
+            Some(b';') => cut(rest.get(1..)?, b'?').unwrap_or((rest.get(1..)?, "")),
+            Some(_) => ("", rest.get(1..)?),
+        };
+        let (host, port) = host_port(hostport.as_bytes())?;
+        let host = hostport.get(..host.len())?;
+        let params = Params::without_quotes(params.as_bytes());
+        Some(Self { scheme, user, password, host, port, params, headers })
     }
 
     fn parse_tel(rest: &'a str) -> Option<Self> {
-        let (number, params) = rest.split_once(';').unwrap_or((rest, ""));
+        let (number, params) = cut(rest, b';').unwrap_or((rest, ""));
         (!number.is_empty()).then_some(Self {
             scheme: Scheme::Tel,
             user: Some(number),
-            params: params.into(),
+            params: Params::without_quotes(params.as_bytes()),
             ..Self::default()
         })
     }
@@ -263,37 +327,84 @@ impl<'a> Uri<'a> {
     }
 }
 
-impl<'a> From<&'a str> for Params<'a> {
-    fn from(text: &'a str) -> Self {
-        Self(text.as_bytes())
+/// A URI of the usual shape, `sip:user@host:port;a=1`, at the front of a text: it is read in one go. Anything more, as a
+/// password or headers, is for [`Uri::of_clean`], which says the same of this shape.
+pub(super) struct UsualUri<'a> {
+    user: &'a [u8],
+    host: &'a [u8],
+    port: Option<u16>,
+    params: &'a [u8],
+    /// What follows it: nothing, or what cannot be part of a URI.
+    pub(super) rest: &'a [u8],
+}
+
+impl<'a> UsualUri<'a> {
+    pub(super) fn read(text: &'a [u8]) -> Option<Self> {
+        let [b's' | b'S', b'i' | b'I', b'p' | b'P', b':', rest @ ..] = text else { return None };
+        let (user, rest) = text::split_while(rest, text::PLAIN_USER);
+        let (host, rest) = text::split_while(rest.strip_prefix(b"@")?, text::HOST);
+        let (port, rest) = match rest {
+            [b':', rest @ ..] => {
+                let (digits, rest) = text::split_at(rest, |byte| !byte.is_ascii_digit());
+                (Some(u16::try_from(text::digits(digits)?).ok()?), rest)
+            }
+            rest => (None, rest),
+        };
+        let (params, rest) = match rest {
+            [b';', rest @ ..] => text::split_while(rest, text::PLAIN_PARAMS),
+            rest => (&[][..], rest),
+        };
+        let is_over = rest.first().is_none_or(|byte| text::is(*byte, text::NO_URI));
+        (is_over && !user.is_empty() && !host.is_empty()).then_some(Self {
+            user,
+            host,
+            port,
+            params,
+            rest,
+        })
+    }
+
+    /// Returns the URI, whose text this is.
+    fn view(&self, uri: &'a str) -> Option<Uri<'a>> {
+        let part = |part| uri.get(Span::of(uri.as_bytes(), part).range());
+        Some(Uri {
+            scheme: Scheme::Sip,
+            user: Some(part(self.user)?),
+            password: None,
+            host: part(self.host)?,
+            port: self.port,
+            params: Params::without_quotes(self.params),
+            headers: "",
+        })
     }
 }
 
-/// Splits and checks `host`, `host:port`, `[::1]` and `[::1]:port`.
-pub(super) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (inside, after) = rest.split_once(']')?;
-            inside.parse::<Ipv6Addr>().ok()?;
-            let host = text.strip_suffix(after)?;
-            (host, if after.is_empty() { None } else { Some(after.trim().strip_prefix(':')?) })
-        }
-        None => match cut(text, b':') {
-            Some((host, port)) => (host.trim(), Some(port)),
-            None => (text, None),
-        },
+impl<'a> From<&'a str> for Params<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::new(text.as_bytes())
+    }
+}
+
+/// Splits and checks `host`, `host:port`, `[::1]` and `[::1]:port`, with white space around the colon at most. The host
+/// is the front of the text.
+pub(super) fn host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
+    let (host, rest) = if text.first() == Some(&b'[') {
+        let (host, rest) = text.split_at_checked(text::find_byte(text, b']')?.checked_add(1)?)?;
+        let inside = host.get(1..host.len().saturating_sub(1))?;
+        std::str::from_utf8(inside).ok()?.parse::<Ipv6Addr>().ok()?;
+        (host, rest)
+    } else {
+        text::split_while(text, text::HOST)
     };
-    let is_named = |host: &str| {
-        let is_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        !host.is_empty() && host.bytes().all(is_host)
-    };
-    if !host.starts_with('[') && !is_named(host) {
+    if host.is_empty() {
         return None;
     }
-    match port.map(|port| text::digits(port.trim().as_bytes())) {
-        None => Some((host, None)),
-        Some(port) => Some((host, Some(u16::try_from(port?).ok()?))),
-    }
+    let port = match text::trim_start(rest).split_first() {
+        None => return rest.is_empty().then_some((host, None)),
+        Some((b':', port)) => text::digits(text::trim(port))?,
+        Some(_) => return None,
+    };
+    Some((host, Some(u16::try_from(port).ok()?)))
 }
 
 /// Reads an address, IPv6 with or without brackets.
@@ -369,6 +480,43 @@ mod tests {
         let uri = Uri::parse("urn:service:sos.police").unwrap();
         assert_eq!((uri.scheme, uri.user), (Scheme::Urn, Some("service:sos.police")));
         assert_eq!(Uri::parse("soap.beep://192.0.2.103:3002").unwrap().scheme, Scheme::Other);
+    }
+
+    /// The short way comes to where the long way does.
+    #[test]
+    fn usual_uris_are_read_like_others() {
+        for (uri, is_usual) in [
+            ("sip:a@h", true),
+            ("SIP:%61+1-2@h.example:5060", true),
+            ("sip:a@10.0.0.1:05060;lr;x=@:;y", true),
+            ("sip:a@h;", true),
+            ("sip:a:b@h", false),
+            ("sip:a;b@h", false),
+            ("sip:h", false),
+            ("sip:h:5060;maddr=a@b", false),
+            ("sip:a@h?b=c", false),
+            ("sip:a@h;b?b=c", false),
+            ("sip:a@[::1]", false),
+            ("sip:\u{e9}@h", false),
+            ("sip:@h", false),
+            ("sip:a@", false),
+            ("sip:a@h:", false),
+            ("sip:a@h:65536", false),
+            ("sip:a@h:1x", false),
+            ("sip:a@b@c", false),
+            ("sips:a@h", false),
+        ] {
+            let usual = UsualUri::read(uri.as_bytes());
+            assert_eq!(usual.is_some(), is_usual, "{uri}");
+            if let Some(usual) = usual {
+                assert!(usual.rest.is_empty());
+                assert_eq!(usual.view(uri), Uri::of_clean(uri), "{uri}");
+            }
+            let quoted = format!("{uri}>;tag=1");
+            let usual = UsualUri::read(quoted.as_bytes());
+            assert_eq!(usual.map(|usual| usual.rest), is_usual.then_some(&b">;tag=1"[..]));
+            assert_eq!(Uri::is_good(uri.as_bytes()), Uri::parse(uri).is_some(), "{uri}");
+        }
     }
 
     #[test]
