@@ -3,6 +3,7 @@
 //! Owns: the names of codecs, the static payload types, and when two formats are the same codec.
 //! Never: encodes or decodes a sample.
 
+use super::parse::cut;
 use std::fmt;
 
 /// The encoding name's limit; IANA's longest audio subtype has 25 letters.
@@ -24,13 +25,12 @@ pub enum Codec {
 impl Codec {
     /// Reads an encoding name, in any case of letters.
     pub fn parse(name: &str) -> Self {
-        let name = name.to_ascii_uppercase();
-        match name.as_str() {
-            "PCMU" => Self::Pcmu,
-            "PCMA" => Self::Pcma,
-            "TELEPHONE-EVENT" => Self::TelephoneEvent,
-            _ => Self::Other(name.into()),
+        for known in [Self::Pcmu, Self::Pcma, Self::TelephoneEvent] {
+            if known.name().eq_ignore_ascii_case(name) {
+                return known;
+            }
         }
+        Self::Other(name.to_ascii_uppercase().into())
     }
 
     /// Returns the encoding name in the spelling of its registration where that is known to matter.
@@ -148,7 +148,7 @@ impl Format {
 
     /// Reads the value of an `rtpmap` attribute: `111 opus/48000/2`.
     pub(super) fn of_rtpmap(value: &str) -> Option<Self> {
-        let (payload_type, encoding) = value.trim().split_once(' ')?;
+        let (payload_type, encoding) = cut(value.trim(), b' ')?;
         let payload_type = payload_type.parse().ok().filter(|pt| *pt <= 127)?;
         let mut parts = encoding.trim().split('/');
         let name = parts.next().filter(|name| is_token(name))?;

@@ -20,6 +20,8 @@ use std::{
 /// A browser's offer has about 8 KB.
 const LEN_MAX: usize = 32 * 1024;
 const LINES_MAX: usize = 1000;
+/// For how many lines there is room before it is known how many there are.
+const LINES_USUAL: usize = 24;
 const MEDIA_MAX: usize = 32;
 /// Of one stream; what lies beyond is not considered.
 const FORMATS_MAX: usize = 48;
@@ -111,21 +113,37 @@ struct Read {
     audio: Option<(usize, Audio)>,
 }
 
-#[derive(Clone, Debug)]
+/// A line: its letter, and the place of its value.
+#[derive(Clone, Copy, Debug)]
 struct Line {
     letter: u8,
-    value: Range<usize>,
+    start: u32,
+    end: u32,
 }
 
-/// What an `m=` line says.
-#[derive(Clone, Debug)]
-pub(super) struct Media {
-    pub(super) kind: Box<str>,
+impl Line {
+    fn value(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// The part of an `m=` line that does not name formats.
+#[derive(Clone, Copy, Debug)]
+struct Media {
+    is_audio: bool,
     port: u16,
-    pub(super) protocol: Box<str>,
-    pub(super) first_format: Box<str>,
+    profile: Profile,
     /// The index of the `m=` line among the lines.
     line: usize,
+}
+
+/// What an `m=` line says: `audio 49170/2 RTP/AVP 0 8`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct MediaLine<'a> {
+    pub(super) kind: &'a str,
+    port: &'a str,
+    pub(super) protocol: &'a str,
+    pub(super) first_format: &'a str,
 }
 
 /// What a stream's profile means to us.
@@ -156,11 +174,11 @@ impl Description {
             return Err(SdpError::TooLarge);
         }
         let lines = split(&bytes)?;
-        let mut read = Read { bytes, lines, version: 0, times: (0, 0), media: vec![], audio: None };
-        read.read_session()?;
-        read.read_media()?;
-        read.audio = read.find_audio()?;
-        Ok(Self(Arc::new(read)))
+        let texts = Texts { bytes: &bytes, all: str::from_utf8(&bytes).ok() };
+        let (version, times) = texts.session(&lines)?;
+        let media = texts.media(&lines)?;
+        let audio = texts.find_audio(&lines, &media)?;
+        Ok(Self(Arc::new(Read { bytes, lines, version, times, media, audio })))
     }
 
     /// Returns the first audio stream over RTP that is not refused (port 0), or over SRTP where there is
@@ -198,7 +216,8 @@ impl Description {
 
     /// Returns the letters and values of the lines, in order.
     pub fn lines(&self) -> impl Iterator<Item = (u8, &[u8])> {
-        self.0.lines.iter().map(|line| (line.letter, self.0.value(line)))
+        let value = |line: &Line| self.0.bytes.get(line.value()).unwrap_or_default();
+        self.0.lines.iter().map(move |line| (line.letter, value(line)))
     }
 
     /// Returns the description as it came.
@@ -211,8 +230,11 @@ impl Description {
         self.0.audio.as_ref().map(|(index, _)| *index)
     }
 
-    pub(super) fn media(&self) -> &[Media] {
-        &self.0.media
+    /// Returns what the `m=` lines say, in order.
+    pub(super) fn media(&self) -> impl Iterator<Item = MediaLine<'_>> {
+        let Read { bytes, lines, media, .. } = &*self.0;
+        let lines = media.iter().filter_map(|media| lines.get(media.line));
+        lines.filter_map(|line| MediaLine::parse(str::from_utf8(bytes.get(line.value())?).ok()?))
     }
 
     /// Returns the start and stop time, which an answer repeats (RFC 3264 6).
@@ -221,82 +243,111 @@ impl Description {
     }
 }
 
-impl Read {
-    fn value(&self, line: &Line) -> &[u8] {
-        self.bytes.get(line.value.clone()).unwrap_or_default()
+/// The bytes of a description, and what of them is text.
+#[derive(Clone, Copy)]
+struct Texts<'a> {
+    bytes: &'a [u8],
+    /// All of it, where it is UTF-8, so that no line need be looked at again.
+    all: Option<&'a str>,
+}
+
+impl<'a> Texts<'a> {
+    fn value(self, line: &Line) -> &'a [u8] {
+        self.bytes.get(line.value()).unwrap_or_default()
     }
 
-    fn text(&self, line: &Line) -> Option<&str> {
-        str::from_utf8(self.value(line)).ok()
+    fn text(self, line: &Line) -> Option<&'a str> {
+        match self.all {
+            Some(all) => all.get(line.value()),
+            None => str::from_utf8(self.value(line)).ok(),
+        }
     }
 
-    fn read_session(&mut self) -> Result<(), SdpError> {
-        let first = self.lines.first().ok_or(SdpError::NotSdp)?;
+    /// Reads the version in `o=`, and the times.
+    fn session(self, lines: &[Line]) -> Result<(u64, (u64, u64)), SdpError> {
+        let first = lines.first().ok_or(SdpError::NotSdp)?;
         if first.letter != b'v' || self.value(first).trim_ascii() != b"0" {
             return Err(SdpError::NotSdp);
         }
-        let origin = self.lines.iter().find(|line| line.letter == b'o');
+        let origin = lines.iter().find(|line| line.letter == b'o');
         let version = origin.and_then(|line| origin_version(self.value(line)));
-        let times = self.lines.iter().find(|line| line.letter == b't');
+        let times = lines.iter().find(|line| line.letter == b't');
         let times = times.and_then(|line| self.text(line)).and_then(|text| {
             let (start, stop) = text.trim().split_once(' ')?;
             Some((start.parse().ok()?, stop.trim().parse().ok()?))
         });
-        self.version = version.ok_or(SdpError::Origin)?;
-        self.times = times.unwrap_or_default();
-        Ok(())
+        Ok((version.ok_or(SdpError::Origin)?, times.unwrap_or_default()))
     }
 
-    fn read_media(&mut self) -> Result<(), SdpError> {
+    fn media(self, lines: &[Line]) -> Result<Vec<Media>, SdpError> {
         let mut media = vec![];
-        for (index, line) in self.lines.iter().enumerate().filter(|(_, line)| line.letter == b'm') {
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.letter == b'm') {
             if media.len() == MEDIA_MAX {
                 return Err(SdpError::TooLarge);
             }
-            let read = self.text(line).and_then(|text| Media::parse(text, index));
-            media.push(read.ok_or(SdpError::Media)?);
+            let read = self.text(line).and_then(MediaLine::parse);
+            media.push(read.and_then(|read| read.media(index)).ok_or(SdpError::Media)?);
         }
-        self.media = media;
-        Ok(())
+        Ok(media)
     }
 
-    fn find_audio(&self) -> Result<Option<(usize, Audio)>, SdpError> {
+    fn find_audio(
+        self,
+        lines: &[Line],
+        media: &[Media],
+    ) -> Result<Option<(usize, Audio)>, SdpError> {
         let live = |profile| {
-            move |media: &Media| {
-                &*media.kind == "audio" && media.port != 0 && media.profile() == profile
-            }
+            move |media: &Media| media.is_audio && media.port != 0 && media.profile == profile
         };
-        let index = self.media.iter().position(live(Profile::Rtp));
-        let index = index.or_else(|| self.media.iter().position(live(Profile::Srtp)));
-        let index = index.or_else(|| self.media.iter().position(live(Profile::Dtls)));
-        let Some((index, media)) = index.and_then(|index| Some((index, self.media.get(index)?)))
-        else {
+        let index = media.iter().position(live(Profile::Rtp));
+        let index = index.or_else(|| media.iter().position(live(Profile::Srtp)));
+        let index = index.or_else(|| media.iter().position(live(Profile::Dtls)));
+        let Some((index, ours)) = index.and_then(|index| Some((index, media.get(index)?))) else {
             return Ok(None);
         };
-        let before = self.media.first().map_or(0, |first| first.line);
-        let session = self.section(self.lines.get(..before).unwrap_or_default());
-        let after = media.line.saturating_add(1);
-        let rest = self.lines.get(after..).unwrap_or_default();
+        let before = media.first().map_or(0, |first| first.line);
+        let session = self.section(lines.get(..before).unwrap_or_default());
+        let after = ours.line.saturating_add(1);
+        let rest = lines.get(after..).unwrap_or_default();
         let len = rest.iter().position(|line| line.letter == b'm').unwrap_or(rest.len());
         let section = self.section(rest.get(..len).unwrap_or_default());
-        let formats = self.lines.get(media.line).and_then(|line| self.text(line));
-        let audio = read_audio(media, formats.unwrap_or_default(), &section, &session)?;
+        let formats = lines.get(ours.line).and_then(|line| self.text(line));
+        let audio = read_audio(ours, formats.unwrap_or_default(), &section, &session)?;
         Ok(Some((index, audio)))
     }
 
     /// Collects the lines that we may need; those that are not UTF-8 are none of them.
-    fn section(&self, lines: &[Line]) -> Section<'_> {
-        let mut section = Section::default();
-        for line in lines {
-            let Some(text) = self.text(line).map(str::trim) else { continue };
-            match line.letter {
-                b'c' => section.connection = section.connection.or(Some(text)),
-                b'a' => section.attributes.push(text.split_once(':').unwrap_or((text, ""))),
-                _ => {}
+    fn section(self, lines: &[Line]) -> Section<'a> {
+        let attributes =
+            Vec::with_capacity(lines.iter().filter(|line| line.letter == b'a').count());
+        let mut section = Section { connection: None, attributes };
+        for line in lines.iter().filter(|line| matches!(line.letter, b'c' | b'a')) {
+            let Some(text) = self.text(line).map(trim) else { continue };
+            if line.letter == b'c' {
+                section.connection = section.connection.or(Some(text));
+            } else {
+                section.attributes.push(cut(text, b':').unwrap_or((text, "")));
             }
         }
         section
     }
+}
+
+/// Removes white space at both ends; what has none is recognised by its first and last byte.
+fn trim(text: &str) -> &str {
+    match text.as_bytes() {
+        [] => text,
+        [only] if only.is_ascii_graphic() => text,
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        [..] => text.trim(),
+    }
+}
+
+/// Splits around the first `separator`, an ASCII character: faster than `str::split_once` where the text is short.
+pub(super) fn cut(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let (before, after) =
+        text.split_at_checked(text.bytes().position(|byte| byte == separator)?)?;
+    Some((before, after.get(1..)?))
 }
 
 impl fmt::Debug for Description {
@@ -305,25 +356,24 @@ impl fmt::Debug for Description {
     }
 }
 
-impl Media {
-    /// Reads `audio 49170/2 RTP/AVP 0 8`.
-    fn parse(text: &str, line: usize) -> Option<Self> {
+impl<'a> MediaLine<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
         let mut tokens = text.split_ascii_whitespace();
         let mut token = || tokens.next().filter(|t| t.bytes().all(|b| b.is_ascii_graphic()));
         let (kind, port, protocol, first_format) = (token()?, token()?, token()?, token()?);
-        let port = port.split_once('/').map_or(port, |(port, _)| port).parse().ok()?;
-        let (kind, protocol) = (kind.into(), protocol.into());
-        Some(Self { kind, port, protocol, first_format: first_format.into(), line })
+        Some(Self { kind, port, protocol, first_format })
     }
 
-    /// Returns the kind of RTP; `UDP/TLS/RTP/SAVPF` is a browser's.
-    fn profile(&self) -> Profile {
-        match &*self.protocol {
+    /// Returns what we need of the line with this index. `UDP/TLS/RTP/SAVPF` is a browser's.
+    fn media(self, line: usize) -> Option<Media> {
+        let profile = match self.protocol {
             "RTP/AVP" | "RTP/AVPF" => Profile::Rtp,
             "RTP/SAVP" | "RTP/SAVPF" => Profile::Srtp,
             "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Profile::Dtls,
             _ => Profile::Unusable,
-        }
+        };
+        let port = cut(self.port, b'/').map_or(self.port, |(port, _)| port).parse().ok()?;
+        Some(Media { is_audio: self.kind == "audio", port, profile, line })
     }
 }
 
@@ -348,24 +398,30 @@ impl Section<'_> {
 
 /// Cuts the description into lines; blank ones are skipped.
 fn split(bytes: &[u8]) -> Result<Vec<Line>, SdpError> {
-    let mut lines = vec![];
-    let mut start = 0_usize;
-    for (index, line) in bytes.split(|b| *b == b'\n').enumerate() {
-        let end = start.saturating_add(line.len());
+    let mut lines = Vec::with_capacity(LINES_USUAL);
+    let mut number = 0_usize;
+    let mut rest = Some(bytes);
+    while let Some(text) = rest {
+        number = number.saturating_add(1);
+        let start = bytes.len().saturating_sub(text.len());
+        let (line, after) =
+            match memchr::memchr(b'\n', text).and_then(|at| text.split_at_checked(at)) {
+                Some((line, after)) => (line, after.get(1..)),
+                None => (text, None),
+            };
+        rest = after;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if lines.len() == LINES_MAX {
             return Err(SdpError::TooLarge);
         }
         match line {
-            [letter, b'=', value @ ..] => {
-                let from = start.saturating_add(2);
-                let value = from..from.saturating_add(value.len());
-                lines.push(Line { letter: *letter, value });
+            [letter, b'=', ..] => {
+                let end = start.saturating_add(line.len()) as u32;
+                lines.push(Line { letter: *letter, start: (start as u32).saturating_add(2), end });
             }
             line if line.trim_ascii().is_empty() => {}
-            _ => return Err(SdpError::Line { number: index.saturating_add(1) }),
+            _ => return Err(SdpError::Line { number }),
         }
-        start = end.saturating_add(1);
     }
     Ok(lines)
 }
@@ -400,8 +456,8 @@ fn read_audio(
         formats,
         ptime_ms: section.milliseconds("ptime").or_else(|| session.milliseconds("ptime")),
         max_ptime_ms: section.milliseconds("maxptime").or_else(|| session.milliseconds("maxptime")),
-        is_srtp: matches!(media.profile(), Profile::Srtp | Profile::Dtls),
-        crypto: if media.profile() == Profile::Dtls { vec![] } else { section.crypto() },
+        is_srtp: matches!(media.profile, Profile::Srtp | Profile::Dtls),
+        crypto: if media.profile == Profile::Dtls { vec![] } else { section.crypto() },
         unnamed,
     })
 }
@@ -433,15 +489,23 @@ fn rtcp(value: &str, default: IpAddr) -> Option<SocketAddr> {
 
 /// Returns the formats of an `m=` line that mean something, and the numbers that might.
 fn read_formats(line: &str, section: &Section<'_>) -> (Vec<Format>, Vec<u8>) {
-    let (mut formats, mut unnamed) = (Vec::<Format>::new(), vec![]);
     let maps = section.attributes.iter().filter(|(name, _)| *name == "rtpmap");
-    let maps = maps.filter_map(|(_, value)| Format::of_rtpmap(value)).collect::<Vec<_>>();
+    let mut maps = maps.filter_map(|(_, value)| Format::of_rtpmap(value)).collect::<Vec<_>>();
+    let (mut formats, mut unnamed) = (Vec::<Format>::with_capacity(maps.len()), vec![]);
     let numbers = line.split_ascii_whitespace().skip(3).take(FORMATS_MAX);
     for number in numbers.filter_map(|n| n.parse().ok()).filter(|number: &u8| *number <= 127) {
-        let is_again = formats.iter().any(|format| format.payload_type == number);
-        let mapped = maps.iter().find(|format| format.payload_type == number).cloned();
-        match mapped.or_else(|| Format::of_static(number)) {
-            Some(format) if is_again || format.codec.is_wrapper() => {}
+        if formats.iter().any(|format| format.payload_type == number) {
+            continue;
+        }
+        // A wrapper stays, for the case that its number comes again.
+        let mapped = maps.iter().position(|format| format.payload_type == number);
+        let format = match mapped {
+            Some(at) if maps.get(at).is_some_and(|format| format.codec.is_wrapper()) => continue,
+            Some(at) => Some(maps.remove(at)),
+            None => Format::of_static(number),
+        };
+        match format {
+            Some(format) if format.codec.is_wrapper() => {}
             Some(format) => formats.push(Format { fmtp: parameters(number, section), ..format }),
             None => unnamed.push(number),
         }
@@ -458,7 +522,7 @@ fn parameters(payload_type: u8, section: &Section<'_>) -> Option<Box<str>> {
         .attributes
         .iter()
         .filter(|(name, _)| *name == "fmtp")
-        .filter_map(|(_, value)| value.trim_start().split_once(' '))
+        .filter_map(|(_, value)| cut(value.trim_start(), b' '))
         .find(|(number, _)| number.parse() == Ok(payload_type))
         .map(|(_, value)| value.trim())
         .filter(harmless)
