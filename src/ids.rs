@@ -94,6 +94,13 @@ impl fmt::Display for Flow {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ShardId(pub u8);
 
+impl ShardId {
+    /// Returns the next one; after the last comes the first.
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 /// One of our calls. Prints as `c00-2a`: the shard, then a serial number, both hexadecimal.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct CallId(pub u64);

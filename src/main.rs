@@ -15,6 +15,7 @@ use tandem::{
         node::{Node, Place},
         places::World,
         service,
+        succession::Heritage,
         twilio_sim::{self, SimArgs},
     },
 };
@@ -158,7 +159,8 @@ fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {
     let place = Place::of(&config, Some(file));
     let _last_words = lines.until_the_end();
     block_on(async move {
-        let node = Node::start(config, place).await?;
+        let heritage = Heritage::claim()?;
+        let node = Node::start_or_succeed(config, place, heritage).await?;
         Ok(match service::run_until_told(node).await {
             service::End::Told => ExitCode::SUCCESS,
             service::End::Died => ExitCode::FAILURE,

@@ -18,9 +18,10 @@ const BODY_LEN: usize = 2 + 16;
 /// Hex digits of the MAC.
 const MAC_LEN: usize = 8;
 
-/// The secret behind the MAC, one for the life of the process and the same for all shards.
+/// The secret behind the MAC: the same for all shards, and for a process and those that take over from it.
 #[derive(Clone, Copy)]
 pub struct MintKey {
+    secret: [u8; 16],
     mac: SipHasher24,
     digest: SipHasher13,
 }
@@ -29,7 +30,12 @@ impl MintKey {
     /// Creates the key from 128 random bits.
     pub fn new(secret: [u8; 16]) -> Self {
         let digest = SipHasher13::new_with_key(&secret.map(|byte| !byte));
-        Self { mac: SipHasher24::new_with_key(&secret), digest }
+        Self { secret, mac: SipHasher24::new_with_key(&secret), digest }
+    }
+
+    /// Returns what [`Self::new`] was told, for the process that takes over.
+    pub fn secret(&self) -> [u8; 16] {
+        self.secret
     }
 
     /// Draws the key.
@@ -96,6 +102,16 @@ fn push<const LEN: usize>(text: &mut String, digits: [u8; LEN]) {
 pub struct Digest(u128);
 
 impl Digest {
+    /// Returns the digest whose bits these are.
+    pub fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// Returns all of its bits, for whoever has the same key.
+    pub fn to_bits(self) -> u128 {
+        self.0
+    }
+
     /// Returns half of its bits.
     fn bits(self) -> u64 {
         self.0 as u64

@@ -61,6 +61,8 @@ pub enum Request {
     Reload,
     /// Refuse new calls, finish the ones there are, then exit.
     Drain,
+    /// Let the program that is installed now take over; calls go on here.
+    Upgrade,
     /// End one call.
     Hangup {
         /// Which.

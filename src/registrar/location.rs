@@ -10,6 +10,7 @@ use crate::{
 use dashmap::DashMap;
 use std::{
     cmp::Reverse,
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::SystemTime,
@@ -203,16 +204,19 @@ impl Location {
     }
 
     /// Takes up what was bound before a restart and returns what cannot be: ended meanwhile, without
-    /// a listener to send from, or bound to a connection that nobody but the phone can renew.
+    /// a listener to send from, or bound to a connection that nobody but the phone can renew and that
+    /// is none of the `connections` that still stand.
     pub fn restore(
         &self,
         bindings: impl IntoIterator<Item = Binding>,
         listeners: &[(Transport, SocketAddr)],
+        connections: &BTreeSet<Flow>,
         wall: SystemTime,
     ) -> Vec<Binding> {
         let mut lost = vec![];
         for mut binding in bindings {
             let is_reachable = match binding.flow.transport {
+                Transport::Tcp | Transport::Tls if connections.contains(&binding.flow) => true,
                 Transport::Udp => true,
                 Transport::Tcp => binding.aim_at_contact(),
                 // Where phones listen at all, they have no certificate that could be checked.
@@ -380,7 +384,8 @@ pub(super) mod tests {
         let old = binding("sip:old@10.0.0.1", -100);
 
         let location = Location::new();
-        let lost = location.restore([udp, nat, tcp, v6, old], &listeners, at(3550));
+        let lost =
+            location.restore([udp, nat, tcp, v6, old], &listeners, &BTreeSet::new(), at(3550));
         let names = ["sip:nat@192.168.1.9:5060", "sip:v6@[::1]", "sip:old@10.0.0.1"];
         assert_eq!(contacts(&lost), names);
         let kept = location.all(at(3550));
@@ -393,6 +398,17 @@ pub(super) mod tests {
                 (addr("127.0.0.1:5070"), addr("10.0.0.1:40000")),
             ]
         );
+    }
+
+    #[test]
+    fn a_connection_that_still_stands_is_kept() {
+        let listeners = [(Transport::Tcp, tcp_flow(7).local)];
+        let [stands, ended] =
+            [7, 8].map(|n| Binding { flow: tcp_flow(n), ..binding("sip:a@192.168.1.9", 0) });
+        let connections = BTreeSet::from([stands.flow]);
+        let location = Location::new();
+        let lost = location.restore([stands.clone(), ended], &listeners, &connections, at(1));
+        assert_eq!((lost.len(), location.all(at(1))), (1, vec![stands]));
     }
 
     #[test]

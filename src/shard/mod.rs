@@ -20,10 +20,12 @@ mod phones;
 mod refused;
 mod register;
 mod report;
+mod succession;
 mod trunks;
 
 pub use key::shard_of;
 pub use phones::Pulse;
+pub use succession::Kin;
 
 use crate::{
     call::{Ask, Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
@@ -62,6 +64,15 @@ pub enum Output {
     /// Send one message.
     Transmit {
         /// Where to.
+        flow: Flow,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// Give a message to the process that it is for.
+    Pass {
+        /// Which.
+        kin: Kin,
+        /// Where from.
         flow: Flow,
         /// The message.
         bytes: Bytes,
@@ -152,6 +163,7 @@ pub struct Shard {
     counters: metrics::Shard,
     sweep_at: Instant,
     is_draining: bool,
+    family: succession::Family,
 }
 
 impl Shard {
@@ -206,6 +218,7 @@ impl Shard {
             counters: metrics::Shard::default(),
             sweep_at: now + SWEEP_EVERY,
             is_draining: false,
+            family: succession::Family::default(),
         };
         shard.core.offer_to_users();
         shard.take_up_bindings();
@@ -215,6 +228,11 @@ impl Shard {
         shard.configure_guards(now);
         shard.settle(now);
         shard
+    }
+
+    /// Returns which it is.
+    pub fn id(&self) -> ShardId {
+        self.id
     }
 
     /// Tells what the wall clock says now: it is set, and drifts.
@@ -280,13 +298,17 @@ impl Shard {
 
     /// Accepts one message, or what was meant to be one.
     pub fn handle_message(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
-        self.guarded(|shard| shard.receive(flow, bytes, now));
+        self.guarded(|shard| shard.receive(None, flow, bytes, now));
         self.settle(now);
     }
 
-    fn receive(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+    fn receive(&mut self, from: Option<Kin>, flow: Flow, bytes: Bytes, now: Instant) {
         match Message::parse(bytes) {
             Ok(message) => {
+                if let Some(kin) = self.kin_of(&message, from) {
+                    let bytes = message.bytes().clone();
+                    return self.out.push_back(Output::Pass { kin, flow, bytes });
+                }
                 packets::received(&message, flow);
                 self.count_received(&message);
                 self.core.ladders.received(&message, &self.core.names, now);
@@ -312,8 +334,11 @@ impl Shard {
         for call in self.calls.values_mut() {
             call.part(flow);
         }
-        for binding in self.core.shared.location.drop_flow(flow) {
-            self.unbound(binding.aor, binding.contact, now);
+        // The next process has the registrations, and learns of the end of connections.
+        if !self.family.is_leaving() {
+            for binding in self.core.shared.location.drop_flow(flow) {
+                self.unbound(binding.aor, binding.contact, now);
+            }
         }
         self.settle(now);
     }
@@ -384,7 +409,7 @@ impl Shard {
         }
         self.fire_trunks(now);
         self.fire_queues(now);
-        if self.sweep_at <= now {
+        if self.sweep_at <= now && !self.family.is_leaving() {
             self.sweep_at = now + SWEEP_EVERY;
             self.sweep_bindings(now);
         }
@@ -401,7 +426,8 @@ impl Shard {
 
     /// A world without registrations has nothing to sweep, and can come to rest.
     fn next_sweep(&self) -> Option<Instant> {
-        (!self.core.shared.location.is_empty()).then_some(self.sweep_at)
+        let is_ours = !self.family.is_leaving() && !self.core.shared.location.is_empty();
+        is_ours.then_some(self.sweep_at)
     }
 
     /// Runs one step of a call. A step that panics costs that call, never the shard.

@@ -200,7 +200,8 @@ impl Shard {
 
     /// Takes the bindings and the configuration as they are now.
     pub(super) fn follow_bindings(&mut self, now: Instant) {
-        let every = self.core.shared.config.sip.ping_phones;
+        let is_leaving = self.family.is_leaving();
+        let every = self.core.shared.config.sip.ping_phones.filter(|_| !is_leaving);
         let bindings = match every {
             Some(_) => self.core.shared.location.all(self.core.wall(now)),
             None => vec![],

@@ -27,9 +27,11 @@ fn a_fault_costs_one_call_and_leaves_its_record() {
     let records: Vec<String> = std::iter::from_fn(|| shard.poll_output())
         .filter_map(|output| match output {
             Output::Record(Record::Cdr(cdr)) => Some(cdr.ending.why?.code),
-            Output::Record(_) | Output::Transmit { .. } | Output::Media(..) | Output::Ask(_) => {
-                None
-            }
+            Output::Record(_)
+            | Output::Transmit { .. }
+            | Output::Pass { .. }
+            | Output::Media(..)
+            | Output::Ask(_) => None,
         })
         .collect();
     assert_eq!(records, ["X001"]);

@@ -33,9 +33,10 @@ impl Shard {
     /// Takes the configuration's trunks; new places are asked for at once.
     pub(super) fn configure_trunks(&mut self, now: Instant) {
         let config = self.core.shared.config.clone();
+        let is_leaving = self.family.is_leaving();
         let trunks = config.trunks.iter().map(|(name, trunk)| Configured {
             name: name.clone(),
-            pace: trunk.qualify,
+            pace: trunk.qualify.filter(|_| !is_leaving),
             edges: trunk.edges(),
         });
         self.core.trunks.configure(trunks, now);

@@ -57,6 +57,8 @@ pub enum AdminCommand {
     Reload(Reach),
     /// Refuse new calls, finish the ones there are, then exit
     Drain(Reach),
+    /// Let the program that is installed now take over; running calls stay in the old process
+    Upgrade(Reach),
     /// End a call
     Hangup(OneCall),
 }
@@ -156,7 +158,8 @@ impl AdminCommand {
             | Self::Phones(reach)
             | Self::Trunks(reach)
             | Self::Reload(reach)
-            | Self::Drain(reach) => reach,
+            | Self::Drain(reach)
+            | Self::Upgrade(reach) => reach,
             Self::Call { what: CallCommand::Show(one) }
             | Self::Explain(one)
             | Self::Hangup(one) => &one.reach,
@@ -175,6 +178,7 @@ impl AdminCommand {
             Self::Trunks(_) => Request::Trunks,
             Self::Reload(_) => Request::Reload,
             Self::Drain(_) => Request::Drain,
+            Self::Upgrade(_) => Request::Upgrade,
             Self::Call { what: CallCommand::Show(one) } => Request::CallShow { call: one.call },
             Self::Call { what: CallCommand::Ladder(args) } => {
                 Request::CallLadder { call: args.one.call }
@@ -291,6 +295,7 @@ mod tests {
             ),
             ("reload -c pbx.toml", Request::Reload),
             ("drain --socket /run/t.sock", Request::Drain),
+            ("upgrade --socket /run/t.sock", Request::Upgrade),
             ("hangup c00-2a", Request::Hangup { call }),
         ] {
             assert_eq!(parse(line).unwrap().request(UtcMs(10_000_000)), Ok(want), "{line}");

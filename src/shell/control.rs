@@ -13,9 +13,12 @@ use crate::{
     },
 };
 use std::{
-    fs, io,
+    fs,
+    future::pending,
+    io,
     os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -130,9 +133,33 @@ impl Control {
 
     /// Answers until dropped.
     pub async fn serve<A: Admin>(self, admin: Arc<A>, store: store::Handle) {
+        self.serve_until(admin, store, pending()).await;
+    }
+
+    /// Answers until `closing` has ended; then the file goes, and after it whoever was connected, in
+    /// their own time.
+    pub async fn serve_until<A: Admin>(
+        self,
+        admin: Arc<A>,
+        store: store::Handle,
+        closing: impl Future<Output = ()>,
+    ) {
         let mut clients = JoinSet::new();
+        self.welcome(admin, store, closing, &mut clients).await;
+        while clients.join_next().await.is_some() {}
+    }
+
+    async fn welcome<A: Admin>(
+        self,
+        admin: Arc<A>,
+        store: store::Handle,
+        closing: impl Future<Output = ()>,
+        clients: &mut JoinSet<()>,
+    ) {
+        let mut closing = pin!(closing);
         loop {
             tokio::select! {
+                () = &mut closing => return drop(self),
                 Some(_ended) = clients.join_next() => {}
                 accepted = self.listener.accept(), if clients.len() < CLIENTS_MAX => match accepted {
                     Ok((stream, _)) => {
@@ -229,6 +256,7 @@ async fn answer<A: Admin>(
         | Request::ResetBudget { .. }
         | Request::Reload
         | Request::Drain
+        | Request::Upgrade
         | Request::Hangup { .. } => None,
     };
     let late = |_| Response::Refused("the answer takes too long".into());
@@ -308,7 +336,7 @@ mod tests {
                 Request::CallShow { .. }
                 | Request::CallLadder { .. }
                 | Request::CallExplain { .. } => Response::NotFound("no such call".into()),
-                Request::Drain => std::future::pending().await,
+                Request::Drain => pending().await,
                 Request::Hangup { call } => Response::Done(format!("{call} ends")),
                 Request::Calls
                 | Request::Phones
@@ -316,6 +344,7 @@ mod tests {
                 | Request::Budgets
                 | Request::ResetBudget { .. }
                 | Request::Cdr(_)
+                | Request::Upgrade
                 | Request::Reload => Response::Refused("not now".into()),
             }
         }

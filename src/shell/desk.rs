@@ -5,10 +5,10 @@
 
 use super::{
     config_files,
-    control::Admin,
+    control::{self, Admin},
     http::{Inspect, Readiness},
     media_worker::MediaHandle,
-    node::with_public_ip,
+    node::{Upgrade, with_public_ip},
     now,
     routes::Listener,
     shard_loop::{Order, Pulses},
@@ -23,8 +23,8 @@ use crate::{
         explain::Story,
         metrics::{Media, Shard, Snapshot, Transports},
         status::{
-            CallCounts, CertificateRow, ContactRow, PhoneRow, PortCounts, ReloadReport, Request,
-            Response, SignallingCounts, StatusReport, TrunkRow,
+            CallCounts, CallSummary, CertificateRow, ContactRow, PhoneRow, PortCounts,
+            ReloadReport, Request, Response, SignallingCounts, StatusReport, TrunkRow,
         },
     },
     registrar::{Binding, Location},
@@ -32,6 +32,7 @@ use crate::{
 };
 use std::{
     net::IpAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -50,9 +51,19 @@ pub(super) struct Origin {
     pub(super) security: watch::Sender<Security>,
 }
 
+/// Whom the desk can speak to.
+pub(super) struct Ways {
+    /// The shard.
+    pub(super) orders: mpsc::Sender<Order>,
+    /// Whoever can have this process replaced.
+    pub(super) upgrade: mpsc::Sender<Upgrade>,
+    /// The control socket of the process before this one, which has calls of its own.
+    pub(super) elder: Option<PathBuf>,
+}
+
 /// The operators' side of a running node.
 pub struct Desk {
-    orders: mpsc::Sender<Order>,
+    ways: Ways,
     config: watch::Sender<Arc<Config>>,
     configured: watch::Sender<UtcMs>,
     location: Location,
@@ -68,7 +79,7 @@ pub struct Desk {
 impl Desk {
     #[expect(clippy::too_many_arguments, reason = "called once, with everything there is")]
     pub(super) fn new(
-        orders: mpsc::Sender<Order>,
+        ways: Ways,
         config: Arc<Config>,
         location: Location,
         store: store::Handle,
@@ -78,7 +89,7 @@ impl Desk {
     ) -> Self {
         let started_at = UtcMs::from(SystemTime::now());
         Self {
-            orders,
+            ways,
             config: watch::Sender::new(config),
             configured: watch::Sender::new(started_at),
             location,
@@ -106,11 +117,24 @@ impl Desk {
 
     /// Sends an order that has no answer.
     pub(super) async fn order(&self, order: Order) {
-        if matches!(order, Order::Drain) {
-            self.is_draining.store(true, Relaxed);
+        match order {
+            Order::Drain | Order::Leave(..) => self.is_draining.store(true, Relaxed),
+            Order::Stay => self.is_draining.store(false, Relaxed),
+            Order::Configure(_)
+            | Order::Stop
+            | Order::HangUp(..)
+            | Order::Calls(_)
+            | Order::Call(..)
+            | Order::Ladder(..)
+            | Order::Trunks(_)
+            | Order::Budgets(_)
+            | Order::ResetBudget(..)
+            | Order::CallsOf(..)
+            | Order::Pulses(_)
+            | Order::Counters(_) => {}
         }
         // A shard that is gone has drained.
-        let _ = self.orders.send(order).await;
+        let _ = self.ways.orders.send(order).await;
     }
 
     /// Asks the shard; the default where it is gone.
@@ -283,11 +307,49 @@ fn needs_restart(running: &Config, new: &Config, listen: &[Listen]) -> Vec<Strin
     .collect()
 }
 
-impl Admin for Desk {
-    async fn ask(&self, request: Request) -> Response {
+impl Desk {
+    /// Lists the calls, also those of the process before this one.
+    async fn calls(&self) -> Vec<CallSummary> {
+        let mut calls = self.ask_shard(Order::Calls).await;
+        if let Some(Response::Calls(elders)) = self.ask_elder(&Request::Calls).await {
+            calls.extend(elders);
+        }
+        calls
+    }
+
+    /// Asks the process before this one; `None` where there is none, or no more.
+    async fn ask_elder(&self, request: &Request) -> Option<Response> {
+        let elder = self.ways.elder.as_ref()?;
+        control::ask(elder, request).await.ok()
+    }
+
+    /// Asks the process before this one about a call of which this one knows nothing.
+    async fn ask_elder_instead(&self, request: &Request, response: Response) -> Response {
+        match response {
+            Response::NotFound(_) => self.ask_elder(request).await.unwrap_or(response),
+            known => known,
+        }
+    }
+
+    async fn upgrade(&self) -> Response {
+        let (reply, answer) = oneshot::channel();
+        if self.ways.upgrade.try_send(reply).is_err() {
+            return Response::Refused("another upgrade is under way".to_owned());
+        }
+        match answer.await {
+            Ok(Ok(pid)) => Response::Done(format!(
+                "process {pid} serves; this one ends with the last of its calls"
+            )),
+            Ok(Err(why)) => Response::Refused(why),
+            Err(_) => Response::Refused("this tandem cannot be upgraded: `tandem run` can".into()),
+        }
+    }
+
+    /// Answers from this process alone.
+    async fn ask_here(&self, request: Request) -> Response {
         match request {
             Request::Status => Response::Status(Box::new(self.status().await)),
-            Request::Calls => Response::Calls(self.ask_shard(Order::Calls).await),
+            Request::Calls => Response::Calls(self.calls().await),
             Request::CallShow { call } => {
                 match self.ask_shard(|reply| Order::Call(call, reply)).await {
                     Some(detail) => Response::Call(Box::new(detail)),
@@ -320,6 +382,7 @@ impl Admin for Desk {
                 }
             }
             Request::Cdr(_) => Response::Refused("the store answers this".to_owned()),
+            Request::Upgrade => self.upgrade().await,
             Request::Reload => Response::Reload(self.reload().await),
             Request::Drain => {
                 self.order(Order::Drain).await;
@@ -332,6 +395,13 @@ impl Admin for Desk {
                 }
             }
         }
+    }
+}
+
+impl Admin for Desk {
+    async fn ask(&self, request: Request) -> Response {
+        let response = self.ask_here(request.clone()).await;
+        self.ask_elder_instead(&request, response).await
     }
 }
 

@@ -5,7 +5,7 @@
 //! Never: drops a message of a connection; its peer waits meanwhile.
 
 use super::stream::{End, Writer};
-use crate::ids::Flow;
+use crate::{ids::Flow, shard::Kin};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -29,6 +29,24 @@ pub(super) enum Packet {
         /// The way back.
         writer: Writer,
     },
+    /// Another process of an upgrade has received a message that is for this one.
+    Passed {
+        /// Who.
+        from: Kin,
+        /// Where from.
+        flow: Flow,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// The process that took over has something for a connection that is ours.
+    Write {
+        /// Which.
+        flow: Flow,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// The process before this one is gone.
+    Outlived,
     /// A connection is gone, or could not be opened.
     Closed {
         /// Which.

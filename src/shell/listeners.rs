@@ -3,7 +3,7 @@
 //! Owns: which port a 0 becomes, and that the families do not take each other's ports.
 //! Never: reads from a socket or accepts a connection.
 
-use super::{marks::mark, node::StartError, routes::Listener, udp};
+use super::{marks::mark, node::StartError, routes::Listener, succession::Heritage, udp};
 use crate::{
     config::{Config, Listen},
     ids::Transport,
@@ -11,9 +11,8 @@ use crate::{
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
 };
-use tokio::net::TcpListener;
 
 /// How often to try for a port that is free over both transports.
 const TRIES_MAX: u32 = 16;
@@ -29,13 +28,16 @@ pub(super) struct Bound {
     pub(super) listeners: Vec<Listener>,
 }
 
-/// Binds everything that `[sip] listen` names.
-pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
+/// Binds everything that `[sip] listen` names, or takes it from the process before this one.
+pub(super) fn bind(
+    config: &Config,
+    mut heritage: Option<&mut Heritage>,
+) -> Result<Bound, StartError> {
     let is_free_to_choose = config.sip.listen.iter().any(|listen| listen.address.port() == 0);
     let mut tries = if is_free_to_choose { TRIES_MAX } else { 1 };
     loop {
         tries = tries.saturating_sub(1);
-        match try_bind(&config.sip.listen, config.sip.dscp) {
+        match try_bind(&config.sip.listen, config.sip.dscp, heritage.as_deref_mut()) {
             // What UDP was given may be taken over TCP.
             Err(StartError::Listen { error, .. })
                 if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
@@ -44,7 +46,11 @@ pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
     }
 }
 
-fn try_bind(wanted: &[Listen], dscp: u8) -> Result<Bound, StartError> {
+fn try_bind(
+    wanted: &[Listen],
+    dscp: u8,
+    mut heritage: Option<&mut Heritage>,
+) -> Result<Bound, StartError> {
     let mut bound = Bound::default();
     for listen in wanted {
         let transport = listen.transport;
@@ -57,14 +63,22 @@ fn try_bind(wanted: &[Listen], dscp: u8) -> Result<Bound, StartError> {
         };
         let local = match transport {
             Transport::Udp => {
-                let socket = udp::bind(address).map_err(error)?;
+                let taken = heritage.as_mut().and_then(|left| left.take_udp(address));
+                let socket = match taken {
+                    Some(socket) => socket,
+                    None => udp::bind(address).map_err(error)?,
+                };
                 let local = socket.local_addr().map_err(error)?;
                 mark(&socket, local, dscp);
                 bound.udp.push(socket);
                 local
             }
             Transport::Tcp | Transport::Tls => {
-                let listener = bind_tcp(address).map_err(error)?;
+                let taken = heritage.as_mut().and_then(|left| left.take_stream(transport, address));
+                let listener = match taken {
+                    Some(listener) => listener,
+                    None => bind_tcp(address).map_err(error)?,
+                };
                 let local = listener.local_addr().map_err(error)?;
                 // What is accepted inherits it.
                 mark(&listener, local, dscp);
@@ -97,7 +111,7 @@ pub(super) fn is_free(transport: Transport, address: SocketAddr) -> io::Result<(
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // Else `[::]` would take IPv4's port as well.
@@ -108,7 +122,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Port 0 means any free one; from here on everybody must know which it became.

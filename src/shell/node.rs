@@ -6,8 +6,8 @@
 use super::{
     control::Control,
     desk::{Desk, Origin},
+    doors::{Behind, Doors},
     helpers::Helpers,
-    http,
     ingress::Ingress,
     listeners,
     media_line::MediaLine,
@@ -19,28 +19,28 @@ use super::{
     shard_thread::{Plan, ShardThread},
     store::Store,
     stream::Opener,
+    succession::{Heritage, Succession},
     tls::Security,
     udp,
 };
 use crate::{
     config::{Config, PublicIp},
     dialplan,
-    ids::{Entropy, MintKey, ShardId},
+    ids::{Entropy, Flow, MintKey, ShardId},
     media,
     registrar::Location,
     shard::{Answer, Shard, Shared},
 };
 use std::{
+    collections::BTreeSet,
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-    task::JoinHandle,
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
@@ -48,6 +48,8 @@ use tokio::{
 const ORDERS_MAX: usize = 64;
 const EVENTS_MAX: usize = 8192;
 const ANSWERS_MAX: usize = 1024;
+/// A part that may not be there.
+const RANDOM: &str = "random numbers";
 /// How long the shard may take to let go of everything.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,9 @@ pub enum StartError {
         /// The system's words.
         error: io::Error,
     },
+    /// The process before this one.
+    #[error("cannot take over from the process before this one: {0} (help: it goes on serving)")]
+    Succession(io::Error),
     /// `[node] public_ip = "interface:NAME"`.
     #[error(
         "`public_ip` names an interface without an address: {0} (help: `ip address` lists them)"
@@ -109,15 +114,20 @@ impl Place {
     }
 }
 
+/// Somebody who wants this process to be replaced, and waits for the number of the one that does.
+pub(super) type Upgrade = oneshot::Sender<Result<u32, String>>;
+
 /// A running node.
 pub struct Node {
     desk: Arc<Desk>,
     shard: ShardThread,
-    tasks: Vec<JoinHandle<()>>,
     workers: Vec<MediaWorker>,
     store: Store,
-    listeners: Vec<Listener>,
-    http: Option<SocketAddr>,
+    pub(super) doors: Doors,
+    pub(super) ingress: Ingress,
+    pub(super) key: MintKey,
+    pub(super) shard_id: ShardId,
+    pub(super) upgrades: mpsc::Receiver<Upgrade>,
 }
 
 /// The end of a drain.
@@ -133,11 +143,26 @@ impl Drained {
 
 impl Node {
     /// Binds, restores and starts everything.
+    ///
+    /// # Errors
+    /// If something of it is not to be had.
     pub async fn start(config: Config, place: Place) -> Result<Self, StartError> {
+        Self::start_or_succeed(config, place, None).await
+    }
+
+    /// The same, from what the process before this one leaves, if there is one.
+    ///
+    /// # Errors
+    /// If something of it is not to be had: the process before this one then goes on.
+    pub async fn start_or_succeed(
+        config: Config,
+        place: Place,
+        mut heritage: Option<Heritage>,
+    ) -> Result<Self, StartError> {
         dialplan::warm();
         let part = |what| move |error| StartError::Part { what, error };
-        let bound = listeners::bind(&config)?;
-        let http = bind_http(&config).await?;
+        let bound = listeners::bind(&config, heritage.as_mut())?;
+        let http = bind_http(&config, heritage.as_mut())?;
         let (file, listen) = (place.config, config.sip.listen.clone());
         let config =
             Arc::new(listeners::with_bound_ports(with_public_ip(config)?, &bound.listeners));
@@ -145,17 +170,28 @@ impl Node {
             // Where that fails the store complains; calls do not need it.
             let _ = std::fs::create_dir_all(folder);
         }
-        let store = Store::spawn(&place.database).map_err(part("store"))?;
-        let control = Control::bind(&place.socket)?;
-
+        let (key, shard_id) = match &heritage {
+            Some(heritage) => (heritage.key(), heritage.shard()),
+            None => (MintKey::draw(&mut Entropy::new(seed().map_err(part(RANDOM))?)), ShardId(0)),
+        };
         let (ways, ears) = queues();
         let workers =
             MediaWorker::spawn_all(&config.rtp, &ways.media).map_err(part("media workers"))?;
+        let store = Store::spawn(&place.database).map_err(part("store"))?;
+
+        // Nothing above changes anything that another process could see.
+        let mut succession = match heritage {
+            Some(heritage) => Some(heritage.ready().await.map_err(StartError::Succession)?),
+            None => None,
+        };
+        let control = Control::bind(&place.socket)?;
         let media: Vec<_> = workers.iter().map(MediaWorker::handle).collect();
         let routes = Routes::new(bound.listeners.clone());
         let location = Location::new();
-        restore(&location, &store, &routes).await;
-        let shard = shard(config.clone(), &location).map_err(part("random numbers"))?;
+        restore(&location, &store, &routes, succession.as_ref()).await;
+        let shared = Shared { config: config.clone(), location: location.clone(), key };
+        let shard =
+            Shard::new(shard_id, shared, seed().map_err(part(RANDOM))?, now(), SystemTime::now());
         let security = watch::Sender::new(Security::new(&config));
         let opener = Opener::new(ways.ingress.clone(), security.subscribe(), config.sip.dscp);
         let hands = Hands {
@@ -165,37 +201,40 @@ impl Node {
             store: store.handle(),
         };
         tell_of_caps(&bound.udp);
-        let plan = Plan { shard, hands, ears, udp: bound.udp, routes, config: config.clone() };
-        let shard = ShardThread::start(plan).await.map_err(part("shard"))?;
-
-        let mut tasks = vec![];
-        for (transport, listener) in bound.streams {
-            tasks.push(tokio::spawn(opener.clone().accept(transport, listener)));
-        }
-        let (listeners, handle) = (bound.listeners, store.handle());
         let origin = Origin { file, listen, security };
-        let desk = Desk::new(ways.order, config, location, handle, media, &listeners, origin);
+        let handle = store.handle();
+        let elder = succession.as_ref().map(|succession| succession.elder.clone());
+        let (upgrade, upgrades) = mpsc::channel(1);
+        let ways_in = super::desk::Ways { orders: ways.order, upgrade, elder };
+        let desk =
+            Desk::new(ways_in, config.clone(), location, handle, media, &bound.listeners, origin);
         let desk = Arc::new(desk);
-        tasks.push(tokio::spawn(control.serve(desk.clone(), store.handle())));
-        let admin = http.as_ref().and_then(|listener| listener.local_addr().ok());
-        if let Some(listener) = http {
-            tasks.push(tokio::spawn(serve_http(listener, desk.clone())));
+        let behind = Behind { opener, desk: desk.clone(), store: store.handle() };
+        let mut doors =
+            Doors::new(&bound, http, &place.socket, behind).map_err(part("listeners"))?;
+        let inherited = succession.as_mut().and_then(|succession| succession.inherited.take());
+        let plan = Plan { shard, hands, ears, udp: bound.udp, routes, config, inherited };
+        let shard = ShardThread::start(plan).await.map_err(part("shard"))?;
+        doors.open(control).map_err(part("listeners"))?;
+        if let Some(succession) = succession {
+            succession.serving(ways.ingress.clone()).map_err(StartError::Succession)?;
         }
-        for listener in &listeners {
+        for listener in doors.listeners() {
             let transport = listener.transport.param();
             tracing::info!(transport, address = %listener.address, "listening");
         }
-        Ok(Self { desk, shard, tasks, workers, store, listeners, http: admin })
+        let ingress = ways.ingress;
+        Ok(Self { desk, shard, workers, store, doors, ingress, key, shard_id, upgrades })
     }
 
     /// Returns where it listens for SIP.
     pub fn listeners(&self) -> &[Listener] {
-        &self.listeners
+        self.doors.listeners()
     }
 
     /// Returns where it answers HTTP, if it does.
     pub fn http(&self) -> Option<SocketAddr> {
-        self.http
+        self.doors.http()
     }
 
     /// Returns the way to the store.
@@ -208,20 +247,23 @@ impl Node {
         self.desk.clone()
     }
 
+    /// Returns whether new calls are refused.
+    pub(super) fn is_draining(&self) -> bool {
+        super::http::Inspect::readiness(&*self.desk).is_draining
+    }
+
     /// Returns what ends when a drain has finished.
     pub fn drained(&self) -> Drained {
         Drained(self.shard.ended.clone())
     }
 
     /// Ends everything: calls are hung up, records are written, sockets close.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.desk.order(Order::Stop).await;
         if timeout(STOP_MAX, self.shard.join()).await.is_err() {
             tracing::error!("shard does not end");
         }
-        for task in self.tasks {
-            task.abort();
-        }
+        self.doors.close().await;
         for worker in self.workers {
             worker.stop();
         }
@@ -254,33 +296,17 @@ fn tell_of_caps(sockets: &[UdpSocket]) {
     }
 }
 
-fn shard(config: Arc<Config>, location: &Location) -> io::Result<Shard> {
-    let mut entropy = Entropy::new(seed()?);
-    let key = MintKey::draw(&mut entropy);
-    let shared = Shared { config, location: location.clone(), key };
-    let mut seed = [0; 32];
-    entropy.fill(&mut seed);
-    Ok(Shard::new(ShardId(0), shared, seed, now(), SystemTime::now()))
-}
-
-async fn bind_http(config: &Config) -> Result<Option<TcpListener>, StartError> {
+fn bind_http(
+    config: &Config,
+    heritage: Option<&mut Heritage>,
+) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = config.http.listen else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.map_err(|error| StartError::Listen {
-        transport: "http",
-        address,
-        error,
-        help: "set `[http] listen` to another port, or to false",
-    })?;
-    Ok(Some(listener))
-}
-
-async fn serve_http(listener: TcpListener, desk: Arc<Desk>) {
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(transport = "http", %address, "listening");
+    if let Some(taken) = heritage.and_then(|heritage| heritage.take_http(address)) {
+        return Ok(Some(taken));
     }
-    if let Err(error) = http::serve(listener, desk).await {
-        tracing::error!(%error, "http server ended");
-    }
+    let help = "set `[http] listen` to another port, or to false";
+    let error = |error| StartError::Listen { transport: "http", address, error, help };
+    Ok(Some(listeners::bind_tcp(address).map_err(error)?))
 }
 
 /// `interface:NAME` means the address that it has now.
@@ -293,8 +319,13 @@ pub(super) fn with_public_ip(mut config: Config) -> Result<Config, StartError> {
     Ok(config)
 }
 
-/// Takes up the bindings of before the restart.
-async fn restore(location: &Location, store: &Store, routes: &Routes) {
+/// Takes up the bindings of before the restart, or of the process before this one.
+async fn restore(
+    location: &Location,
+    store: &Store,
+    routes: &Routes,
+    succession: Option<&Succession>,
+) {
     let wall = SystemTime::now();
     let bindings = match store.handle().bindings(wall).await {
         Ok(bindings) => bindings,
@@ -305,7 +336,9 @@ async fn restore(location: &Location, store: &Store, routes: &Routes) {
     };
     let listeners: Vec<_> = routes.listeners().iter().map(|l| (l.transport, l.address)).collect();
     let total = bindings.len();
-    let lost = location.restore(bindings, &listeners, wall).len();
+    let connections: BTreeSet<Flow> =
+        succession.iter().flat_map(|succession| &succession.connections).copied().collect();
+    let lost = location.restore(bindings, &listeners, &connections, wall).len();
     tracing::debug!(restored = total.saturating_sub(lost), lost, "bindings restored");
 }
 

@@ -3,12 +3,19 @@
 //! Owns: what each signal means.
 //! Never: exits by itself; the caller returns.
 
-use super::{control::Admin, node::Node, shard_loop::Order};
+use super::{
+    control::Admin,
+    desk::Desk,
+    node::{Node, Upgrade},
+    shard_loop::Order,
+    succession,
+};
 use crate::observe::status::{Request, Response};
 use sd_notify::NotifyState;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 
@@ -25,67 +32,139 @@ pub enum End {
 }
 
 /// Runs until SIGTERM or SIGINT, or until a drain has finished. SIGHUP reads the configuration again;
-/// a first SIGTERM drains, a second one, or SIGINT, ends at once.
-pub async fn run_until_told(node: Node) -> End {
-    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let Some([mut terminate, mut interrupt, mut hangup]) = listen(signals) else {
-        return End::Died;
-    };
+/// a first SIGTERM drains, a second one, or SIGINT, ends at once. SIGUSR2 lets the program that is
+/// installed now take over; from then on this process is nobody's but its calls'.
+pub async fn run_until_told(mut node: Node) -> End {
+    let Some(mut signals) = Signals::listen() else { return End::Died };
     let desk = node.desk();
-    notify(&[NotifyState::Ready]);
-    let mut watchdog = interval(watchdog_interval());
-    watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+    let mut systemd = Systemd::Ours(tokio::spawn(feed_watchdog(desk.clone())));
     let mut is_draining = false;
     let end = loop {
-        tokio::select! {
-            is_drained = node.drained().wait() => match is_drained {
-                true => break End::Told,
-                false => {
-                    tracing::error!("shard died");
-                    break End::Died;
-                }
-            },
-            _ = interrupt.recv() => break End::Told,
-            _ = terminate.recv() => {
-                if is_draining {
-                    break End::Told;
-                }
+        let what = tokio::select! {
+            is_drained = node.drained().wait() => What::Drained(is_drained),
+            what = signals.next() => what,
+            upgrade = node.upgrades.recv() => What::Upgrade(upgrade),
+        };
+        match what {
+            What::Drained(true) | What::End => break End::Told,
+            What::Drained(false) => {
+                tracing::error!("shard died");
+                break End::Died;
+            }
+            What::Terminate if is_draining => break End::Told,
+            What::Terminate => {
                 is_draining = true;
-                notify(&[NotifyState::Stopping]);
+                systemd.tell(&[NotifyState::Stopping]);
                 tracing::info!("draining");
                 desk.order(Order::Drain).await;
             }
-            _ = hangup.recv() => {
-                if let Response::Reload(report) = desk.ask(Request::Reload).await
-                    && !report.is_applied
-                {
-                    tracing::error!(problems = report.problems.join("; "), "reload refused");
-                }
-            }
-            // Only a shard that answers is alive.
-            _ = watchdog.tick() => {
-                let desk = desk.clone();
-                tokio::spawn(async move {
-                    super::http::Inspect::alive(&*desk).await;
-                    notify(&[NotifyState::Watchdog]);
-                });
-            }
+            What::Reload => reload(&desk).await,
+            What::Upgrade(reply) => upgrade(&mut node, &mut systemd, reply).await,
         }
     };
-    notify(&[NotifyState::Stopping]);
+    systemd.tell(&[NotifyState::Stopping]);
     node.stop().await;
     end
 }
 
-fn listen(kinds: [SignalKind; 3]) -> Option<[Signal; 3]> {
-    let [a, b, c] = kinds.map(signal);
-    match (a, b, c) {
-        (Ok(a), Ok(b), Ok(c)) => Some([a, b, c]),
-        (a, b, c) => {
-            for error in [a.err(), b.err(), c.err()].into_iter().flatten() {
-                tracing::error!(%error, "no signal handler");
-            }
-            None
+/// What is to be done next.
+enum What {
+    /// The shard has ended: as it should, or not.
+    Drained(bool),
+    Terminate,
+    End,
+    Reload,
+    /// And whom to tell how it went.
+    Upgrade(Option<Upgrade>),
+}
+
+async fn reload(desk: &Desk) {
+    if let Response::Reload(report) = desk.ask(Request::Reload).await
+        && !report.is_applied
+    {
+        tracing::error!(problems = report.problems.join("; "), "reload refused");
+    }
+}
+
+async fn upgrade(node: &mut Node, systemd: &mut Systemd, reply: Option<Upgrade>) {
+    tracing::info!("handing over");
+    let result = succession::hand_over(node).await;
+    match &result {
+        Ok(pid) => {
+            tracing::info!(pid, "handed over");
+            systemd.leave_to(*pid);
+        }
+        Err(error) => tracing::error!(%error, "not handed over"),
+    }
+    if let Some(reply) = reply {
+        // An operator who has left is no error.
+        let _ = reply.send(result.map_err(|error| error.to_string()));
+    }
+}
+
+/// Whom systemd listens to.
+enum Systemd {
+    /// This process, which feeds the watchdog.
+    Ours(JoinHandle<()>),
+    /// The one that took over.
+    Theirs,
+}
+
+impl Systemd {
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        match self {
+            Self::Ours(_) => notify(states),
+            Self::Theirs => {}
+        }
+    }
+
+    /// Only the main process can say which the next one is.
+    fn leave_to(&mut self, pid: u32) {
+        self.tell(&[NotifyState::MainPid(pid)]);
+        if let Self::Ours(watchdog) = std::mem::replace(self, Self::Theirs) {
+            watchdog.abort();
+        }
+    }
+}
+
+/// Only a shard that answers is alive.
+async fn feed_watchdog(desk: Arc<Desk>) {
+    let mut watchdog = interval(watchdog_interval());
+    watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        watchdog.tick().await;
+        super::http::Inspect::alive(&*desk).await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// The signals that mean something.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn listen() -> Option<Self> {
+        let listen =
+            |kind| signal(kind).inspect_err(|error| tracing::error!(%error, "no signal handler"));
+        Some(Self {
+            terminate: listen(SignalKind::terminate()).ok()?,
+            interrupt: listen(SignalKind::interrupt()).ok()?,
+            hangup: listen(SignalKind::hangup()).ok()?,
+            upgrade: listen(SignalKind::user_defined2()).ok()?,
+        })
+    }
+
+    async fn next(&mut self) -> What {
+        tokio::select! {
+            _ = self.interrupt.recv() => What::End,
+            _ = self.terminate.recv() => What::Terminate,
+            _ = self.hangup.recv() => What::Reload,
+            _ = self.upgrade.recv() => What::Upgrade(None),
         }
     }
 }

@@ -13,20 +13,21 @@ use super::{
     peers::{Peer, Peers},
     store::{self, Write},
     stream::{End, Opener, Streams},
+    succession::{Inherited, Pipe},
     udp::Udp,
 };
 use crate::{
     call::Record,
     config::Config,
     guard::Account,
-    ids::{CallId, Flow, Transport},
+    ids::{CallId, Digest, Flow, Transport},
     media,
     observe::{
         ladder::Rungs,
         metrics,
         status::{BudgetRow, CallDetail, CallSummary, TrunkRow},
     },
-    shard::{Answer, Output, Pulse, Shard},
+    shard::{Answer, Kin, Output, Pulse, Shard},
     tls::Failure,
 };
 use bytes::Bytes;
@@ -65,6 +66,10 @@ pub(super) enum Order {
     Configure(Arc<Config>),
     /// Refuse new calls; the loop ends when the last call has.
     Drain,
+    /// Leave everything but the calls to the process behind the pipe; the loop goes on.
+    Leave(Pipe, oneshot::Sender<Left>),
+    /// Go on as before that.
+    Stay,
     /// End all calls; the loop ends soon.
     Stop,
     /// End a call.
@@ -87,6 +92,22 @@ pub(super) enum Order {
     Pulses(oneshot::Sender<Pulses>),
     /// Read the counters.
     Counters(oneshot::Sender<(metrics::Shard, metrics::Transports)>),
+}
+
+/// What a process that leaves has to tell the next one.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Its connections.
+    pub(super) connections: Vec<Flow>,
+    /// What stands for the requests that it has received.
+    pub(super) received: Vec<Digest>,
+}
+
+/// The other processes of an upgrade.
+#[derive(Debug, Default)]
+struct Family {
+    predecessor: Option<Pipe>,
+    successor: Option<Pipe>,
 }
 
 /// Everything that the loop hears, datagrams aside.
@@ -139,6 +160,7 @@ pub(super) struct ShardLoop {
     /// Trunks of whose TLS an operator has been told, and with which code.
     warned: BTreeSet<(Box<str>, &'static str)>,
     transports: metrics::Transports,
+    family: Family,
     /// When the wall clock was last read.
     clock_at: Instant,
     ending: Ending,
@@ -156,6 +178,7 @@ impl ShardLoop {
             peers: Peers::default(),
             warned: BTreeSet::new(),
             transports: metrics::Transports::default(),
+            family: Family::default(),
             clock_at: now(),
             ending: Ending::Open,
         }
@@ -165,6 +188,16 @@ impl ShardLoop {
     pub(super) fn know_peers(&mut self, config: &Config) {
         self.peers.configure(config);
         self.warned.clear();
+    }
+
+    /// Takes over from another process.
+    pub(super) fn inherit(&mut self, inherited: Inherited) {
+        let Inherited { pipe, received, writers } = inherited;
+        self.shard.succeed(received);
+        self.family.predecessor = Some(pipe);
+        for (flow, writer) in writers {
+            self.streams.opened(flow, writer);
+        }
     }
 
     /// Runs until drained, or until nobody can speak to it any more.
@@ -278,7 +311,7 @@ impl ShardLoop {
     fn is_over(&self) -> bool {
         match self.ending {
             Ending::Open => false,
-            Ending::Draining => self.shard.is_idle(),
+            Ending::Draining => self.shard.may_end(),
             Ending::Stopping(at) => self.shard.is_idle() || at <= now(),
         }
     }
@@ -316,6 +349,14 @@ impl ShardLoop {
             Packet::Message { flow, bytes } => self.take_message(flow, bytes),
             Packet::Opened { flow, writer } => self.streams.opened(flow, writer),
             Packet::Closed { flow, end } => self.end(flow, end),
+            Packet::Passed { from, flow, bytes } => {
+                self.shard.handle_passed(from, flow, bytes, now());
+            }
+            Packet::Write { flow, bytes } => self.transmit(flow, bytes),
+            Packet::Outlived => {
+                self.family.predecessor = None;
+                self.shard.outlive_predecessor();
+            }
         }
     }
 
@@ -327,6 +368,9 @@ impl ShardLoop {
         {
             self.transports.handshake_failures.count(why.word());
             self.warn(flow, why);
+        }
+        if let Some(successor) = &self.family.successor {
+            successor.closed(flow);
         }
         if self.streams.closed(flow) && end.unsent.is_empty() {
             self.shard.handle_flow_failed(flow, now());
@@ -357,6 +401,19 @@ impl ShardLoop {
                 self.shard.drain();
                 if self.ending == Ending::Open {
                     self.ending = Ending::Draining;
+                }
+            }
+            Order::Leave(pipe, reply) => {
+                self.udp.stop_reading();
+                self.family.successor = Some(pipe);
+                let received = self.shard.leave(now());
+                _ = reply.send(Left { connections: self.streams.flows(), received });
+            }
+            Order::Stay => {
+                self.family.successor = None;
+                self.shard.stay(now());
+                if let Err(error) = self.udp.read_again() {
+                    tracing::error!(%error, "datagrams are no longer read");
                 }
             }
             Order::Stop => {
@@ -392,6 +449,7 @@ impl ShardLoop {
         while let Some(output) = self.shard.poll_output() {
             match output {
                 Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
+                Output::Pass { kin, flow, bytes } => self.pass(kin, flow, bytes),
                 Output::Media(call, command) => self.media(call, command),
                 Output::Ask(ask) => {
                     self.peers.asked(&ask);
@@ -403,6 +461,16 @@ impl ShardLoop {
                     Record::Unbind { aor, contact } => Write::Unbind { aor, contact },
                 }),
             }
+        }
+    }
+
+    fn pass(&self, kin: Kin, flow: Flow, bytes: Bytes) {
+        let pipe = match kin {
+            Kin::Predecessor => &self.family.predecessor,
+            Kin::Successor => &self.family.successor,
+        };
+        if !pipe.as_ref().is_some_and(|pipe| pipe.pass(flow, bytes)) {
+            tracing::debug!(%flow, "message for the other process lost");
         }
     }
 

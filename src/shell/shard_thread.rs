@@ -6,6 +6,7 @@
 use super::{
     routes::Routes,
     shard_loop::{Ears, Hands, ShardLoop},
+    succession::Inherited,
     udp::Udp,
 };
 use crate::{config::Config, shard::Shard};
@@ -28,6 +29,8 @@ pub(super) struct Plan {
     pub(super) udp: Vec<UdpSocket>,
     pub(super) routes: Routes,
     pub(super) config: Arc<Config>,
+    /// What the process before this one leaves.
+    pub(super) inherited: Option<Inherited>,
 }
 
 /// A running shard.
@@ -43,11 +46,14 @@ impl ShardThread {
         let (end, ended) = watch::channel(false);
         let (begin, begun) = oneshot::channel();
         let thread = thread::Builder::new().name("shard-0".into()).spawn(move || {
-            let Plan { shard, hands, ears, udp, routes, config } = plan;
+            let Plan { shard, hands, ears, udp, routes, config, inherited } = plan;
             match prepare(udp, routes) {
                 Ok((runtime, udp)) => {
                     let mut shard = ShardLoop::new(shard, hands, udp);
                     shard.know_peers(&config);
+                    if let Some(inherited) = inherited {
+                        shard.inherit(inherited);
+                    }
                     // Whoever started it has given up.
                     _ = begin.send(Ok(()));
                     runtime.block_on(shard.run(ears));

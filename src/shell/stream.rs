@@ -67,7 +67,7 @@ pub(super) type Writer = mpsc::Sender<Bytes>;
 /// The connections of one shard, by transport and peer.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    writers: BTreeMap<(Transport, SocketAddr), Writer>,
+    writers: BTreeMap<(Transport, SocketAddr), (Flow, Writer)>,
 }
 
 impl Streams {
@@ -82,7 +82,7 @@ impl Streams {
         peer: impl FnOnce() -> Option<Peer>,
     ) -> bool {
         let key = (flow.transport, flow.remote);
-        if let Some(writer) = self.writers.get(&key) {
+        if let Some((_, writer)) = self.writers.get(&key) {
             match writer.try_send(bytes.clone()) {
                 Ok(()) => return true,
                 Err(mpsc::error::TrySendError::Full(_)) => return false,
@@ -96,26 +96,30 @@ impl Streams {
         };
         let (writer, queue) = mpsc::channel(WRITES_MAX);
         let queued = writer.try_send(bytes).is_ok();
-        self.writers.insert(key, writer);
+        self.writers.insert(key, (flow, writer));
         opener.open(flow, by, queue);
         queued
     }
 
     /// Takes a connection that a peer opened.
     pub(super) fn opened(&mut self, flow: Flow, writer: Writer) {
-        self.writers.insert((flow.transport, flow.remote), writer);
+        self.writers.insert((flow.transport, flow.remote), (flow, writer));
     }
 
     /// Forgets a connection. Returns whether the peer is without one now: another may have taken
     /// its place.
     pub(super) fn closed(&mut self, flow: Flow) -> bool {
         let key = (flow.transport, flow.remote);
-        let is_alive = |writer: &Writer| !writer.is_closed();
-        if self.writers.get(&key).is_some_and(is_alive) {
+        if self.writers.get(&key).is_some_and(|(_, writer)| !writer.is_closed()) {
             return false;
         }
         self.writers.remove(&key);
         true
+    }
+
+    /// Returns all that stand or are being opened.
+    pub(super) fn flows(&self) -> Vec<Flow> {
+        self.writers.values().map(|(flow, _)| *flow).collect()
     }
 
     /// Returns how many there are over this transport.

@@ -62,7 +62,9 @@ pub(super) struct Udp {
 
 #[derive(Debug)]
 struct Listening {
-    socket: UdpSocket,
+    socket: net::UdpSocket,
+    /// The same socket as the runtime watches it, while we read.
+    ears: Option<UdpSocket>,
     local: SocketAddr,
     /// What the kernel dropped, and the reading that this sum ends with.
     dropped: (u64, u32),
@@ -73,17 +75,36 @@ impl Udp {
     pub(super) fn new(sockets: Vec<net::UdpSocket>, routes: Routes) -> io::Result<Self> {
         let listening = |socket: net::UdpSocket| {
             let local = socket.local_addr()?;
-            Ok(Listening { socket: UdpSocket::from_std(socket)?, local, dropped: (0, 0) })
+            let ears = Some(UdpSocket::from_std(socket.try_clone()?)?);
+            Ok(Listening { socket, ears, local, dropped: (0, 0) })
         };
         let sockets = sockets.into_iter().map(listening).collect::<io::Result<_>>()?;
         Ok(Self { sockets, inbox: Inbox::default(), routes })
     }
 
-    /// Waits for a datagram.
+    /// Leaves the datagrams that come to another process. It can still send.
+    pub(super) fn stop_reading(&mut self) {
+        self.sockets.iter_mut().for_each(|at| at.ears = None);
+    }
+
+    /// Reads again after [`Self::stop_reading`].
+    pub(super) fn read_again(&mut self) -> io::Result<()> {
+        for at in &mut self.sockets {
+            at.ears = Some(UdpSocket::from_std(at.socket.try_clone()?)?);
+        }
+        Ok(())
+    }
+
+    /// Waits for a datagram; for ever where none is read.
     pub(super) async fn readable(&self) {
         poll_fn(|context| {
-            let is_ready = |at: &Listening| at.socket.poll_recv_ready(context).is_ready();
-            if self.sockets.iter().any(is_ready) { Poll::Ready(()) } else { Poll::Pending }
+            let ears = self.sockets.iter().filter_map(|at| at.ears.as_ref());
+            let is_ready = |ears: &UdpSocket| ears.poll_recv_ready(context).is_ready();
+            if ears.map(is_ready).any(|is_ready| is_ready) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -93,9 +114,10 @@ impl Udp {
     pub(super) fn read(&mut self, into: &mut Vec<(Flow, Bytes)>) -> bool {
         let Self { sockets, inbox, routes } = self;
         let mut is_more = false;
-        for Listening { socket, local: listener, dropped } in sockets {
-            let read = socket.try_io(Interest::READABLE, || {
-                let is_more = inbox.read(socket, BATCH_MAX, |arrival| {
+        for Listening { ears, local: listener, dropped, .. } in sockets {
+            let Some(ears) = ears else { continue };
+            let read = ears.try_io(Interest::READABLE, || {
+                let is_more = inbox.read(ears, BATCH_MAX, |arrival| {
                     if let Some(total) = arrival.dropped {
                         let since = u64::from(total.wrapping_sub(dropped.1));
                         *dropped = (dropped.0.saturating_add(since), total);

@@ -12,7 +12,7 @@ use crate::{
     media::{self, Command, OpenRefusal, Prompt, Quality},
     observe::cdr::Cdr,
     registrar::Location,
-    shard::{Answer, Output, Shard, Shared},
+    shard::{Answer, Kin, Output, Shard, Shared},
     sim::twilio::{TTL_S, Zone},
 };
 use bytes::Bytes;
@@ -60,10 +60,13 @@ struct Media {
     qualities: Vec<Quality>,
 }
 
-/// The product in the world.
+/// The product in the world: one process, and after an upgrade those before it that still have calls.
 pub struct Pbx {
-    shard: Shard,
+    /// One of each process, the newest last.
+    shards: Vec<Shard>,
     location: Location,
+    key: MintKey,
+    entropy: Entropy,
     setup: Setup,
     media: Media,
     outbox: VecDeque<(Flow, Bytes)>,
@@ -72,28 +75,23 @@ pub struct Pbx {
     mute_hosts: BTreeSet<Box<str>>,
     zone: Option<Zone>,
     names_take: Duration,
-    /// Answers of the name server, and when they arrive.
-    names: VecDeque<(Instant, Answer)>,
+    began: Instant,
+    /// Answers of the name server, when they arrive and who asked.
+    names: VecDeque<(Instant, ShardId, Answer)>,
 }
 
 impl Pbx {
     /// Starts the product.
     pub fn new(setup: Setup, now: Instant) -> Self {
         let mut entropy = Entropy::from_u64(setup.seed);
-        let location = Location::new();
-        let shared = Shared {
-            config: setup.config.clone(),
-            location: location.clone(),
-            key: MintKey::draw(&mut entropy),
-        };
-        let mut seed = [0; 32];
-        entropy.fill(&mut seed);
-        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(WALL_S);
-        let shard = Shard::new(ShardId(0), shared, seed, now, wall);
-        Self {
-            shard,
-            location,
+        let key = MintKey::draw(&mut entropy);
+        let mut pbx = Self {
+            shards: vec![],
+            location: Location::new(),
+            key,
+            entropy,
             setup,
+            began: now,
             media: Media::default(),
             outbox: VecDeque::new(),
             cdrs: vec![],
@@ -102,6 +100,52 @@ impl Pbx {
             zone: None,
             names_take: Duration::ZERO,
             names: VecDeque::new(),
+        };
+        pbx.start(now);
+        pbx
+    }
+
+    /// Starts a process beside those that are there.
+    fn start(&mut self, now: Instant) {
+        let (config, location) = (self.setup.config.clone(), self.location.clone());
+        let mut seed = [0; 32];
+        self.entropy.fill(&mut seed);
+        let id = self.shards.last().map_or(ShardId(0), |last| last.id().next());
+        let shared = Shared { config, location, key: self.key };
+        self.shards.push(Shard::new(id, shared, seed, now, self.wall(now)));
+    }
+
+    /// Hands over to a new process, as an upgrade does.
+    pub fn upgrade(&mut self, now: Instant) {
+        let received = self.newest().leave(now);
+        let before = std::mem::replace(&mut self.location, Location::new());
+        for binding in before.all(self.wall(now)) {
+            self.location.bind(binding);
+        }
+        self.start(now);
+        self.newest().succeed(received);
+        self.pump(now);
+    }
+
+    /// Returns how many processes have not ended.
+    pub fn processes(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn wall(&self, now: Instant) -> SystemTime {
+        let began = SystemTime::UNIX_EPOCH + Duration::from_secs(WALL_S);
+        began + now.saturating_duration_since(self.began)
+    }
+
+    fn newest(&mut self) -> &mut Shard {
+        let last = self.shards.len() - 1;
+        &mut self.shards[last]
+    }
+
+    fn bury(&mut self) {
+        while self.shards.len() > 1 && self.shards[0].may_end() {
+            self.shards.remove(0);
+            self.shards[0].outlive_predecessor();
         }
     }
 
@@ -113,12 +157,12 @@ impl Pbx {
 
     /// Returns the shard, to look at.
     pub fn shard(&self) -> &Shard {
-        &self.shard
+        &self.shards[self.shards.len() - 1]
     }
 
     /// Changes something about the shard, as the shell would.
     pub fn with_shard<R>(&mut self, now: Instant, act: impl FnOnce(&mut Shard, Instant) -> R) -> R {
-        let result = act(&mut self.shard, now);
+        let result = act(self.newest(), now);
         self.pump(now);
         result
     }
@@ -166,7 +210,7 @@ impl Pbx {
     /// Pretends that nothing has come from the peer of the n-th leg that has a port.
     pub fn silence(&mut self, nth: usize, now: Instant) {
         if let Some(leg) = self.media.open.keys().nth(nth).copied() {
-            self.shard.handle_media(media::Event::Silent { leg }, now);
+            self.hear_media(media::Event::Silent { leg }, now);
             self.pump(now);
         }
     }
@@ -189,22 +233,47 @@ impl Pbx {
     /// Carries out what the shard wants, and what that leads to.
     fn pump(&mut self, now: Instant) {
         loop {
-            let outputs: Vec<Output> = std::iter::from_fn(|| self.shard.poll_output()).collect();
+            let outputs: Vec<(usize, Output)> = (0..)
+                .zip(&mut self.shards)
+                .flat_map(|(at, shard)| {
+                    std::iter::from_fn(|| shard.poll_output()).map(move |output| (at, output))
+                })
+                .collect();
             if outputs.is_empty() {
-                return;
+                return self.bury();
             }
-            for output in outputs {
-                self.carry_out(output, now);
+            for (at, output) in outputs {
+                self.carry_out(at, output, now);
             }
         }
     }
 
-    fn carry_out(&mut self, output: Output, now: Instant) {
+    /// A worker's event is for the process that has the leg.
+    fn hear_media(&mut self, event: media::Event, now: Instant) {
+        let owner = event.leg().shard();
+        if let Some(shard) = self.shards.iter_mut().find(|shard| shard.id() == owner) {
+            shard.handle_media(event, now);
+        }
+    }
+
+    fn pass(&mut self, from: usize, kin: Kin, (flow, bytes): (Flow, Bytes), now: Instant) {
+        let (to, sender) = match kin {
+            Kin::Predecessor => (from.checked_sub(1), Kin::Successor),
+            Kin::Successor => (from.checked_add(1), Kin::Predecessor),
+        };
+        if let Some(shard) = to.and_then(|to| self.shards.get_mut(to)) {
+            shard.handle_passed(sender, flow, bytes, now);
+        }
+    }
+
+    /// Does what the n-th process wants.
+    fn carry_out(&mut self, at: usize, output: Output, now: Instant) {
         match output {
             Output::Transmit { flow, bytes } => self.outbox.push_back((flow, bytes)),
+            Output::Pass { kin, flow, bytes } => self.pass(at, kin, (flow, bytes), now),
             Output::Media(call, command) => {
                 if let Some(event) = self.media.handle(call, command, now) {
-                    self.shard.handle_media(event, now);
+                    self.hear_media(event, now);
                 }
             }
             Output::Ask(Ask::Resolve { token, host, port, transport }) => {
@@ -212,13 +281,13 @@ impl Pbx {
                 let located = Located::alike(flows, Some(TTL));
                 let answer = Answer::Resolved { token, located };
                 match self.names_take {
-                    Duration::ZERO => self.shard.handle_answer(answer, now),
-                    takes => self.names.push_back((now + takes, answer)),
+                    Duration::ZERO => self.shards[at].handle_answer(answer, now),
+                    takes => self.names.push_back((now + takes, self.shards[at].id(), answer)),
                 }
             }
             Output::Ask(Ask::Prompt { call, file }) => {
                 let prompt = self.setup.prompts.get(&file).cloned();
-                self.shard.handle_answer(Answer::Prompt { call, file, prompt }, now);
+                self.shards[at].handle_answer(Answer::Prompt { call, file, prompt }, now);
             }
             Output::Record(Record::Cdr(cdr)) => self.cdrs.push(*cdr),
             Output::Record(Record::Bind(binding)) => {
@@ -295,34 +364,43 @@ impl Media {
 
 impl Node for Pbx {
     fn receive(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
-        self.shard.handle_message(self.inside(flow), bytes, now);
+        let flow = self.inside(flow);
+        self.newest().handle_message(flow, bytes, now);
         self.pump(now);
     }
 
     fn closed(&mut self, flow: Flow, now: Instant) {
-        self.shard.handle_flow_failed(self.inside(flow), now);
+        let flow = self.inside(flow);
+        for shard in &mut self.shards {
+            shard.handle_flow_failed(flow, now);
+        }
         self.pump(now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        self.shard.handle_timeout(now);
+        for shard in &mut self.shards {
+            shard.handle_timeout(now);
+        }
         self.pump(now);
-        let arrived = self.names.iter().take_while(|(at, _)| *at <= now).count();
-        for (_, answer) in self.names.drain(..arrived).collect::<Vec<_>>() {
-            self.shard.handle_answer(answer, now);
+        let arrived = self.names.iter().take_while(|(at, ..)| *at <= now).count();
+        for (_, of, answer) in self.names.drain(..arrived).collect::<Vec<_>>() {
+            if let Some(shard) = self.shards.iter_mut().find(|shard| shard.id() == of) {
+                shard.handle_answer(answer, now);
+            }
             self.pump(now);
         }
         let played: Vec<_> = self.media.playing.extract_if(.., |(at, ..)| *at <= now).collect();
         for (_, _, leg, token) in played {
-            self.shard.handle_media(media::Event::Played { leg, token }, now);
+            self.hear_media(media::Event::Played { leg, token }, now);
             self.pump(now);
         }
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let played = self.media.playing.iter().map(|(at, ..)| *at).min();
-        let named = self.names.front().map(|(at, _)| *at);
-        [self.shard.poll_timeout(), played, named].into_iter().flatten().min()
+        let named = self.names.front().map(|(at, ..)| *at);
+        let due = self.shards.iter_mut().filter_map(Shard::poll_timeout).min();
+        [due, played, named].into_iter().flatten().min()
     }
 
     fn poll_transmit(&mut self) -> Option<(Flow, Bytes)> {
@@ -330,7 +408,9 @@ impl Node for Pbx {
     }
 
     fn is_idle(&self) -> bool {
-        self.shard.is_empty() && self.media.open.is_empty() && self.outbox.is_empty()
+        self.shards.iter().all(Shard::is_empty)
+            && self.media.open.is_empty()
+            && self.outbox.is_empty()
     }
 }
 

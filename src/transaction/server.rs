@@ -10,7 +10,7 @@ use super::{
     other_server::{self, OtherServer},
 };
 use crate::{
-    ids::{Flow, Transport},
+    ids::{Digest, Flow, Transport},
     sip::{Message, Method},
     table::Table,
 };
@@ -53,6 +53,11 @@ impl Server {
             Machine::Other(OtherServer::new(reliability))
         };
         Self { machine, key, merge, flow, fallback: fallback(request, flow).map(Box::new) }
+    }
+
+    /// Returns what its request is known by.
+    pub(super) fn digest(&self) -> Digest {
+        self.key.digest()
     }
 
     /// Returns whether this is an INVITE that has no final response yet.

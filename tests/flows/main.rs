@@ -37,3 +37,4 @@ mod trunk_health;
 mod trunk_limits;
 mod trunk_refuses;
 mod trunk_tcp;
+mod upgrade;

@@ -1,0 +1,126 @@
+//! When a newer process takes over: which messages are for it, and which for the one before.
+//!
+//! Owns: who is there beside this process, and the one rule of whose a message is.
+//! Never: carries a message across; the shell does.
+
+use super::Shard;
+use crate::{
+    ids::{Digest, Flow},
+    sip::Message,
+};
+use bytes::Bytes;
+use std::{collections::BTreeSet, time::Instant};
+
+/// Another process with the same sockets and the same key of identifiers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kin {
+    /// It had the sockets before us, and ends with its last call.
+    Predecessor,
+    /// It has them now; we end with our last call.
+    Successor,
+}
+
+/// Who is there beside this process.
+#[derive(Debug, Default)]
+pub(super) struct Family {
+    /// The requests that the process before us had received when it left, until it is gone.
+    predecessor: Option<BTreeSet<Digest>>,
+    has_successor: bool,
+}
+
+impl Family {
+    fn has(&self, kin: Kin) -> bool {
+        match kin {
+            Kin::Predecessor => self.predecessor.is_some(),
+            Kin::Successor => self.has_successor,
+        }
+    }
+
+    /// Returns whether this process answers for its calls only.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.has_successor
+    }
+}
+
+impl Shard {
+    /// Takes over from a process that had received these requests when it left.
+    pub fn succeed(&mut self, received: impl IntoIterator<Item = Digest>) {
+        self.family.predecessor = Some(received.into_iter().collect());
+    }
+
+    /// Learns that the process before us is gone.
+    pub fn outlive_predecessor(&mut self) {
+        self.family.predecessor = None;
+    }
+
+    /// Leaves everything but its own calls to the next process: no OPTIONS, no registrations, no new
+    /// calls. Returns the requests that it has received, or those before it, and that stay here.
+    pub fn leave(&mut self, now: Instant) -> Vec<Digest> {
+        self.is_draining = true;
+        self.family.has_successor = true;
+        self.configure_trunks(now);
+        self.follow_bindings(now);
+        self.settle(now);
+        let theirs = self.family.predecessor.iter().flatten().copied();
+        theirs.chain(self.core.tx.digests()).collect()
+    }
+
+    /// Goes on as before: the next process did not come to stand.
+    pub fn stay(&mut self, now: Instant) {
+        self.is_draining = false;
+        self.family.has_successor = false;
+        self.configure_trunks(now);
+        self.follow_bindings(now);
+        self.settle(now);
+    }
+
+    /// Returns whether the process may end, once it is to: no call is left, nobody before us needs
+    /// our sockets, and where another process has taken over, nobody repeats a request that only we
+    /// know the answer to.
+    pub fn may_end(&self) -> bool {
+        let is_unknown_elsewhere = self.family.has_successor && !self.core.tx.is_empty();
+        self.is_idle() && !self.family.has(Kin::Predecessor) && !is_unknown_elsewhere
+    }
+
+    /// Accepts a message that another process has received and that is not for it.
+    pub fn handle_passed(&mut self, from: Kin, flow: Flow, bytes: Bytes, now: Instant) {
+        self.guarded(|shard| shard.receive(Some(from), flow, bytes, now));
+        self.settle(now);
+    }
+
+    /// Returns for which other process a message is; `None` where it is for this one. Whoever has
+    /// passed it on does not get it back.
+    ///
+    /// A tag or branch that was minted names its shard, and each process is a shard of its own, one
+    /// more than the process before it. What has neither belongs to whoever has received its request,
+    /// and what is new to the newest.
+    pub(super) fn kin_of(&self, message: &Message, from: Option<Kin>) -> Option<Kin> {
+        if self.family.predecessor.is_none() && !self.family.has_successor {
+            return None;
+        }
+        let kin = self.whose(message)?;
+        (self.family.has(kin) && from != Some(kin)).then_some(kin)
+    }
+
+    fn whose(&self, message: &Message) -> Option<Kin> {
+        let minted = if message.is_request() { message.to_tag() } else { Some(message.branch()) };
+        let owner = minted.and_then(|minted| self.core.shared.key.owner(minted));
+        if let Some(owner) = owner {
+            // Nobody outlives a hundred upgrades.
+            return match owner.0.wrapping_sub(self.id.0) {
+                0 => None,
+                1..=127 => Some(Kin::Successor),
+                128.. => Some(Kin::Predecessor),
+            };
+        }
+        if !message.is_request() || self.core.tx.knows(message) {
+            return None;
+        }
+        let received = self.family.predecessor.as_ref();
+        let digests = self.core.tx.digests_of(message);
+        if received.is_some_and(|all| digests.iter().any(|digest| all.contains(digest))) {
+            return Some(Kin::Predecessor);
+        }
+        Some(Kin::Successor)
+    }
+}

@@ -1,0 +1,100 @@
+//! A newer process takes over while a call rings, talks, holds and ends: nobody notices.
+
+use crate::{
+    house::{House, act, with_pbx, with_phone},
+    storm::{assert_ladder, faults, storm},
+};
+use tandem::sim::{
+    Network, World,
+    phone::{Act, Heard, On},
+};
+
+/// A call that is held and taken back, and begins `call_ms` after an upgrade may have been.
+fn play(seed: u64, network: Network, upgrades_ms: &[u64]) -> World {
+    let mut house = House::new(seed);
+    house.phone("1001").phone("1002").phone("1003");
+    let mut world = house.open_registered();
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Up, 1000, Act::Hold).when(On::Up, 2000, Act::Resume);
+        phone.when(On::Up, 3000, Act::HangUp);
+    });
+    with_phone(&mut world, "1002", |phone, _| {
+        phone.when(On::Called, 100, Act::Ring).when(On::Called, 1000, Act::Answer);
+    });
+    world.set_network(network);
+    for at_ms in upgrades_ms {
+        world.at(*at_ms, |world| with_pbx(world, |pbx, now| pbx.upgrade(now)));
+    }
+    act(&mut world, "1001", Act::Call("1002".into()));
+    world
+}
+
+/// Every 20 ms something is on its way, or nothing is: whatever the moment, each message is said once
+/// and the same.
+#[test]
+fn at_any_moment_of_a_call_nothing_changes() {
+    for at_ms in (30..4200).step_by(20) {
+        let mut world = play(1, Network::CLEAN, &[at_ms]);
+        assert_ladder(
+            &mut world,
+            "0 ms  1001 calls 1002
+             140 ms  1002 -> tandem  180 Ringing (INVITE)
+             160 ms  tandem -> 1001  180 Ringing (INVITE)
+             1040 ms  1001 is answered by 1002
+             2080 ms  1001 reinvites 1002
+             3080 ms  1001 reinvites 1002
+             4080 ms  1001 hangs up on 1002",
+        );
+        let faults = faults(&mut world);
+        assert!(faults.is_empty(), "{at_ms} ms: {faults:#?}");
+        with_pbx(&mut world, |pbx, _| {
+            assert_eq!((pbx.processes(), pbx.cdrs().len()), (1, 1), "{at_ms} ms");
+        });
+    }
+}
+
+/// Three processes have a call each; the oldest one ends last.
+#[test]
+fn upgrades_in_a_row_keep_every_call() {
+    let mut house = House::new(1);
+    for phone in ["1001", "1002", "1003", "1004"] {
+        house.phone(phone);
+    }
+    let mut world = house.open_registered();
+    for (caller, ends_ms) in [("1001", 9000), ("1003", 3000)] {
+        with_phone(&mut world, caller, |phone, _| {
+            phone.when(On::Up, ends_ms, Act::HangUp);
+        });
+    }
+    for callee in ["1002", "1004"] {
+        with_phone(&mut world, callee, |phone, _| {
+            phone.when(On::Called, 100, Act::Answer);
+        });
+    }
+    act(&mut world, "1001", Act::Call("1002".into()));
+    for (at_ms, processes) in [(1000, 2), (3000, 3), (4000, 4)] {
+        world.run_until(at_ms);
+        with_pbx(&mut world, |pbx, now| {
+            pbx.upgrade(now);
+            assert_eq!(pbx.processes(), processes);
+        });
+        if at_ms == 1000 {
+            act(&mut world, "1003", Act::Call("1004".into()));
+        }
+    }
+    let faults = faults(&mut world);
+    assert!(faults.is_empty(), "{faults:#?}\n{}", world.ladder());
+    for phone in ["1001", "1003"] {
+        with_phone(&mut world, phone, |phone, _| {
+            assert_eq!(phone.heard().last(), Some(&Heard::Gone(200)));
+        });
+    }
+    with_pbx(&mut world, |pbx, _| assert_eq!((pbx.processes(), pbx.cdrs().len()), (1, 2)));
+}
+
+#[test]
+fn on_bad_networks() {
+    let play =
+        |seed: u64, network| play(seed, network, &[seed * 7 % 4000, 2000 + seed * 11 % 2000]);
+    storm(300, play, |world| with_phone(world, "1002", |phone, _| phone.has_heard(&Heard::Up)));
+}
