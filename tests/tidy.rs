@@ -95,7 +95,14 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("rtcp_types", &["src/media/rtcp.rs"]),
     ("rtp_rs", &["src/media/rtp.rs"]),
     ("rusqlite", &["src/shell/store"]),
-    ("rustix", &["src/shell/epoll.rs", "src/shell/kernel/program.rs"]),
+    (
+        "rustix",
+        &[
+            "src/shell/epoll.rs",
+            "src/shell/kernel/program.rs",
+            "src/shell/succession/descriptors.rs",
+        ],
+    ),
     ("rustls", &["src/tls/"]),
     ("rustls_native_certs", &["src/shell/"]),
     ("sd_notify", &["src/shell/"]),

@@ -15,6 +15,7 @@ mod guesses;
 mod invite;
 mod key;
 mod ladders;
+mod output;
 mod packets;
 mod phones;
 mod refused;
@@ -24,16 +25,16 @@ mod succession;
 mod trunks;
 
 pub use key::shard_of;
+pub use output::{Answer, Output};
 pub use phones::Pulse;
 pub use succession::Kin;
 
 use crate::{
-    call::{Ask, Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
+    call::{Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
     config::Config,
     dialog::Acks,
     guard::Watch,
     ids::{CallId, Entropy, Flow, LegId, Mint, MintKey, ShardId},
-    locate::Located,
     media,
     observe::metrics,
     registrar::{Authenticator, Location, auth::NONCE_LIFETIME},
@@ -57,54 +58,6 @@ use std::{
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How many calls one shard may hold; more are refused with 503.
 const CALLS_MAX: usize = 10_000;
-
-/// What the shell must do, in order.
-#[derive(Debug)]
-pub enum Output {
-    /// Send one message.
-    Transmit {
-        /// Where to.
-        flow: Flow,
-        /// The message.
-        bytes: Bytes,
-    },
-    /// Give a message to the process that it is for.
-    Pass {
-        /// Which.
-        kin: Kin,
-        /// Where from.
-        flow: Flow,
-        /// The message.
-        bytes: Bytes,
-    },
-    /// Tell the media worker that owns this call's legs.
-    Media(CallId, media::Command),
-    /// Ask a helper.
-    Ask(Ask),
-    /// Keep something.
-    Record(Record),
-}
-
-/// What helpers answer.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// To [`Ask::Resolve`].
-    Resolved {
-        /// As asked.
-        token: ResolveFor,
-        /// Where it is.
-        located: Located,
-    },
-    /// To [`Ask::Prompt`].
-    Prompt {
-        /// As asked.
-        call: CallId,
-        /// As asked.
-        file: Box<str>,
-        /// The sound, or `None` where it cannot be read.
-        prompt: Option<media::Prompt>,
-    },
-}
 
 /// What makes shards one program.
 #[derive(Clone, Debug)]

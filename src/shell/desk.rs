@@ -325,10 +325,10 @@ impl Desk {
 
     /// Asks the process before this one about a call of which this one knows nothing.
     async fn ask_elder_instead(&self, request: &Request, response: Response) -> Response {
-        match response {
-            Response::NotFound(_) => self.ask_elder(request).await.unwrap_or(response),
-            known => known,
+        if !matches!(response, Response::NotFound(_)) {
+            return response;
         }
+        self.ask_elder(request).await.unwrap_or(response)
     }
 
     async fn upgrade(&self) -> Response {

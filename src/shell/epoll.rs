@@ -1,6 +1,6 @@
 //! Many sockets waited for at once, level-triggered: what is left in a socket is told of again.
 //!
-//! Owns: the epoll instance, the bell and the alarm that wake it; the only file that names `rustix`.
+//! Owns: the epoll instance, the bell and the alarm that wake it.
 //! Never: reads from a socket.
 
 use rustix::{

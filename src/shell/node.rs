@@ -170,10 +170,7 @@ impl Node {
             // Where that fails the store complains; calls do not need it.
             let _ = std::fs::create_dir_all(folder);
         }
-        let (key, shard_id) = match &heritage {
-            Some(heritage) => (heritage.key(), heritage.shard()),
-            None => (MintKey::draw(&mut Entropy::new(seed().map_err(part(RANDOM))?)), ShardId(0)),
-        };
+        let (key, shard_id) = identity(heritage.as_ref()).map_err(part(RANDOM))?;
         let (ways, ears) = queues();
         let workers =
             MediaWorker::spawn_all(&config.rtp, &ways.media).map_err(part("media workers"))?;
@@ -287,6 +284,14 @@ fn queues() -> (Ways, Ears) {
     let (answer, answers) = mpsc::channel(ANSWERS_MAX);
     let (media, events) = mpsc::channel(EVENTS_MAX);
     (Ways { ingress, order, answer, media }, Ears { packets, orders, media: events, answers })
+}
+
+/// Returns what identifiers are sealed with, and whose they are.
+fn identity(heritage: Option<&Heritage>) -> io::Result<(MintKey, ShardId)> {
+    match heritage {
+        Some(heritage) => Ok((heritage.key(), heritage.shard())),
+        None => Ok((MintKey::draw(&mut Entropy::new(seed()?)), ShardId(0))),
+    }
 }
 
 /// Says where the kernel grants less room for datagrams than is wanted.

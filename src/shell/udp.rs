@@ -98,13 +98,9 @@ impl Udp {
     /// Waits for a datagram; for ever where none is read.
     pub(super) async fn readable(&self) {
         poll_fn(|context| {
-            let ears = self.sockets.iter().filter_map(|at| at.ears.as_ref());
+            let mut ears = self.sockets.iter().filter_map(|at| at.ears.as_ref());
             let is_ready = |ears: &UdpSocket| ears.poll_recv_ready(context).is_ready();
-            if ears.map(is_ready).any(|is_ready| is_ready) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if ears.any(is_ready) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -11,3 +11,4 @@ mod program;
 mod rig;
 mod streams;
 mod tls;
+mod upgrade;

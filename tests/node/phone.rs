@@ -138,6 +138,8 @@ pub(crate) struct Phone {
     registering: Option<Talk>,
     /// Header lines of its REGISTERs and INVITEs.
     pub(crate) path: String,
+    /// Where it wants its media, if not beside its signalling.
+    pub(crate) media: Option<SocketAddr>,
     dialling: Option<Dialling>,
     /// Requests that came while a response was waited for.
     heard: VecDeque<Message>,
@@ -174,6 +176,7 @@ impl Phone {
             serial: 0,
             registering: None,
             path: String::new(),
+            media: None,
             dialling: None,
             heard,
             known,
@@ -339,7 +342,7 @@ impl Phone {
     /// Calls a number, as far as the challenge; [`Self::dialled`] says what becomes of it.
     pub(crate) async fn dial(&mut self, number: &str) {
         let mut talk = self.talk(number);
-        let body = sdp(self.link.local());
+        let body = sdp(self.media.unwrap_or(self.link.local()));
         let more = self.path.clone();
         let mut request = self.request(&mut talk, "INVITE", &more, &body);
         self.link.send(request.as_bytes()).await;

@@ -19,14 +19,14 @@ use tokio::net::{UdpSocket, UnixDatagram};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tandem");
 
 /// `tandem run`, told to speak to us instead of systemd.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     systemd: UnixDatagram,
 }
 
 impl Program {
     /// Starts it and waits until it says that it is ready.
-    async fn start(rig: &Rig, log: &str) -> Self {
+    pub(crate) async fn start(rig: &Rig, log: &str) -> Self {
         let systemd = UnixDatagram::bind(rig.path("notify")).unwrap();
         let child = Command::new(PROGRAM)
             .args(["run", "-c"])
@@ -57,7 +57,34 @@ impl Program {
         soon(state, hearing).await;
     }
 
-    fn signal(&self, name: &str) {
+    /// Waits until it says which process systemd shall watch from now on.
+    pub(crate) async fn hands_over(&self) -> u32 {
+        let mut buffer = [0; 1024];
+        let hearing = async {
+            loop {
+                let len = self.systemd.recv(&mut buffer).await.unwrap();
+                let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+                let pid = text.lines().find_map(|line| line.strip_prefix("MAINPID="));
+                let pid = pid.map(|pid| pid.parse().unwrap());
+                if let Some(pid) = pid.filter(|pid| *pid != self.child.id()) {
+                    return pid;
+                }
+            }
+        };
+        soon("the next process", hearing).await
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it where it is not worth waiting for: it answers copies of requests for half a minute.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
@@ -70,7 +97,7 @@ impl Program {
 }
 
 /// Where the program listens for UDP.
-async fn listens_at(rig: &Rig) -> SocketAddr {
+pub(crate) async fn listens_at(rig: &Rig) -> SocketAddr {
     let answer = soon("the status", control::ask(&rig.socket(), &Request::Status)).await;
     let Ok(Response::Status(status)) = answer else { panic!("{answer:?}") };
     status.listeners.iter().find_map(|l| l.strip_prefix("udp:")).unwrap().parse().unwrap()

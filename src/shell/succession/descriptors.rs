@@ -45,11 +45,13 @@ pub(super) fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     if received.bytes != 1 || carrier != [CARRIER] {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let rights = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    Ok(rights.flatten().collect())
+    let mut descriptors = vec![];
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    Ok(descriptors)
 }
 
 #[cfg(test)]

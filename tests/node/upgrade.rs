@@ -1,0 +1,214 @@
+//! The program replaced while it works: what is under way stays, what is new is the new one's.
+#![expect(clippy::disallowed_methods, reason = "somebody talks while the test does other things")]
+
+use super::{
+    lasting::user,
+    phone::{Phone, Talk, sdp},
+    program::{Program, listens_at},
+    rig::{Rig, UDP_AND_TCP, soon},
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tandem::{
+    observe::status::{CdrQuery, Request, Response},
+    shell::control,
+    sip::Message,
+};
+use tokio::{
+    net::UdpSocket,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+/// Somebody who talks to an echo and listens: a packet every 20 ms, until told to stop.
+struct Talker(JoinHandle<Heard>, tokio::sync::oneshot::Sender<()>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    sent: u16,
+    received: u16,
+}
+
+impl Talker {
+    fn start(socket: UdpSocket, to: SocketAddr) -> Self {
+        let (stop, mut stopped) = tokio::sync::oneshot::channel();
+        let talking = tokio::spawn(async move {
+            let mut heard = Heard::default();
+            let mut every = interval(Duration::from_millis(20));
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut buffer = [0; 500];
+            loop {
+                tokio::select! {
+                    _ = &mut stopped => break,
+                    _ = every.tick() => {
+                        socket.send_to(&rtp(heard.sent), to).await.unwrap();
+                        heard.sent += 1;
+                    }
+                    got = socket.recv_from(&mut buffer) => {
+                        assert!(got.is_ok());
+                        heard.received += 1;
+                    }
+                }
+            }
+            // What is still on its way.
+            while heard.received < heard.sent
+                && timeout(Duration::from_millis(500), socket.recv_from(&mut buffer)).await.is_ok()
+            {
+                heard.received += 1;
+            }
+            heard
+        });
+        Self(talking, stop)
+    }
+
+    async fn stop(self) -> Heard {
+        self.1.send(()).unwrap();
+        self.0.await.unwrap()
+    }
+}
+
+fn rtp(seq: u16) -> Vec<u8> {
+    let mut packet = vec![0x80, 0];
+    packet.extend(seq.to_be_bytes());
+    packet.extend((u32::from(seq) * 160).to_be_bytes());
+    packet.extend([1, 2, 3, 4]);
+    packet.extend([0x55; 160]);
+    packet
+}
+
+/// A socket at an even port.
+async fn media() -> UdpSocket {
+    loop {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        if socket.local_addr().unwrap().port().is_multiple_of(2) {
+            return socket;
+        }
+    }
+}
+
+/// Where the answer wants media.
+fn media_of(answer: &Message) -> SocketAddr {
+    let sdp = String::from_utf8_lossy(answer.body()).into_owned();
+    let line = sdp.lines().find(|line| line.starts_with("m=audio ")).unwrap();
+    let port = line.split(' ').nth(1).unwrap().parse().unwrap();
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+}
+
+async fn ask(rig: &Rig, request: Request) -> Response {
+    soon("the operator's answer", control::ask(&rig.socket(), &request)).await.unwrap()
+}
+
+async fn calls(rig: &Rig) -> usize {
+    let Response::Calls(calls) = ask(rig, Request::Calls).await else { panic!() };
+    calls.len()
+}
+
+/// Calls a phone of the house, which answers; both stay.
+async fn talk(caller: &mut Phone, callee: &mut Phone, number: &str) -> Talk {
+    caller.dial(number).await;
+    let invite = callee.heard().await;
+    callee.answer(&invite, 200, &sdp(callee.link.local())).await;
+    assert_eq!(callee.heard().await.method_token(), "ACK");
+    let (ok, talk) = caller.dialled().await;
+    assert_eq!(ok.status(), 200);
+    talk
+}
+
+#[tokio::test]
+async fn an_upgrade_loses_no_call_no_packet_and_no_registration() {
+    let rig = Rig::new(&format!("{}{}", user("1002"), user("1003")));
+    let old = Program::start(&rig, "info").await;
+    let remote = listens_at(&rig).await;
+
+    // One talks to the echo, with media; one is registered over a connection and rings.
+    let socket = media().await;
+    let mut speaker = Phone::udp("1001", remote).await;
+    speaker.media = Some(socket.local_addr().unwrap());
+    let (ok, mut speech) = speaker.call("600").await;
+    assert_eq!(ok.status(), 200);
+    let talker = Talker::start(socket, media_of(&ok));
+    let mut callee = Phone::tcp("1002", remote).await;
+    assert_eq!(callee.register(600).await.status(), 200);
+    let mut mobile = Phone::udp("1003", remote).await;
+    assert_eq!(mobile.register(600).await.status(), 200);
+    mobile.dial("1002").await;
+    let ringing = callee.heard().await;
+    callee.answer(&ringing, 180, "").await;
+
+    old.signal("USR2");
+    let heir = old.hands_over().await;
+    assert_ne!(heir, old.pid());
+    assert_eq!(calls(&rig).await, 2, "the new process tells of the calls of the old one");
+
+    // What was under way goes on: by the connection that the old process has, and past it.
+    callee.answer(&ringing, 200, &sdp(callee.link.local())).await;
+    assert_eq!(callee.heard().await.method_token(), "ACK");
+    let (ok, mut mobile_talk) = mobile.dialled().await;
+    assert_eq!(ok.status(), 200);
+    assert_eq!(mobile.hang_up(&mut mobile_talk).await.status(), 200);
+    callee.is_hung_up().await;
+
+    // What is new is the new one's, also for a phone whose connection the old one has.
+    assert_eq!(callee.register(600).await.status(), 200);
+    let mut talk = talk(&mut mobile, &mut callee, "1002").await;
+    assert_eq!(calls(&rig).await, 2);
+    assert_eq!(mobile.hang_up(&mut talk).await.status(), 200);
+    callee.is_hung_up().await;
+
+    let heard = talker.stop().await;
+    assert!(heard.sent > 5, "{heard:?}");
+    // The last one may come after the call's end.
+    assert!(heard.sent - heard.received < 3, "{heard:?}");
+    assert_eq!(speaker.hang_up(&mut speech).await.status(), 200);
+    // Each process writes its own, and not at once.
+    let recorded = async {
+        loop {
+            let answer = ask(&rig, Request::Cdr(CdrQuery::default())).await;
+            let Response::Cdrs(cdrs) = answer else { panic!("{answer:?}") };
+            if cdrs.len() == 3 {
+                return;
+            }
+        }
+    };
+    soon("three records", recorded).await;
+
+    // Whoever is asked to end while the old process answers copies of requests waits for it.
+    kill(heir, "INT");
+    old.kill();
+}
+
+/// Whether it is the configuration or the program, nothing has happened.
+#[tokio::test]
+async fn where_the_new_process_does_not_start_the_old_one_goes_on() {
+    let rig = Rig::new(&user("1002"));
+    let program = Program::start(&rig, "info").await;
+    let remote = listens_at(&rig).await;
+    let mut callee = Phone::tcp("1002", remote).await;
+    assert_eq!(callee.register(600).await.status(), 200);
+    rig.write("pbx.toml", "[sip]\nlisten = \"nonsense\"\n");
+    let Response::Refused(why) = ask(&rig, Request::Upgrade).await else { panic!() };
+    assert!(why.contains("the new process does not come to serve"), "{why}");
+    rig.configure(UDP_AND_TCP, &user("1002"));
+
+    let mut caller = Phone::udp("1001", remote).await;
+    let mut talk = talk(&mut caller, &mut callee, "1002").await;
+    assert_eq!(caller.hang_up(&mut talk).await.status(), 200);
+    callee.is_hung_up().await;
+
+    // And then it can.
+    let Response::Done(said) = ask(&rig, Request::Upgrade).await else { panic!() };
+    assert!(said.contains("serves"), "{said}");
+    let heir = program.hands_over().await;
+    let (ok, mut talk) = caller.call("600").await;
+    assert_eq!(ok.status(), 200);
+    assert_eq!(caller.hang_up(&mut talk).await.status(), 200);
+    kill(heir, "INT");
+    program.kill();
+}
+
+fn kill(pid: u32, signal: &str) {
+    let status = std::process::Command::new("kill").args(["-s", signal, &pid.to_string()]).status();
+    assert!(status.unwrap().success());
+}
