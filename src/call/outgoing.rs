@@ -13,7 +13,7 @@ use super::{
     wire::{DATAGRAM_REQUEST_MAX, Owner, Wire},
 };
 use crate::{
-    dialog::{Dialog, Modify, Refresher, ReliableReceiver, SessionTimer, Wanted},
+    dialog::{Asked, Dialog, Modify, Reach, Refresher, ReliableReceiver, SessionTimer, Wanted},
     few::Few,
     ids::{Flow, Transport},
     observe::log,
@@ -80,21 +80,21 @@ pub(super) struct Outgoing {
 struct Attempt {
     tx: ClientId,
     transport: Transport,
-    /// As sent; its transaction has it, too, for as long as another answer may come.
-    invite: Option<Message>,
+    /// What it proves who we are with; the ACK says the same (RFC 3261 22.1).
+    credentials: Vec<(HeaderName, String)>,
 }
 
 impl Outgoing {
-    /// Returns the INVITE of the attempt that runs now.
-    fn invite(&self, wire: &Wire<'_>) -> Option<Message> {
-        let attempt = self.attempt.as_ref()?;
-        attempt.invite.clone().or_else(|| wire.tx.sent(attempt.tx))
+    /// Makes the dialog of an answer to the attempt that runs now.
+    fn dialog(&self, response: &Message, flow: Flow, reach: Reach) -> Dialog {
+        let Self { spec, tag, call_id, cseq, .. } = self;
+        let asked = Asked { uri: &spec.uri, call_id, tag, cseq: *cseq };
+        Dialog::from_answer(&asked, (&spec.from, &spec.to), response, flow, reach)
     }
 
     /// Keeps no copy of the INVITE, nor what further ones would say.
     pub(super) fn forget_attempt(&mut self, wire: &mut Wire<'_>) {
-        if let Some(attempt) = &mut self.attempt {
-            attempt.invite = None;
+        if let Some(attempt) = &self.attempt {
             wire.tx.forget_request(attempt.tx);
         }
         self.early = Few::default();
@@ -225,12 +225,9 @@ impl Leg {
             (branch, bytes) =
                 build_invite(outgoing, &self.profile, &self.session, credentials, flow, wire);
         }
-        let Ok(sent) = Message::parse(bytes.clone()) else {
-            tracing::error!("own INVITE unreadable");
-            return;
-        };
         let tx = wire.request(self.owner, Method::Invite, &branch, bytes, flow);
-        outgoing.attempt = Some(Attempt { tx, transport: flow.transport, invite: Some(sent) });
+        outgoing.attempt =
+            Some(Attempt { tx, transport: flow.transport, credentials: credentials.into() });
         outgoing.hearing = Hearing::Since(wire.now);
         let pending = Pending {
             purpose: Purpose::Invite,
@@ -279,10 +276,9 @@ impl Leg {
         let tag: Box<str> = response.to_tag().unwrap_or("").into();
         let reach = self.profile.reach;
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
-        let Some(invite) = outgoing.invite(wire) else { return };
         if !tag.is_empty() && !outgoing.early.contains_key(&tag) && outgoing.early.len() < EARLY_MAX
         {
-            let dialog = Dialog::from_response(&invite, response, flow, reach);
+            let dialog = outgoing.dialog(response, flow, reach);
             outgoing.early.insert(tag.clone(), (dialog, ReliableReceiver::default()));
         }
         self.peer_allows_update |= allows_update(response);
@@ -340,28 +336,23 @@ impl Leg {
         let tag: Box<str> = response.to_tag().unwrap_or("").into();
         let reach = self.profile.reach;
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
-        // The answer of a fork that picks up once the call is up says all that its end needs.
-        let invite = outgoing.invite(wire).unwrap_or_else(|| response.clone());
         let cseq = response.cseq().number;
         // The route set is frozen when the dialog is made: carriers route by the first one, and what
         // RFC 3261 13.2.2.4 recomputes for RFC 2543 peers loses their BYE.
         let mut dialog = match outgoing.early.remove(&tag) {
             Some((dialog, _)) => dialog,
-            None => Dialog::from_response(&invite, response, flow, reach),
+            None => outgoing.dialog(response, flow, reach),
         };
         let known = self.dialog.as_ref().is_some_and(|d| *d.remote_tag == *tag);
         if known || !wire.acks.has_room(tx) {
-            return;
-        }
-        if dialog.remote_target().is_empty() {
             return;
         }
         dialog.refresh_target(response);
         let ack_flow = dialog.flow();
         let (via, _) = wire.via(ack_flow);
         let mut ack = dialog.ack(cseq, &via);
-        for name in [HeaderName::Authorization, HeaderName::ProxyAuthorization] {
-            ack.copy(&invite, name);
+        for (name, value) in outgoing.attempt.iter().flat_map(|attempt| &attempt.credentials) {
+            ack.header(*name, value);
         }
         let ack = ack.finish();
         wire.acks.keep(tx, &tag, ack_flow, ack.clone(), wire.now);

@@ -45,6 +45,19 @@ pub enum Order {
     Stale,
 }
 
+/// What an INVITE of ours says of the dialogs that it makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The Request-URI.
+    pub uri: &'a str,
+    /// The Call-ID.
+    pub call_id: &'a str,
+    /// The tag in From.
+    pub tag: &'a str,
+    /// The number in CSeq.
+    pub cseq: u32,
+}
+
 /// One dialog, early or confirmed.
 #[derive(Clone, Debug)]
 pub struct Dialog {
@@ -102,18 +115,51 @@ impl Dialog {
     ///
     /// A response without Contact keeps the Request-URI as remote target.
     pub fn from_response(invite: &Message, response: &Message, flow: Flow, reach: Reach) -> Self {
+        let asked = Asked {
+            uri: invite.uri(),
+            call_id: invite.call_id(),
+            tag: invite.from_tag().unwrap_or(""),
+            cseq: invite.cseq().number,
+        };
+        let (local, remote) = (without_tag(&invite.from()), without_tag(&invite.to()));
+        Self::new(&asked, (local, remote), response, flow, reach)
+    }
+
+    /// Creates the same where what the INVITE said is known without reading it. `from` and `to` are its
+    /// values, without tags.
+    pub fn from_answer(
+        asked: &Asked<'_>,
+        (from, to): (&[u8], &[u8]),
+        response: &Message,
+        flow: Flow,
+        reach: Reach,
+    ) -> Self {
+        let party = |value: &[u8]| match NameAddr::parse(value) {
+            Some(read) => without_tag(&read),
+            None => value.into(),
+        };
+        Self::new(asked, (party(from), party(to)), response, flow, reach)
+    }
+
+    fn new(
+        asked: &Asked<'_>,
+        (local, remote): (Box<[u8]>, Box<[u8]>),
+        response: &Message,
+        flow: Flow,
+        reach: Reach,
+    ) -> Self {
         let mut route_set = record_route(response);
         route_set.reverse();
         Self {
-            call_id: invite.call_id().into(),
-            local_tag: invite.from_tag().unwrap_or("").into(),
+            call_id: asked.call_id.into(),
+            local_tag: asked.tag.into(),
             remote_tag: response.to_tag().unwrap_or("").into(),
-            local: without_tag(&invite.from()),
-            remote: without_tag(&invite.to()),
-            local_cseq: invite.cseq().number,
+            local,
+            remote,
+            local_cseq: asked.cseq,
             remote_cseq: None,
             route_set,
-            remote_target: contact_uri(response).unwrap_or_else(|| invite.uri().into()),
+            remote_target: contact_uri(response).unwrap_or_else(|| asked.uri.into()),
             flow,
             is_parted: false,
             reach,
