@@ -34,13 +34,17 @@ impl<'m> Glance<'m> {
             None => (0, &[][..]),
         };
         let (mut cseq, mut call_id, mut has_sdp) = (None, None, false);
-        while let Some((line, after)) = text::folded_line(rest).filter(|(line, _)| !line.is_empty())
-        {
-            rest = after;
-            // Content-Type, Call-ID, CSeq and their compact forms.
-            if !matches!(line.first(), Some(b'C' | b'c' | b'I' | b'i')) {
+        while let Some(first) = rest.first().filter(|first| !matches!(first, b'\r' | b'\n')) {
+            let next = text::find_byte(rest, b'\n')?.saturating_add(1);
+            // Content-Type, Call-ID, CSeq and their compact forms. A line that goes on another is none of
+            // them, and most that begin so are these two.
+            let is_other = rest.starts_with(b"Contact:") || rest.starts_with(b"Content-Length:");
+            if is_other || !matches!(first, b'C' | b'c' | b'I' | b'i') {
+                rest = rest.get(next..)?;
                 continue;
             }
+            let (line, after) = text::folded_line(rest)?;
+            rest = after;
             let Some((name, value)) = text::split_once(line, b':') else { continue };
             let (name, value) = (HeaderName::parse(text::trim(name)), text::trim(value));
             if name == HeaderName::CallId {
