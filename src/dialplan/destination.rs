@@ -52,9 +52,13 @@ impl Kind {
 
     /// Returns what a number is for: by our own table, then by Google's metadata.
     pub fn of(number: &E164) -> Self {
+        Self::of_range(number).unwrap_or_else(|| kind_of(number))
+    }
+
+    /// Returns the same, where the metadata says nothing of it or is wrong.
+    pub(super) fn of_range(number: &E164) -> Option<Self> {
         let fits = |prefix: &&str| number.expose().starts_with(*prefix);
-        let known = RANGES.iter().find(|(prefix, ..)| fits(prefix));
-        known.map_or_else(|| kind_of(number), |(_, kind, _)| *kind)
+        RANGES.iter().find(|(prefix, ..)| fits(prefix)).map(|(_, kind, _)| *kind)
     }
 }
 

@@ -18,7 +18,7 @@ pub use destination::{Allow, Countries, Kind};
 pub use explain::{Check, Considered, Explanation};
 pub use hours::{Date, Holiday, Hours, LocalTime, Span, Weekday};
 pub use lint::{Circle, Unreachable, circles, unreachable};
-pub use number::{Country, E164, warm};
+pub use number::{Country, E164, place, warm};
 pub use pattern::{Pattern, PatternError};
 pub use step::{Dial, Limits, On, Step, Target};
 

@@ -63,7 +63,10 @@ impl Country {
 
     /// Returns the country in which a number was given out; `None` for satellite phones and the like.
     pub fn of(number: &E164) -> Option<Self> {
-        let parsed = PHONE_NUMBER_UTIL.parse(number.expose(), None).ok()?;
+        Self::of_parsed(&PHONE_NUMBER_UTIL.parse(number.expose(), None).ok()?)
+    }
+
+    fn of_parsed(parsed: &PhoneNumber) -> Option<Self> {
         parsed
             .get_region_code()
             .or_else(|| PHONE_NUMBER_UTIL.get_region_for_country_code(parsed.country_code))
@@ -122,7 +125,21 @@ impl PartialOrd for Country {
 
 /// Returns what Google's metadata says that a number is for.
 pub(super) fn kind_of(number: &E164) -> Kind {
-    let Ok(parsed) = PHONE_NUMBER_UTIL.parse(number.expose(), None) else { return Kind::Unknown };
+    match PHONE_NUMBER_UTIL.parse(number.expose(), None) {
+        Ok(parsed) => kind_of_parsed(&parsed),
+        Err(_) => Kind::Unknown,
+    }
+}
+
+/// Returns both that [`Country::of`] and [`Kind::of`] say, reading the number once.
+pub fn place(number: &E164) -> (Option<Country>, Kind) {
+    let parsed = PHONE_NUMBER_UTIL.parse(number.expose(), None).ok();
+    let known = Kind::of_range(number);
+    let kind = known.or_else(|| parsed.as_ref().map(kind_of_parsed)).unwrap_or(Kind::Unknown);
+    (parsed.as_ref().and_then(Country::of_parsed), kind)
+}
+
+fn kind_of_parsed(parsed: &PhoneNumber) -> Kind {
     match parsed.get_type() {
         PhoneNumberType::FixedLine | PhoneNumberType::FixedLineOrMobile => Kind::Fixed,
         PhoneNumberType::Mobile => Kind::Mobile,
@@ -162,7 +179,7 @@ fn is_complete(number: &PhoneNumber, has_country_code: bool) -> bool {
         Ok(IsPossible) => number.get_national_significant_number().len() > SHORT_DIGITS_MAX,
         Ok(IsPossibleLocalOnly) | Err(_) => false,
     };
-    number.is_valid() || (has_country_code && fits)
+    (has_country_code && fits) || number.is_valid()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Never: knows who calls.
 
 use super::Refusal;
-use crate::dialplan::{Allow, Countries, Country, E164, Kind};
+use crate::dialplan::{Allow, Countries, Country, E164, Kind, place};
 
 /// More digits than this, and it is meant for the telephone network: what cannot be read as a number
 /// of it is not sent there.
@@ -25,11 +25,8 @@ impl Destination {
     /// Reads the number that goes to a carrier: E.164, or as dialled in `home`.
     pub fn read(number: &str, home: Country) -> Self {
         let number = E164::parse(number).or_else(|| home.normalise(number));
-        Self {
-            country: number.as_ref().and_then(Country::of),
-            kind: number.as_ref().map(Kind::of),
-            number,
-        }
+        let (country, kind) = number.as_ref().map(place).unzip();
+        Self { country: country.flatten(), kind, number }
     }
 
     /// Returns whether the number that was `sent` may be called, by every one of `allows`. Where

@@ -178,12 +178,22 @@ fn log_address(news: &News) {
     }
 }
 
+/// Returns whether a Via value may have a `received`, without reading it.
+fn names_received(via: &[u8]) -> bool {
+    let name = b"received";
+    let mut starts = memchr::memchr2_iter(b'r', b'R', via).filter_map(|at| via.get(at..));
+    starts.any(|rest| rest.get(..name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name)))
+}
+
 impl Core {
     /// Learns from a trunk's own response under which public address it sees us (RFC 3261 18.2.1,
     /// RFC 3581 4), where ours is private. Who else may say so could draw our media to itself.
     fn learn_address(&mut self, trunk: &str, response: &Message, flow: Flow) {
         if is_global(flow.local.ip()) {
             return; // Nobody needs to tell us.
+        }
+        if !response.header(HeaderName::Via).is_some_and(|via| names_received(&via)) {
+            return;
         }
         let Some(state) = self.trunks.state_mut(trunk) else { return };
         let is_its =
