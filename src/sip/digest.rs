@@ -16,6 +16,9 @@ use md5::Md5;
 use sha2::{Digest, Sha256, Sha512_256};
 use std::fmt;
 
+/// For how many parameters of a scheme there is room before it is known how many there are.
+const PARAMS_USUAL: usize = 12;
+
 /// A hash function, the weakest first.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Algorithm {
@@ -45,18 +48,37 @@ impl Algorithm {
 
     /// Hashes the parts, joined by colons, to lower-case hexadecimal.
     fn hash(self, parts: &[&str]) -> String {
-        let text = parts.join(":");
         match self {
-            Self::Md5 => hex(&Md5::digest(text)),
-            Self::Sha256 => hex(&Sha256::digest(text)),
-            Self::Sha512_256 => hex(&Sha512_256::digest(text)),
+            Self::Md5 => hex(&joined::<Md5>(parts)),
+            Self::Sha256 => hex(&joined::<Sha256>(parts)),
+            Self::Sha512_256 => hex(&joined::<Sha512_256>(parts)),
         }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte.wrapping_shr(4)), digit(byte & 15)]).collect()
+fn joined<H: Digest>(parts: &[&str]) -> impl AsRef<[u8]> + use<H> {
+    let mut hash = H::new();
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            hash.update(b":");
+        }
+        hash.update(part);
+    }
+    hash.finalize()
+}
+
+fn hex(bytes: &impl AsRef<[u8]>) -> String {
+    let bytes = bytes.as_ref();
+    let digit = |nibble: u8| match nibble {
+        0..=9 => char::from(b'0'.wrapping_add(nibble)),
+        _ => char::from(b'a'.wrapping_add(nibble.wrapping_sub(10))),
+    };
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    for byte in bytes {
+        text.push(digit(byte.wrapping_shr(4)));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
 /// What a server asks. `Display` writes the header's value.
@@ -317,7 +339,12 @@ impl<'a> Group<'a> {
             None => value,
         };
         let text = std::str::from_utf8(value).ok()?;
-        (!text.contains(char::is_control)).then_some(Some(text))
+        let has_controls = if text.is_ascii() {
+            text.bytes().any(|byte| byte.is_ascii_control())
+        } else {
+            text.contains(char::is_control)
+        };
+        (!has_controls).then_some(Some(text))
     }
 
     fn algorithm(&self) -> Option<Algorithm> {
@@ -337,7 +364,9 @@ fn groups(value: &[u8]) -> Vec<Group<'_>> {
         let param = match rest.strip_prefix(b"=") {
             Some(value) => Some((word, text::trim_start(value))),
             None => {
-                groups.push(Group { scheme: word, params: Vec::new() });
+                // Only the first may be large: there may be as many as bytes.
+                let room = if groups.is_empty() { PARAMS_USUAL } else { 0 };
+                groups.push(Group { scheme: word, params: Vec::with_capacity(room) });
                 let param = text::split_once(rest, b'=');
                 param.map(|(name, value)| (text::trim(name), text::trim_start(value)))
             }
