@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use tandem::{
-    config::Config,
+    config::{Checked, Config},
     observe::log,
     shell::{
         admin::AdminCommand,
@@ -149,11 +149,13 @@ fn done(is_well: bool) -> ExitCode {
 
 fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {
     let file = config_files::path(config);
-    let checked = config_files::load(file);
-    for problem in checked.report.problems() {
+    let Checked { config, report, .. } = config_files::load(file);
+    for problem in report.problems() {
         eprintln!("{problem}\n");
     }
-    let Some(config) = checked.config else { return Ok(ExitCode::from(1)) };
+    // The files' texts are in it.
+    drop(report);
+    let Some(config) = config else { return Ok(ExitCode::from(1)) };
     let lines = Lines::to(std::io::stderr())?;
     log::init(format_of(&config), &filter(config.log.level.name()), lines.clone())?;
     let place = Place::of(&config, Some(file));

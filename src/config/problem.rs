@@ -128,8 +128,8 @@ pub enum ConfigError {
     SecretFile { path: Box<str>, why: Box<str> },
     #[error("the secret is empty")]
     SecretEmpty,
-    #[error("a password is written in a file that others can read")]
-    SecretReadable,
+    #[error("{} written in a file that others can read", passwords(*.0))]
+    SecretReadable(usize),
     #[error("this is not an `ha1`: {0} characters instead of 32 or 64 hexadecimal ones")]
     Ha1(usize),
     #[error("two `ha1` of the same kind")]
@@ -218,7 +218,7 @@ impl ConfigError {
             Self::NoEnv(_) => "C022",
             Self::SecretFile { .. } => "C023",
             Self::SecretEmpty => "C024",
-            Self::SecretReadable => "C025",
+            Self::SecretReadable(_) => "C025",
             Self::Ha1(_) => "C026",
             Self::Ha1Twice => "C027",
             Self::TwoSecrets => "C028",
@@ -263,7 +263,7 @@ impl ConfigError {
         }
         let is_warning = matches!(
             self,
-            Self::SecretReadable
+            Self::SecretReadable(_)
                 | Self::SecretFileReadable(_)
                 | Self::NotTermination(_)
                 | Self::HttpOpen { .. }
@@ -336,7 +336,7 @@ impl ConfigError {
             Self::NoEnv(name) => {
                 format!("set it before starting: export {name}=..., or write \"file:PATH\"").into()
             }
-            Self::SecretReadable => {
+            Self::SecretReadable(_) => {
                 "write \"env:NAME\" or \"file:PATH\", or chmod 600 the file".into()
             }
             Self::Ha1(_) => {
@@ -396,4 +396,8 @@ impl ConfigError {
             | Self::ExpiresOrder => return None,
         })
     }
+}
+
+fn passwords(count: usize) -> String {
+    if count == 1 { "a password is".to_owned() } else { format!("{count} passwords are") }
 }

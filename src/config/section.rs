@@ -10,7 +10,7 @@ use super::{
     report::{Diagnostic, Report},
     source::Source,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds of tables, and keys in them.
 pub(super) type Keys = BTreeSet<(&'static str, &'static str)>;
@@ -23,16 +23,32 @@ pub(super) struct Reading<'s> {
     pub(super) asked: Keys,
     /// Those of them that were there.
     pub(super) found: Keys,
+    /// Which diagnostic counts the passwords in a file that others can read, by file.
+    readable: BTreeMap<usize, usize>,
 }
 
 impl<'s> Reading<'s> {
     pub(super) fn new(source: &'s dyn Source) -> Self {
-        Self { source, report: Report::default(), asked: Keys::new(), found: Keys::new() }
+        let (asked, found) = (Keys::new(), Keys::new());
+        Self { source, report: Report::default(), asked, found, readable: BTreeMap::new() }
     }
 
     pub(super) fn problem(&mut self, span: &Span, problem: impl Into<Problem>) {
         let problem = problem.into();
         self.report.diagnostics.push(Diagnostic { problem, span: span.clone(), related: None });
+    }
+
+    /// Reports a password that others can read: once for each file, with their number.
+    pub(super) fn readable(&mut self, span: &Span) {
+        let first = self.readable.get(&span.file).copied();
+        let first = first.and_then(|index| self.report.diagnostics.get_mut(index));
+        match first.map(|diagnostic| &mut diagnostic.problem) {
+            Some(Problem::Config(ConfigError::SecretReadable(count))) => *count += 1,
+            Some(Problem::Config(_) | Problem::Rule(_)) | None => {
+                self.readable.insert(span.file, self.report.diagnostics.len());
+                self.problem(span, ConfigError::SecretReadable(1));
+            }
+        }
     }
 
     pub(super) fn problem_with(

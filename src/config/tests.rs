@@ -578,6 +578,20 @@ fn mistakes_that_need_two_files_have_their_sentences() {
     let drawn = check("conf/pbx.toml", &public).report.to_string();
     assert!(drawn.contains("password = \"******\""), "{drawn}");
 
+    // Thousands are one warning, at the first of them.
+    let users: String =
+        (1000..4000).map(|n| format!("[user.{n}]\npassword = \"secret\"\n")).collect();
+    let many = Files::default()
+        .with_public("conf/pbx.toml", &users)
+        .with("dialplan/default.toml", DIALPLAN_INTERNAL);
+    assert_problems(
+        &many,
+        &[
+            "2 C025 3000 passwords are written in a file that others can read | write \"env:NAME\" or \
+           \"file:PATH\", or chmod 600 the file",
+        ],
+    );
+
     let secret = files("[user.1001]\npassword = 'file:s'\n", DIALPLAN_INTERNAL)
         .with_public("conf/s", "secret");
     assert_problems(

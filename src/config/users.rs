@@ -156,7 +156,7 @@ fn resolve(written: &str, span: &Span, reading: &mut Reading<'_>) -> Option<Secr
             .map_err(|why| ConfigError::SecretFile { path: path.into(), why: why.into() })
     } else {
         if reading.report.files.get(span.file).is_some_and(|file| file.is_public) {
-            reading.problem(span, ConfigError::SecretReadable);
+            reading.readable(span);
         }
         Ok(written.to_owned())
     };

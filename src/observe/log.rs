@@ -11,7 +11,7 @@
 use super::{cdr::Cdr, cdr::Direction, mask::Number};
 use crate::ids::{CallId, Flow, LegId};
 use tracing::{
-    Span, error_span,
+    Span, debug_span, error_span,
     field::{Empty, display},
     info,
 };
@@ -126,7 +126,7 @@ pub fn trunk_span(trunk: &str) -> Span {
 
 /// Opens the span in which everything about one registration is logged.
 pub fn registration_span(aor: &str, flow: Flow) -> Span {
-    error_span!("registration", aor = %Number(aor), %flow)
+    debug_span!("registration", aor = %Number(aor), %flow)
 }
 
 /// Writes the line at a call's start, inside its span.

@@ -26,11 +26,7 @@ use crate::{
         digest::{self, Algorithm, Challenge, Credentials},
     },
 };
-use std::{
-    collections::BTreeMap,
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 /// How long a nonce is good for, where the configuration says nothing else.
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
@@ -119,41 +115,24 @@ pub struct Authenticator {
     offered: Vec<Algorithm>,
     nonces: Nonces,
     entropy: Entropy,
-    /// Passwords that were needed before and their hashes, by user; under the empty name that of nobody.
-    hashed: BTreeMap<Algorithm, BTreeMap<Box<str>, Hashed>>,
-}
-
-/// A password, and its hash by some algorithm.
-struct Hashed {
-    password: Box<str>,
-    ha1: Box<str>,
-}
-
-impl fmt::Debug for Hashed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hashed(***)")
-    }
 }
 
 impl Authenticator {
     /// Creates it with secrets of its own. The realm loses characters that need escapes.
     pub fn new(realm: &str, lifetime: Duration, mut entropy: Entropy) -> Self {
         let nonces = Nonces::new(lifetime, &mut entropy);
-        let hashed = BTreeMap::new();
-        Self { realm: plain(realm), offered: OFFERABLE.into(), nonces, entropy, hashed }
+        Self { realm: plain(realm), offered: OFFERABLE.into(), nonces, entropy }
     }
 
     /// Speaks for another realm from now on; nonces stay good.
     pub fn set_realm(&mut self, realm: &str) {
         self.realm = plain(realm);
-        self.hashed.clear();
     }
 
     /// Offers of `order` only algorithms by which every one of `users` can be checked: a phone takes
     /// the best that is offered, and would fail where only its MD5 hash is stored. Where they have
-    /// none in common, all of `order` are offered. Passwords may have changed: none is remembered.
+    /// none in common, all of `order` are offered.
     pub fn offer_to<'u>(&mut self, order: &[Algorithm], users: impl Iterator<Item = Known<'u>>) {
-        self.hashed.clear();
         let mut offered = order.to_vec();
         users.for_each(|user| offered.retain(|algorithm| user.has(*algorithm)));
         self.offered = if offered.is_empty() { order.into() } else { offered };
@@ -215,28 +194,19 @@ impl Authenticator {
         ours.max_by_key(|credentials| credentials.algorithm)
     }
 
-    /// Returns what to compare with, and whether it is real: with the stand-in nobody gets in. Each
-    /// password is hashed once; who is unknown or has a stored hash costs as much as who is known.
-    fn ha1(&mut self, credentials: &Credentials, known: Option<Known<'_>>) -> (Box<str>, bool) {
+    /// Returns what to compare with, and whether it is real: with the stand-in nobody gets in. One hash is
+    /// computed whoever asks, known or not, for the first time or again.
+    fn ha1(&self, credentials: &Credentials, known: Option<Known<'_>>) -> (String, bool) {
         let algorithm = credentials.algorithm;
         let expected = known.map_or(Expected::Nothing, |known| known.by(algorithm));
-        let (user, password) = match expected {
-            Expected::Password(password) => (&*credentials.username, password),
-            Expected::Ha1(_) | Expected::Nothing => ("", NOBODYS_PASSWORD),
+        let password = match expected {
+            Expected::Password(password) => password,
+            Expected::Ha1(_) | Expected::Nothing => NOBODYS_PASSWORD,
         };
-        let hashed = self.hashed.entry(algorithm).or_default();
-        let hashed = match hashed.get(user).filter(|known| *known.password == *password) {
-            Some(known) => known.ha1.clone(),
-            None => {
-                let ha1: Box<str> = digest::ha1(algorithm, user, &self.realm, password).into();
-                let known = Hashed { password: password.into(), ha1: ha1.clone() };
-                hashed.insert(user.into(), known);
-                ha1
-            }
-        };
+        let hashed = digest::ha1(algorithm, &credentials.username, &self.realm, password);
         match expected {
             Expected::Password(_) => (hashed, true),
-            Expected::Ha1(stored) => (stored.into(), true),
+            Expected::Ha1(stored) => (stored.to_owned(), true),
             Expected::Nothing => (hashed, false),
         }
     }

@@ -111,7 +111,15 @@ impl Binding {
 
 /// All bindings. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Location(Arc<DashMap<Box<str>, Vec<Binding>>>);
+pub struct Location(Arc<Maps>);
+
+#[derive(Debug, Default)]
+struct Maps {
+    by_user: DashMap<Box<str>, Vec<Binding>>,
+    /// Users with bindings to a connection. Whoever changes bindings sees to it that none is missing;
+    /// one that is there in vain is harmless.
+    by_flow: DashMap<Flow, BTreeSet<Box<str>>>,
+}
 
 impl Location {
     /// Creates an empty one.
@@ -142,7 +150,8 @@ impl Location {
     /// Returns where to reach a user, best first. Of a device with several flows (RFC 5626 7) only
     /// the newest flow is named: the phone shall ring once.
     pub fn find(&self, aor: &str, wall: SystemTime) -> Vec<Binding> {
-        let mut found = self.0.get(aor).map(|bindings| bindings.clone()).unwrap_or_default();
+        let mut found =
+            self.0.by_user.get(aor).map(|bindings| bindings.clone()).unwrap_or_default();
         found.retain(|binding| !binding.is_expired(wall));
         found.sort_by_cached_key(|binding| (Reverse(binding.updated_at), binding.reg_id));
         let mut devices: Vec<Box<str>> = vec![];
@@ -162,21 +171,21 @@ impl Location {
     /// others ends.
     pub fn sweep(&self, aor: &str, wall: SystemTime) -> (Vec<Binding>, Option<SystemTime>) {
         let ended = self.take(aor, |binding| binding.is_expired(wall));
-        let next = self.0.get(aor).and_then(|left| left.iter().map(|b| b.expires_at).min());
+        let next = self.0.by_user.get(aor).and_then(|left| left.iter().map(|b| b.expires_at).min());
         (ended, next)
     }
 
     /// Returns every user with bindings, and when the first of these ends.
     pub fn ends(&self) -> Vec<(Box<str>, SystemTime)> {
         let first = |bindings: &Vec<Binding>| bindings.iter().map(|b| b.expires_at).min();
-        let each = self.0.iter();
+        let each = self.0.by_user.iter();
         each.filter_map(|entry| Some((entry.key().clone(), first(entry.value())?))).collect()
     }
 
     /// Returns how many users can be reached, and over how many bindings.
     pub fn count(&self, wall: SystemTime) -> (u64, u64) {
         let live = |entry: &Vec<Binding>| entry.iter().filter(|b| !b.is_expired(wall)).count();
-        let each = self.0.iter().map(|entry| live(entry.value()) as u64);
+        let each = self.0.by_user.iter().map(|entry| live(entry.value()) as u64);
         each.fold((0, 0), |(users, all), n| (users + u64::from(n > 0), all + n))
     }
 
@@ -186,13 +195,19 @@ impl Location {
         if !flow.transport.is_reliable() {
             return vec![];
         }
-        self.take_everywhere(|binding| binding.flow == flow)
+        let Some((_, users)) = self.0.by_flow.remove(&flow) else { return vec![] };
+        let mut taken = vec![];
+        for user in users {
+            taken.extend(self.take(&user, |binding| binding.flow == flow));
+        }
+        sort(&mut taken);
+        taken
     }
 
     /// Returns every binding by user, best first, for display and keep-alive.
     pub fn all(&self, wall: SystemTime) -> Vec<Binding> {
         let mut all: Vec<Binding> = vec![];
-        self.0.iter().for_each(|entry| all.extend(entry.value().iter().cloned()));
+        self.0.by_user.iter().for_each(|entry| all.extend(entry.value().iter().cloned()));
         all.retain(|binding| !binding.is_expired(wall));
         sort(&mut all);
         all
@@ -200,7 +215,7 @@ impl Location {
 
     /// Returns whether nobody is bound.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.by_user.is_empty()
     }
 
     /// Takes up what was bound before a restart and returns what cannot be: ended meanwhile, without
@@ -234,8 +249,27 @@ impl Location {
 
     /// Runs `change` on one user's bindings while nobody else can see or touch them.
     pub(super) fn update<R>(&self, aor: &str, change: impl FnOnce(&mut Vec<Binding>) -> R) -> R {
-        let result = change(self.0.entry(aor.into()).or_default().value_mut());
-        self.0.remove_if(aor, |_, bindings| bindings.is_empty());
+        let known = self.0.by_user.get_mut(aor);
+        let mut entry = match known {
+            Some(entry) => entry,
+            None => self.0.by_user.entry(aor.into()).or_default(),
+        };
+        let before = connections(&entry);
+        let result = change(entry.value_mut());
+        let (after, is_empty) = (connections(&entry), entry.is_empty());
+        drop(entry);
+        if is_empty {
+            self.0.by_user.remove_if(aor, |_, bindings| bindings.is_empty());
+        }
+        for flow in after.iter().filter(|flow| !before.contains(flow)) {
+            self.0.by_flow.entry(*flow).or_default().insert(aor.into());
+        }
+        for flow in before.iter().filter(|flow| !after.contains(flow)) {
+            if let Some(mut users) = self.0.by_flow.get_mut(flow) {
+                users.remove(aor);
+            }
+            self.0.by_flow.remove_if(flow, |_, users| users.is_empty());
+        }
         result
     }
 
@@ -245,16 +279,12 @@ impl Location {
         sort(&mut taken);
         taken
     }
+}
 
-    fn take_everywhere(&self, mut is_out: impl FnMut(&Binding) -> bool) -> Vec<Binding> {
-        let mut taken = vec![];
-        self.0.retain(|_, bindings| {
-            taken.extend(bindings.extract_if(.., |b| is_out(b)));
-            !bindings.is_empty()
-        });
-        sort(&mut taken);
-        taken
-    }
+/// Returns the connections that bindings depend on; of datagrams there are none.
+fn connections(bindings: &[Binding]) -> Vec<Flow> {
+    let flows = bindings.iter().map(|binding| binding.flow);
+    flows.filter(|flow| flow.transport.is_reliable()).collect()
 }
 
 /// Returns the address that a contact names, if it names one.
@@ -354,8 +384,17 @@ pub(super) mod tests {
         location.bind(tcp.clone());
         assert!(location.drop_flow(udp.flow).is_empty());
         assert!(location.drop_flow(tcp_flow(8)).is_empty());
-        assert_eq!(location.drop_flow(tcp_flow(7)), [tcp]);
+        let other = Binding { aor: "1002".into(), ..tcp.clone() };
+        location.bind(other.clone());
+        // The phone came back over another connection before the first one was known to be closed.
+        let moved = Binding { flow: tcp_flow(9), ..binding("sip:c@10.0.0.1", 0) };
+        location.bind(Binding { flow: tcp_flow(7), ..moved.clone() });
+        location.bind(moved.clone());
+        assert_eq!(location.drop_flow(tcp_flow(7)), [tcp, other]);
+        assert!(location.drop_flow(tcp_flow(7)).is_empty());
+        assert_eq!(location.drop_flow(tcp_flow(9)), [moved]);
         assert_eq!(location.all(at(1)), [udp]);
+        assert!(location.0.by_flow.is_empty());
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::{
 
 /// Hex digits of time and entropy, which the MAC covers.
 const BODY_LEN: usize = 10 + 16;
+/// Hex digits of the MAC.
+const MAC_LEN: usize = 16;
 /// How far counts may arrive out of order; below that they count as replays.
 const WINDOW: u32 = u64::BITS;
 /// The most nonces in use at a time. The oldest go first, and are stale from then on.
@@ -50,9 +52,12 @@ impl Nonces {
 
     /// Makes a nonce.
     pub(super) fn mint(&self, entropy: &mut Entropy, wall: SystemTime) -> String {
-        let body = format!("{:010x}{:016x}", seconds(wall), entropy.next_u64());
-        let mac = self.key.hash(&body);
-        format!("{body}{mac:016x}")
+        let mut nonce = String::with_capacity(BODY_LEN.saturating_add(MAC_LEN));
+        push_hex(&mut nonce, seconds(wall), 10);
+        push_hex(&mut nonce, entropy.next_u64(), 16);
+        let mac = self.key.hash(&nonce);
+        push_hex(&mut nonce, mac, MAC_LEN);
+        nonce
     }
 
     /// Uses a nonce for the `nc`th time, or once and for all where the client does not count
@@ -77,7 +82,9 @@ impl Nonces {
 
     fn read(&self, nonce: &str) -> Option<Id> {
         let (body, mac) = nonce.split_at_checked(BODY_LEN)?;
-        if mac != format!("{:016x}", self.key.hash(body)) {
+        let mut own = String::with_capacity(MAC_LEN);
+        push_hex(&mut own, self.key.hash(body), MAC_LEN);
+        if mac != own {
             return None;
         }
         let (made_at, random) = body.split_at_checked(10)?;
@@ -111,6 +118,15 @@ impl Counts {
         let is_fresh = self.seen & bit == 0;
         self.seen |= bit;
         is_fresh
+    }
+}
+
+/// Appends the last digits of a number.
+fn push_hex(text: &mut String, number: u64, digits: usize) {
+    for place in (0..digits).rev() {
+        let shift = u32::try_from(place).unwrap_or(0).saturating_mul(4);
+        let digit = u32::try_from(number.wrapping_shr(shift) & 15).unwrap_or(0);
+        text.push(char::from_digit(digit, 16).unwrap_or('0'));
     }
 }
 

@@ -115,7 +115,7 @@ pub fn handle_register(
 ) -> Reply {
     let asker = Asker { request, flow, aor, policy, wall };
     match asker.run(location) {
-        Ok((bindings, events)) => asker.accept(&bindings, events),
+        Ok((contacts, events)) => asker.accept(contacts, events),
         Err(denied) => deny(&denied, policy),
     }
 }
@@ -129,8 +129,8 @@ struct Asker<'a> {
     wall: SystemTime,
 }
 
-/// What is bound afterwards, and what has changed.
-type Outcome = (Vec<Binding>, Vec<RegisterEvent>);
+/// What is bound afterwards, as the answer shows it, and what has changed.
+type Outcome = (Vec<(HeaderName, String)>, Vec<RegisterEvent>);
 
 impl Asker<'_> {
     fn run(&self, location: &Location) -> Result<Outcome, Denied> {
@@ -147,7 +147,7 @@ impl Asker<'_> {
                     .iter()
                     .map(|contact| self.wish(contact, &path))
                     .collect::<Result<_, _>>()?;
-                location.update(self.aor, |bindings| self.grant(&wishes, bindings))
+                location.update(self.aor, |bindings| self.grant(wishes, bindings))
             }
         }
     }
@@ -193,7 +193,6 @@ impl Asker<'_> {
             return Err(Denied::BadContact("Contact Too Long"));
         }
         let user_agent = self.request.header_str(HeaderName::UserAgent);
-        let shorten = |name: &str| name.chars().take(USER_AGENT_CHARS_MAX).collect::<String>();
         let binding = Binding {
             aor: self.aor.into(),
             contact: contact.uri.into(),
@@ -249,32 +248,37 @@ impl Asker<'_> {
         Ok((vec![], bindings.drain(..).map(unbound).collect()))
     }
 
-    /// RFC 3261 10.3 step 7: decides on a copy, and puts it in place once everything is granted.
-    fn grant(&self, wishes: &[Wish], bindings: &mut Vec<Binding>) -> Result<Outcome, Denied> {
-        let mut next = vec![];
+    /// RFC 3261 10.3 step 7: changes nothing before everything is granted.
+    fn grant(&self, wishes: Vec<Wish>, bindings: &mut Vec<Binding>) -> Result<Outcome, Denied> {
+        let is_replaced =
+            |old: &Binding| wishes.iter().any(|wish| old.is_replaced_by(&wish.binding));
+        let mut stays = vec![];
         for old in bindings.iter() {
-            let is_replaced = wishes.iter().any(|wish| old.is_replaced_by(&wish.binding));
+            let is_replaced = is_replaced(old);
             if is_replaced && self.is_overtaken(old) {
                 return Err(Denied::OutOfOrder);
             }
-            if !is_replaced && !old.is_expired(self.wall) {
-                next.push(old.clone());
+            stays.push(!is_replaced && !old.is_expired(self.wall));
+        }
+        let mut new: Vec<Binding> = vec![];
+        for Wish { binding, is_removal } in wishes {
+            new.retain(|other| !other.is_replaced_by(&binding));
+            if !is_removal {
+                new.push(binding);
             }
         }
-        for wish in wishes {
-            next.retain(|other| !other.is_replaced_by(&wish.binding));
-            if !wish.is_removal {
-                next.push(wish.binding.clone());
-            }
-        }
-        let is_growing = next.len() > bindings.len();
-        if is_growing && next.len() > self.policy.max_contacts {
+        let count = stays.iter().filter(|stays| **stays).count().saturating_add(new.len());
+        if count > bindings.len() && count > self.policy.max_contacts {
             return Err(Denied::TooMany(self.policy.max_contacts));
         }
-        let events = changes(bindings, &next);
+        let events = changes(bindings, &stays, &new);
+        let mut stays = stays.into_iter();
+        bindings.retain(|_| stays.next().unwrap_or(false));
         // As large as they are and no larger: there may be 50,000 phones.
-        *bindings = next.clone();
-        Ok((next, events))
+        bindings.reserve_exact(new.len());
+        bindings.extend(new);
+        let contacts = bindings.iter().map(|b| (HeaderName::Contact, contact_value(b, self.wall)));
+        Ok((contacts.collect(), events))
     }
 
     /// A request that its own successor has overtaken must not undo it.
@@ -283,11 +287,7 @@ impl Asker<'_> {
     }
 
     /// RFC 3261 10.3 step 8.
-    fn accept(&self, bindings: &[Binding], events: Vec<RegisterEvent>) -> Reply {
-        let mut headers: Vec<(HeaderName, String)> = bindings
-            .iter()
-            .map(|binding| (HeaderName::Contact, contact_value(binding, self.wall)))
-            .collect();
+    fn accept(&self, mut headers: Vec<(HeaderName, String)>, events: Vec<RegisterEvent>) -> Reply {
         for hop in self.request.values(HeaderName::Path) {
             headers.push((HeaderName::Path, String::from_utf8_lossy(&hop).into_owned()));
         }
@@ -324,11 +324,19 @@ fn deny(denied: &Denied, policy: &Policy) -> Reply {
 }
 
 /// Compares by text, as the store does: the same device or contact may come in new words.
-fn changes(before: &[Binding], after: &[Binding]) -> Vec<RegisterEvent> {
-    let is_gone = |old: &&Binding| after.iter().all(|new| new.contact != old.contact);
-    let gone = before.iter().filter(is_gone).cloned().map(unbound);
-    let new = after.iter().filter(|new| !before.contains(new)).cloned().map(Box::new);
+fn changes(before: &[Binding], stays: &[bool], new: &[Binding]) -> Vec<RegisterEvent> {
+    let is_left = |contact: &str| {
+        let old = before.iter().zip(stays).filter(|(_, stays)| **stays).map(|(old, _)| old);
+        old.chain(new).any(|left| *left.contact == *contact)
+    };
+    let gone = before.iter().filter(|old| !is_left(&old.contact)).cloned().map(unbound);
+    let new = new.iter().filter(|new| !before.contains(new)).cloned().map(Box::new);
     gone.chain(new.map(RegisterEvent::Bound)).collect()
+}
+
+fn shorten(name: &str) -> &str {
+    let end = name.char_indices().nth(USER_AGENT_CHARS_MAX).map_or(name.len(), |(end, _)| end);
+    name.get(..end).unwrap_or_default()
 }
 
 fn unbound(binding: Binding) -> RegisterEvent {

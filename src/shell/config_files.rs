@@ -6,7 +6,9 @@
 use crate::config::{self, Checked, Source, Text, WithoutSecrets, fits};
 use std::{
     fs, io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
     time::SystemTime,
 };
 
@@ -27,7 +29,12 @@ pub fn load_without_secrets(path: &str) -> Checked {
 
 /// Reads and checks the configuration that begins with the file at `path`.
 pub fn load(path: &str) -> Checked {
-    config::check(path, &Disk)
+    // To read tens of thousands of users takes several times the memory of what is kept of them. The
+    // allocator gives it back to the system when the thread that took it ends.
+    thread::scope(|scope| match scope.spawn(|| config::check(path, &Disk)).join() {
+        Ok(checked) => checked,
+        Err(panic) => resume_unwind(panic),
+    })
 }
 
 /// The disk and the environment of this process.

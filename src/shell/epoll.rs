@@ -176,6 +176,14 @@ pub(super) fn point(socket: &UdpSocket, peer: Option<SocketAddr>) -> io::Result<
     }
 }
 
+/// Lets calls go first: this thread writes down what was, and may be a moment behind. It keeps an eighth
+/// of a busy core, which is more than it needs: what it has no time for would be lost.
+pub(super) fn let_others_go_first() {
+    const NICE: i32 = 5;
+    // To ask for less is allowed to everybody; where it is not, the kernel shares as it likes.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+}
+
 /// Lets this thread's sleeps end when they should: 50 us later is what the system thinks good enough.
 pub(super) fn sleep_precisely() {
     // Where that is refused, sleeps are a little longer.

@@ -43,9 +43,10 @@ impl Lines {
         let (tasks, queue) = sync_channel(WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
-        let thread = thread::Builder::new()
-            .name("log".into())
-            .spawn(move || write_all(sink, &queue, &counted))?;
+        let thread = thread::Builder::new().name("log".into()).spawn(move || {
+            super::epoll::let_others_go_first();
+            write_all(sink, &queue, &counted);
+        })?;
         Ok(Self { tasks, lost, writer: thread.thread().clone() })
     }
 

@@ -126,7 +126,10 @@ impl Store {
             has_complained: false,
             shared: Arc::clone(&shared),
         };
-        let thread = thread::Builder::new().name("store".into()).spawn(|| writer.run(queue))?;
+        let thread = thread::Builder::new().name("store".into()).spawn(|| {
+            super::epoll::let_others_go_first();
+            writer.run(queue);
+        })?;
         let writer = thread.thread().clone();
         Ok(Self { handle: Handle { tasks, shared, path: path.into(), writer }, thread })
     }
