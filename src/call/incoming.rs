@@ -79,7 +79,7 @@ impl Leg {
         wire.names.insert_tag(&tag, owner);
         wire.names.insert_call_id(invite.call_id(), owner.call, &name);
         Some(Self {
-            span: log::leg_span(owner.leg, invite.call_id(), Some(flow)),
+            span: log::leg_span(owner.leg, invite.call_id(), Some(flow)).into(),
             owner,
             name,
             media: LegMedia::new(profile.policy.clone(), flow, wire),

@@ -20,7 +20,7 @@ use crate::{
     transaction::{ClientId, ServerId},
 };
 use bytes::Bytes;
-use std::{net::IpAddr, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 use tracing::Span;
 
 const TRUNK_FULL: &str = "Trunk Full";
@@ -259,7 +259,7 @@ pub(super) enum Origin {
 #[derive(Debug)]
 pub struct Leg {
     /// In which everything about it is logged.
-    pub(super) span: Span,
+    pub(super) span: Arc<Span>,
     /// Its name inside the program.
     pub owner: Owner,
     /// What people call it: a user's or a trunk's name.
@@ -555,4 +555,17 @@ pub(super) fn description(message: &Message) -> Result<Option<Description>, ()> 
 
 fn unspecified() -> std::net::SocketAddr {
     (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Call;
+
+    /// Thousands are held, with two legs each: what few need is behind a pointer, or gone once the call is up.
+    #[test]
+    fn a_held_call_is_small() {
+        let (call, leg) = (size_of::<Call>(), size_of::<Leg>());
+        assert!(call <= 1280 && leg <= 1760, "{call} and {leg} bytes");
+    }
 }

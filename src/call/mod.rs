@@ -340,7 +340,8 @@ impl Call {
     ) {
         let mut events = vec![];
         if let Some(leg) = self.legs.get_mut(&leg) {
-            let _entered = leg.span.clone().entered();
+            let span = leg.span.clone();
+            let _entered = span.enter();
             step(leg, wire, &mut events);
         }
         for event in events {

@@ -147,7 +147,7 @@ impl Leg {
             media.place(flow, wire);
         }
         Self {
-            span: log::leg_span(owner.leg, &call_id, flow),
+            span: log::leg_span(owner.leg, &call_id, flow).into(),
             owner,
             name,
             media,

@@ -30,7 +30,10 @@ use crate::{
         routes::Hop,
     },
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tracing::Span;
 
 pub use crate::observe::cdr::Direction;
@@ -41,8 +44,8 @@ const REPEATS_LATE: Duration = Duration::from_secs(8);
 /// A CDR in the making.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The call's.
-    span: Span,
+    /// The call's. Shared: another handle of a span's costs the subscriber two look-ups, at each step.
+    span: Arc<Span>,
     cdr: Cdr,
     started: Instant,
     ended: bool,
@@ -64,7 +67,7 @@ impl Draft {
     ) -> Self {
         let times = Times { start: wire.wall.into(), ..Times::default() };
         let trunk = caller.profile.as_trunk().map(|trunk| trunk.name.to_string());
-        let span = Span::current();
+        let span = Arc::new(Span::current());
         if let Some(trunk) = &trunk {
             span.record("trunk", trunk);
         }
@@ -103,7 +106,7 @@ impl Draft {
     }
 
     /// Returns the span in which everything about the call is logged.
-    pub fn span(&self) -> &Span {
+    pub fn span(&self) -> &Arc<Span> {
         &self.span
     }
 

@@ -387,7 +387,8 @@ impl Shard {
     fn step(&mut self, id: CallId, now: Instant, step: impl FnOnce(&mut Call, &mut Wire<'_>)) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         self.touched.push(id);
-        let _entered = call.draft().span().clone().entered();
+        let span = call.draft().span().clone();
+        let _entered = span.enter();
         let mut wire = self.core.wire(now);
         if catch_unwind(AssertUnwindSafe(|| step(call, &mut wire))).is_ok() {
             return;
@@ -469,7 +470,8 @@ impl Shard {
     fn forget_or_arm(&mut self, id: CallId, now: Instant) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let is_over = call.phase() == crate::call::Phase::Over;
-        let entered = call.draft().span().clone().entered();
+        let span = call.draft().span().clone();
+        let entered = span.enter();
         if let Some(mut cdr) = call.record(&self.core.wire(now)) {
             cdr.ladder = self.core.ladders.of(id);
             self.counters.calls.count_end(&cdr);
