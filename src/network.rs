@@ -30,6 +30,18 @@ pub enum NetworkError {
     HostBits(Network),
 }
 
+/// Returns what counts as one source: an IPv4 address, an IPv6 network. Who has one IPv6 address has 2^64 of
+/// them.
+pub fn source(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
 impl Network {
     /// Creates an IPv4 block from its first address.
     pub const fn v4(octets: [u8; 4], prefix: u8) -> Self {
@@ -121,6 +133,17 @@ fn first_address(address: IpAddr, prefix: u8) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_is_an_address_or_its_network() {
+        for (ip, want) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ] {
+            assert_eq!(source(ip.parse().unwrap()), want.parse::<IpAddr>().unwrap());
+        }
+    }
 
     #[test]
     fn contains_what_the_prefix_covers_and_nothing_else() {

@@ -455,7 +455,7 @@ fn status_for_caller(refused: &Refused) -> u16 {
         (401 | 407, _) => 403,
         (300..=399, _) | (408, By::Silence) => 480,
         // What we did wrong towards the callee; a caller that mends it on its own side only repeats it.
-        (420..=423 | 481 | 482 | 491, _) => 500,
+        (420..=423 | 481 | 491, _) => 500,
         (status, _) => status,
     }
 }

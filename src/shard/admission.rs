@@ -7,11 +7,12 @@ use super::{Core, Shard, invite::Caller, refused::Why};
 use crate::{
     call::ALLOW,
     config::{User, UserSecret},
-    ids::Flow,
+    ids::{Flow, Transport},
     registrar::{Known, Reason, Verdict},
     sip::{Builder, HeaderName, Message, Method, Scheme, Uri, default_reason},
-    transaction::ServerId,
+    transaction::{self, ServerId},
 };
+use bytes::Bytes;
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// Extensions that an INVITE may require of us.
@@ -20,6 +21,10 @@ const INVITE_EXTENSIONS: &[&str] = &["100rel", "timer"];
 const REGISTER_EXTENSIONS: &[&str] = &["path", "outbound"];
 /// RFC 3261 21.5.7: a message we will not look into. A datagram cannot be larger.
 const REQUEST_MAX: usize = 65_535;
+/// How many times as many bytes as somebody unknown has sent may go back.
+const AMPLIFIES: usize = 2;
+/// How long one stays away after too many wrong passwords, in seconds.
+const GUESS_AFTER_S: u32 = 30;
 /// How long a refused caller should stay away, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
@@ -28,6 +33,15 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     pub(super) reason: Option<Cow<'static, str>>,
     pub(super) headers: Vec<(HeaderName, String)>,
+}
+
+/// How much an answer says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Length {
+    /// All of it.
+    Full,
+    /// What cannot be left out: a challenge, where there is one.
+    Short,
 }
 
 impl Refusal {
@@ -63,25 +77,23 @@ impl Shard {
     /// Decides about a request outside every dialog.
     pub(super) fn admit(&mut self, tx: ServerId, message: Message, flow: Flow, now: Instant) {
         if let Err(refusal) = self.check(&message) {
-            return self.refuse(tx, &message, flow, &refusal, now);
+            return self.turn_away(tx, &message, flow, &refusal);
         }
         match message.method() {
             Method::Invite => self.admit_invite(tx, message, flow, now),
             Method::Register => self.admit_register(tx, &message, flow, now),
-            Method::Options => self.answer_options(tx, &message, flow, now),
+            Method::Options => self.answer_options(tx, &message, flow),
             Method::Bye | Method::Update | Method::Prack | Method::Info => {
-                self.reply(tx, &message, flow, 481, now);
+                self.turn_away(tx, &message, flow, &Refusal::plain(481));
             }
-            Method::Subscribe => {
-                self.refuse(tx, &message, flow, &Refusal::plain(489), now);
-            }
+            Method::Subscribe => self.turn_away(tx, &message, flow, &Refusal::plain(489)),
             Method::Message | Method::Notify | Method::Publish | Method::Refer => {
                 let refusal = Refusal::plain(405).with(HeaderName::Allow, ALLOW);
-                self.refuse(tx, &message, flow, &refusal, now);
+                self.turn_away(tx, &message, flow, &refusal);
             }
             Method::Other => {
                 let refusal = Refusal::plain(501).with(HeaderName::Allow, ALLOW);
-                self.refuse(tx, &message, flow, &refusal, now);
+                self.turn_away(tx, &message, flow, &refusal);
             }
             // The transaction layer keeps these to itself.
             Method::Ack | Method::Cancel => {}
@@ -123,20 +135,14 @@ impl Shard {
     }
 
     /// Answers OPTIONS as the INVITE's part of us would (RFC 3261 11.2).
-    pub(super) fn answer_options(
-        &mut self,
-        tx: ServerId,
-        message: &Message,
-        flow: Flow,
-        now: Instant,
-    ) {
+    pub(super) fn answer_options(&mut self, tx: ServerId, message: &Message, flow: Flow) {
         let refusal = Refusal::plain(if self.is_draining { 503 } else { 200 })
             .with(HeaderName::Allow, ALLOW)
             .with(HeaderName::Accept, "application/sdp")
             .with(HeaderName::AcceptEncoding, "identity")
             .with(HeaderName::AcceptLanguage, "en")
             .with(HeaderName::Supported, "100rel, timer, path");
-        self.refuse(tx, message, flow, &refusal, now);
+        self.turn_away(tx, message, flow, &refusal);
     }
 
     /// Answers with a status and nothing else.
@@ -151,8 +157,7 @@ impl Shard {
         self.refuse(tx, message, flow, &Refusal::plain(status), now);
     }
 
-    /// Answers with a status, a reason and headers. The tag is always the same for the same request,
-    /// so that nothing need be kept (RFC 3261 8.2.7).
+    /// Answers somebody known with a status, a reason and headers.
     pub(super) fn refuse(
         &mut self,
         tx: ServerId,
@@ -161,14 +166,53 @@ impl Shard {
         refusal: &Refusal,
         now: Instant,
     ) {
+        let bytes = self.refusal(message, flow, refusal, Length::Full);
+        self.core.tx.respond(tx, refusal.status, bytes, now, &mut self.core.sent);
+    }
+
+    /// Answers whoever it may be, and forgets the request: one answer for each packet, never repeated,
+    /// and nothing kept (RFC 3261 8.2.7, 26.3.2.4). Whose address is forged gets over UDP at most
+    /// [`AMPLIFIES`] times what was sent in its name.
+    pub(super) fn turn_away(
+        &mut self,
+        tx: ServerId,
+        message: &Message,
+        flow: Flow,
+        refusal: &Refusal,
+    ) {
+        self.core.tx.abandon(tx);
+        let room = room_for(message.bytes().len(), flow);
+        let lengths = [Length::Full, Length::Short].into_iter();
+        let mut answers = lengths.map(|length| self.refusal(message, flow, refusal, length));
+        match answers.find(|bytes| bytes.len() <= room) {
+            Some(bytes) => self.core.sent.push(transaction::Output::Send { flow, bytes }),
+            None => self.counters.discards.count("too_short_to_answer"),
+        }
+    }
+
+    /// Writes an answer. The tag is always the same for the same call.
+    fn refusal(&self, message: &Message, flow: Flow, refusal: &Refusal, length: Length) -> Bytes {
         let tag = self.core.mint.tag_of(message.call_id());
         let reason = refusal.reason.as_deref().unwrap_or(default_reason(refusal.status));
         let mut builder = Builder::reply(message, refusal.status, reason, Some(&tag), flow.remote);
-        for (name, value) in &refusal.headers {
+        let skipped = match length {
+            Length::Full => 0,
+            // Of several challenges, the last is the one that every phone knows.
+            Length::Short => refusal.headers.len().saturating_sub(1),
+        };
+        for (name, value) in refusal.headers.iter().skip(skipped) {
             builder.header(*name, value);
         }
-        builder.header(HeaderName::Server, &self.core.shared.config.sip.user_agent);
-        self.core.tx.respond(tx, refusal.status, builder.finish(), now, &mut self.core.sent);
+        if length == Length::Full {
+            builder.header(HeaderName::Server, &self.core.shared.config.sip.user_agent);
+        }
+        builder.finish()
+    }
+
+    /// Says at once that an INVITE has come, to somebody known: from then on it is not repeated.
+    pub(super) fn say_trying(&mut self, tx: ServerId, message: &Message, flow: Flow, now: Instant) {
+        let trying = Builder::reply(message, 100, default_reason(100), None, flow.remote).finish();
+        self.core.tx.respond(tx, 100, trying, now, &mut self.core.sent);
     }
 
     /// Finds out which user of ours sends this request; answers it where that is not clear.
@@ -179,6 +223,12 @@ impl Shard {
         flow: Flow,
         now: Instant,
     ) -> Option<Box<str>> {
+        if !self.may_guess(message, flow, now) {
+            self.counters.authentications.count("unjudged");
+            let later = Refusal::plain(503).with(HeaderName::RetryAfter, GUESS_AFTER_S.to_string());
+            self.turn_away(tx, message, flow, &later);
+            return None;
+        }
         let (word, refusal) = match self.core.verdict(message, now) {
             Verdict::Ok(user) => {
                 self.counters.authentications.count("ok");
@@ -209,7 +259,7 @@ impl Shard {
             }
         };
         self.counters.authentications.count(word);
-        self.refuse(tx, message, flow, &refusal, now);
+        self.turn_away(tx, message, flow, &refusal);
         None
     }
 }
@@ -220,15 +270,46 @@ impl Shard {
         let credentials = message.credentials(HeaderName::Authorization).into_iter().next();
         let name = credentials.as_ref().map_or("", |credentials| &*credentials.username);
         self.guesses.note(name, flow.remote.ip(), now);
+        let at_home = self.at_home(name, flow, now).then_some(name);
+        self.guesses.spend(flow.remote.ip(), at_home, now);
         if let Some(user) = self.named_user(message).filter(|_| is_call(message)) {
             self.suspect(message, user, now);
         }
+    }
+
+    /// Returns whether a request's password may be looked at: not where too many wrong ones have come
+    /// from there. A phone that is registered from there goes on: what its neighbours do is not its fault.
+    fn may_guess(&self, message: &Message, flow: Flow, now: Instant) -> bool {
+        let source = flow.remote.ip();
+        if !self.guesses.suspects(source) {
+            return true;
+        }
+        let credentials = message.credentials(HeaderName::Authorization);
+        credentials.first().is_none_or(|credentials| {
+            let at_home = self.at_home(&credentials.username, flow, now);
+            self.guesses.may_judge(source, at_home.then_some(&*credentials.username), now)
+        })
+    }
+
+    /// Returns whether a phone of this user is registered from where a request comes from.
+    pub(super) fn at_home(&self, name: &str, flow: Flow, now: Instant) -> bool {
+        let bindings = self.core.shared.location.find(name, self.core.wall(now));
+        bindings.iter().any(|bound| bound.flow.remote.ip() == flow.remote.ip())
     }
 
     /// Returns the user whose name stands in a request's credentials.
     fn named_user(&self, message: &Message) -> Option<Arc<User>> {
         let credentials = message.credentials(HeaderName::Authorization).into_iter().next()?;
         self.core.shared.config.users.get(&credentials.username).cloned()
+    }
+}
+
+/// Returns how many bytes may go back to somebody unknown who has sent `len`: over UDP, the address may be
+/// forged.
+pub(super) fn room_for(len: usize, flow: Flow) -> usize {
+    match flow.transport {
+        Transport::Udp => len.saturating_mul(AMPLIFIES),
+        Transport::Tcp | Transport::Tls => usize::MAX,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns: finding the owner by our tag, or by the transaction; the end of answers that come too late.
 //! Never: acts on any other message; the owner does.
 
-use super::{Core, Shard};
+use super::{Core, Shard, admission::Refusal};
 use crate::{
     call::By,
     dialog::{Dialog, Reach, contact_uri},
@@ -46,13 +46,18 @@ impl Shard {
             leg.is_some_and(|leg| leg.owns(&message))
         });
         match owner {
-            Some(owner) => self.step(owner.call, now, |call, wire| {
-                call.on_request(owner.leg, (tx, &message, flow), wire);
-            }),
-            None if message.method() == Method::Options => {
-                self.answer_options(tx, &message, flow, now)
+            Some(owner) => {
+                if message.method() == Method::Invite {
+                    self.say_trying(tx, &message, flow, now);
+                }
+                self.step(owner.call, now, |call, wire| {
+                    call.on_request(owner.leg, (tx, &message, flow), wire);
+                });
             }
-            None => self.reply(tx, &message, flow, 481, now),
+            None if message.method() == Method::Options => {
+                self.answer_options(tx, &message, flow);
+            }
+            None => self.turn_away(tx, &message, flow, &Refusal::plain(481)),
         }
     }
 
@@ -62,6 +67,8 @@ impl Shard {
             Some(owner) => {
                 self.step(owner.call, now, |call, wire| call.on_ack(owner.leg, ack, wire));
             }
+            // Of a refusal of which we have kept nothing.
+            None if ack.to_tag() == Some(&*self.core.mint.tag_of(ack.call_id())) => {}
             None => self.counters.discards.count("stray_ack"),
         }
     }

@@ -1,9 +1,9 @@
-//! How often the log speaks of wrong passwords: once a minute for each user and source, with a count.
+//! Wrong passwords: how many from one source are looked at, and how often the log speaks of them.
 //!
-//! Owns: who was warned about, and how many attempts the log has not told.
-//! Never: decides what happens to an attempt.
+//! Owns: how many each source has left, who was warned about, how many attempts the log has not told.
+//! Never: knows a password, or answers.
 
-use crate::observe::mask::Number;
+use crate::{network, observe::mask::Number};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -16,6 +16,28 @@ const EVERY: Duration = Duration::from_secs(60);
 const PAIRS_MAX: usize = 64;
 /// User names are cut to this length: they come from strangers.
 const NAME_MAX: usize = 32;
+
+/// How many wrong passwords from one source are looked at: so many at once, and one in so long.
+const BURST: u32 = 10;
+const ANOTHER_AFTER: Duration = Duration::from_secs(30);
+/// How many sources are remembered; the one that has guessed least makes room.
+const SOURCES_MAX: usize = 4096;
+
+/// What a source may still try, as of a time.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    tries: u32,
+    at: Instant,
+}
+
+impl Left {
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs() / ANOTHER_AFTER.as_secs();
+        let more = u32::try_from(passed).unwrap_or(u32::MAX);
+        self.at += ANOTHER_AFTER.saturating_mul(more);
+        self.tries = self.tries.saturating_add(more).min(BURST);
+    }
+}
 
 /// What was said of one pair.
 #[derive(Debug)]
@@ -30,9 +52,52 @@ pub(super) struct Guesses {
     said: BTreeMap<(Box<str>, IpAddr), Said>,
     /// Attempts beyond [`PAIRS_MAX`].
     others: u64,
+    /// By source, and a user who is registered from there; nobody where that is not so.
+    left: BTreeMap<(IpAddr, Box<str>), Left>,
 }
 
 impl Guesses {
+    /// Returns whether a wrong password has come from there.
+    pub(super) fn suspects(&self, source: IpAddr) -> bool {
+        let source = network::source(source);
+        let of_it = self.left.range((source, Box::default())..).next();
+        of_it.is_some_and(|((ip, _), _)| *ip == source)
+    }
+
+    /// Returns whether another password from there is looked at. Who is registered from there is judged
+    /// apart from those around.
+    pub(super) fn may_judge(&self, source: IpAddr, at_home: Option<&str>, now: Instant) -> bool {
+        let left = self.left.get(&key(source, at_home)).copied();
+        left.is_none_or(|mut left| {
+            left.refill(now);
+            left.tries > 0
+        })
+    }
+
+    /// Notes that one was wrong.
+    pub(super) fn spend(&mut self, source: IpAddr, at_home: Option<&str>, now: Instant) {
+        let key = key(source, at_home);
+        if self.left.len() >= SOURCES_MAX && !self.left.contains_key(&key) {
+            self.make_room(now);
+        }
+        let left = self.left.entry(key).or_insert(Left { tries: BURST, at: now });
+        left.refill(now);
+        left.tries = left.tries.saturating_sub(1);
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        for left in self.left.values_mut() {
+            left.refill(now);
+        }
+        self.left.retain(|_, left| left.tries < BURST);
+        if self.left.len() >= SOURCES_MAX {
+            let least = self.left.iter().max_by_key(|(_, left)| left.tries);
+            if let Some(least) = least.map(|(key, _)| key.clone()) {
+                self.left.remove(&least);
+            }
+        }
+    }
+
     /// Notes a wrong password. Returns whether it is to be told now.
     pub(super) fn note(&mut self, user: &str, source: IpAddr, now: Instant) -> bool {
         let user: Box<str> = user.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
@@ -73,9 +138,55 @@ impl Guesses {
     }
 }
 
+fn key(source: IpAddr, at_home: Option<&str>) -> (IpAddr, Box<str>) {
+    (network::source(source), at_home.unwrap_or_default().into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Three hundred in five minutes, all from one network: twenty are looked at.
+    #[test]
+    fn a_guesser_is_looked_at_ever_more_seldom() {
+        let start = crate::sim::epoch();
+        for (every_ms, want) in [(10, 10), (100, 10), (1000, 19)] {
+            let mut guesses = Guesses::default();
+            let judged = (0..300_u64).filter(|n| {
+                let now = start + Duration::from_millis(n * every_ms);
+                let source = format!("2001:db8:1:2::{n:x}").parse().unwrap();
+                let may = guesses.may_judge(source, None, now);
+                if may {
+                    guesses.spend(source, None, now);
+                }
+                may
+            });
+            assert_eq!(judged.count(), want, "one in {every_ms} ms");
+            let (elsewhere, home) = ("2001:db8:1:3::1".parse().unwrap(), Some("1001"));
+            assert!(guesses.may_judge(elsewhere, None, start), "the neighbour is not it");
+            assert!(guesses.may_judge("2001:db8:1:2::1".parse().unwrap(), home, start));
+            assert!(
+                !guesses.suspects(elsewhere) && guesses.suspects("2001:db8:1:2::".parse().unwrap())
+            );
+        }
+    }
+
+    #[test]
+    fn sources_are_bounded_and_those_that_guess_most_are_remembered() {
+        let start = crate::sim::epoch();
+        let ip = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(n));
+        let mut guesses = Guesses::default();
+        for _ in 0..BURST {
+            guesses.spend(ip(5), None, start);
+        }
+        for n in 10..20_000 {
+            guesses.spend(ip(n), None, start);
+        }
+        assert_eq!(guesses.left.len(), SOURCES_MAX);
+        assert!(!guesses.may_judge(ip(5), None, start));
+        guesses.spend(ip(6), None, start + Duration::from_secs(3600));
+        assert_eq!(guesses.left.len(), 1, "an hour later all is forgotten");
+    }
 
     #[test]
     fn each_pair_is_told_once_a_minute_with_the_rest_counted() {

@@ -37,13 +37,13 @@ impl Shard {
                 let why = if self.is_draining { Why::Draining } else { Why::Overloaded };
                 self.record_refused(&message, &caller, why, now);
             }
-            return self.refuse(tx, &message, flow, &Refusal::overloaded(), now);
+            return self.turn_away(tx, &message, flow, &Refusal::overloaded());
         }
         let caller = match self.trunk_at(flow) {
             Some(trunk) if self.core.trunks.is_full(&trunk.name, trunk.max_calls) => {
                 // The carrier tries its next origination URI.
                 self.record_refused(&message, &Caller::Trunk(trunk), Why::TrunkFull, now);
-                return self.refuse(tx, &message, flow, &Refusal::overloaded(), now);
+                return self.turn_away(tx, &message, flow, &Refusal::overloaded());
             }
             Some(trunk) => Caller::Trunk(trunk),
             None => {
@@ -54,6 +54,7 @@ impl Shard {
                 }
             }
         };
+        self.say_trying(tx, &message, flow, now);
         match self.opening(&caller, &message) {
             Ok((opening, identity, profile)) => {
                 self.open_call((tx, message, flow), &caller, (opening, identity, profile), now);

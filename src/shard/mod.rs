@@ -134,12 +134,15 @@ impl Shard {
         let auth =
             Authenticator::new(&shared.config.sip.realm, NONCE_LIFETIME, derive(&mut entropy));
         let names_key = shared.key;
+        let mut tx = Layer::new(layer_mint);
+        // A stranger's INVITE gets one answer, which is no 100.
+        tx.leave_trying();
         let mut shard = Self {
             id,
             core: Core {
                 shared,
                 mint,
-                tx: Layer::new(layer_mint),
+                tx,
                 acks: Acks::default(),
                 auth,
                 trunks: Trunks::default(),
@@ -256,6 +259,7 @@ impl Shard {
     }
 
     fn receive(&mut self, from: Option<Kin>, flow: Flow, bytes: Bytes, now: Instant) {
+        let len = bytes.len();
         match Message::parse(bytes) {
             Ok(message) => {
                 if let Some(kin) = self.kin_of(&message, from) {
@@ -267,17 +271,19 @@ impl Shard {
                 self.core.ladders.received(&message, &self.core.names, now);
                 self.core.tx.receive(message, flow, now, &mut self.core.sent);
             }
-            Err(error) => self.refuse_unreadable(&error, flow),
+            Err(error) => self.refuse_unreadable(&error, len, flow),
         }
     }
 
-    fn refuse_unreadable(&mut self, error: &ParseError, flow: Flow) {
+    fn refuse_unreadable(&mut self, error: &ParseError, len: usize, flow: Flow) {
         packets::unreadable(error, flow);
         self.counters.discards.count("unreadable");
         if let Some(salvage) = &error.salvage {
             let status = error.problem.status();
             let bytes = salvage.reply(status, &error.problem.to_string(), flow.remote);
-            self.core.sent.push(transaction::Output::Send { flow, bytes });
+            if bytes.len() <= admission::room_for(len, flow) {
+                self.core.sent.push(transaction::Output::Send { flow, bytes });
+            }
         }
     }
 

@@ -230,9 +230,7 @@ impl Shard {
         }
         let name = message.from().parsed_uri()?.user_unescaped().into_owned();
         let user = self.core.shared.config.users.get(&*name)?;
-        let bindings = self.core.shared.location.find(&name, self.core.wall(now));
-        let is_there = bindings.iter().any(|bound| bound.flow.remote.ip() == flow.remote.ip());
-        is_there.then(|| Caller::Phone(user.clone()))
+        self.at_home(&name, flow, now).then(|| Caller::Phone(user.clone()))
     }
 
     fn write_refused(&mut self, cdr: Cdr) {

@@ -29,7 +29,6 @@ fn draining() {
         "0 ms  1001 calls 1002
                140 ms  1001 is answered by 1002
               2000 ms  1003 -> tandem  INVITE (sdp)
-              2020 ms  tandem -> 1003  100 Trying (INVITE)
               2020 ms  tandem -> 1003  503 Service Unavailable (INVITE)
               2040 ms  1003 -> tandem  ACK
               5180 ms  1001 hangs up on 1002",

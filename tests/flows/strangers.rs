@@ -49,7 +49,6 @@ fn a_phone_that_is_not_registered() {
     assert_ladder(
         &mut world,
         "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
                 20 ms  tandem -> 1001  401 Unauthorized (INVITE)
                 40 ms  1001 -> tandem  ACK
                 40 ms  1001 calls 1002
@@ -72,15 +71,12 @@ fn a_wrong_password() {
     assert_ladder(
         &mut world,
         "0 ms  1001 -> tandem  INVITE (sdp)
-                20 ms  tandem -> 1001  100 Trying (INVITE)
                 20 ms  tandem -> 1001  401 Unauthorized (INVITE)
                 40 ms  1001 -> tandem  ACK
                 40 ms  1001 -> tandem  INVITE (sdp)
-                60 ms  tandem -> 1001  100 Trying (INVITE)
                 60 ms  tandem -> 1001  401 Unauthorized (INVITE)
                 80 ms  1001 -> tandem  ACK
                 80 ms  1001 -> tandem  INVITE (sdp)
-               100 ms  tandem -> 1001  100 Trying (INVITE)
                100 ms  tandem -> 1001  401 Unauthorized (INVITE)
                120 ms  1001 -> tandem  ACK",
     );
