@@ -61,7 +61,7 @@ impl Call {
         if let Some(agreed) = found.media.agreed() {
             self.draft.encrypted(leg == self.caller, agreed);
         }
-        if let Some(command) = found.media.aim(leg, &found.profile.latch) {
+        if let Some(command) = found.media.aim(leg, found.latch()) {
             wire.media(self.id, command);
         }
     }

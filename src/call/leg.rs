@@ -7,14 +7,16 @@ use super::{
     incoming::Incoming,
     negotiation::LegMedia,
     outgoing::Outgoing,
-    profile::Profile,
+    profile::{Peer, Profile},
     wire::{Owner, Wire},
 };
 use crate::{
+    config::LatchPolicy,
     dialog::{Dialog, Modify, SessionTimer, Success},
     few::Few,
     guard,
     ids::{Flow, LegId},
+    media::Latch,
     sdp::Description,
     sip::{Builder, HeaderName, Message, Method},
     transaction::{ClientId, ServerId},
@@ -317,6 +319,23 @@ impl Leg {
             (None, Origin::Incoming(incoming)) => Some(incoming.flow),
             (None, Origin::Outgoing(outgoing)) => outgoing.flow,
         }
+    }
+
+    /// Returns from where its media may come: a phone's from where its signalling comes, unless somebody
+    /// stands in between.
+    pub fn latch(&self) -> Latch {
+        let asks = match &self.origin {
+            Origin::Incoming(_) => false,
+            Origin::Outgoing(outgoing) => !outgoing.spec.routes.is_empty(),
+        };
+        let is_direct = !asks && !self.dialog.as_ref().is_some_and(Dialog::is_routed);
+        if let (Peer::Phone(user), Some(flow)) = (&self.profile.peer, self.flow())
+            && user.latch == LatchPolicy::Learn
+            && is_direct
+        {
+            return Latch::Near(Box::new(flow.remote.ip().to_canonical()));
+        }
+        self.profile.latch.clone()
     }
 
     /// Returns the Call-ID on its wire.

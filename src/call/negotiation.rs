@@ -268,12 +268,12 @@ impl LegMedia {
     }
 
     /// Returns where its packets go and which are believed, for the media worker.
-    pub fn aim(&self, leg: LegId, latch: &media::Latch) -> Option<media::Command> {
+    pub fn aim(&self, leg: LegId, latch: media::Latch) -> Option<media::Command> {
         let agreed = self.agreed.as_ref()?;
         let remote = media::Remote {
             rtp: agreed.remote,
             rtcp: agreed.remote_rtcp,
-            latch: latch.clone(),
+            latch,
             sends: agreed.direction.sends(),
             receives: agreed.direction.receives(),
         };

@@ -67,7 +67,7 @@ impl Profile {
             policy: Policy::phone(config.rtp.codecs.clone())
                 .with_srtp(user.srtp, &CryptoSuite::ALL),
             latch: match user.latch {
-                LatchPolicy::Learn => Latch::Learn,
+                LatchPolicy::Learn | LatchPolicy::Anywhere => Latch::Learn,
                 LatchPolicy::Strict => Latch::Strict { ranges: [].into() },
             },
             contact_user: user.name.clone(),

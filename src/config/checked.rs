@@ -345,8 +345,10 @@ pub enum UserSecret {
 pub enum LatchPolicy {
     /// From the address in its SDP.
     Strict,
-    /// From wherever its first packet comes.
+    /// From there, or from the address that it signals from.
     Learn,
+    /// From wherever its first packet comes.
+    Anywhere,
 }
 
 impl Trunk {

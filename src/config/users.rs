@@ -62,7 +62,11 @@ fn user(
             section.reading.problem_with(span, problem, (first, "here first"));
         }
     }
-    let policies = [("learn", LatchPolicy::Learn), ("strict", LatchPolicy::Strict)];
+    let policies = [
+        ("learn", LatchPolicy::Learn),
+        ("strict", LatchPolicy::Strict),
+        ("anywhere", LatchPolicy::Anywhere),
+    ];
     let context = section.or("context", "internal".into(), string);
     let max_contacts = section.or("max_contacts", 5, count(1, 1000));
     let srtp = srtp::user(&mut section, listens_on_tls);

@@ -166,6 +166,11 @@ impl Dialog {
         }
     }
 
+    /// Returns whether somebody stands between us and the peer who wants to hear all that is said.
+    pub fn is_routed(&self) -> bool {
+        !self.route_set.is_empty()
+    }
+
     /// Returns whether a message with this Call-ID and peer's tag belongs here.
     pub fn is(&self, call_id: &str, remote_tag: &str) -> bool {
         *self.call_id == *call_id && *self.remote_tag == *remote_tag

@@ -237,9 +237,13 @@ pub enum Latch {
         /// Further networks, a carrier's for example.
         ranges: Arc<[Network]>,
     },
-    /// From wherever the first packet after [`Command::Aim`] comes from, and from there only. We send
-    /// there as well, which is what a peer behind a NAT needs.
+    /// From wherever the first packet after [`Command::Aim`] comes from, and from there only, unless the
+    /// signalled address itself is heard. We send there as well, which is what a peer behind a NAT needs.
     Learn,
+    /// As [`Self::Learn`], but from the signalled address or this one only: that of the peer's signalling,
+    /// where nobody is in between. A port that was not signalled, of an address that was, must go on for half
+    /// a second, the signalled one being silent, before we send to it: it may be a neighbour's.
+    Near(Box<IpAddr>),
 }
 
 /// What was agreed with a peer, as far as a worker needs to know it.

@@ -10,6 +10,21 @@ use super::{
 use crate::network::Network;
 use std::net::{IpAddr, SocketAddr};
 
+/// So many packets, half a second of them, must come from a port that was not signalled, of an address that
+/// was, before we send there.
+const RIPE: u8 = 25;
+
+/// How likely it is that a packet from somewhere is the peer's.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Likely {
+    /// Somebody, while nothing is known.
+    Anybody,
+    /// From the address of its signalling, or from another port of the signalled address.
+    Near,
+    /// From where it said, or from where it has been all the time.
+    Itself,
+}
+
 /// What was learned about a peer's addresses.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -22,26 +37,63 @@ pub(super) struct Source {
     /// the peer is heard again, which may be long if it is listening only.
     rtp_before: Option<SocketAddr>,
     rtcp_before: Option<SocketAddr>,
+    /// How many packets came from `rtp`, up to [`RIPE`].
+    heard: u8,
 }
 
 impl Source {
     /// Knows nothing yet; our port is at `ip`.
     pub(super) fn new(ip: IpAddr) -> Self {
         let is_ipv4 = ip.to_canonical().is_ipv4();
-        Self { is_ipv4, rtp: None, rtcp: None, rtp_before: None, rtcp_before: None }
+        Self { is_ipv4, rtp: None, rtcp: None, rtp_before: None, rtcp_before: None, heard: 0 }
     }
 
     /// Begins to learn anew, at an offer/answer.
     pub(super) fn aim(&mut self, before: Option<&Remote>, remote: &Remote) {
         let stays = before.is_some_and(|b| b.rtp == remote.rtp && b.latch == remote.latch);
         let known = |new: Option<_>, old: Option<_>| new.or(old).filter(|_| stays);
+        let sent_to = before.filter(|before| self.is_ripe(before)).and(self.rtp);
         *self = Self {
             is_ipv4: self.is_ipv4,
             rtp: None,
             rtcp: None,
-            rtp_before: known(self.rtp, self.rtp_before),
+            rtp_before: known(sent_to, self.rtp_before),
             rtcp_before: known(self.rtcp, self.rtcp_before),
+            heard: 0,
         };
+    }
+
+    /// Returns how likely it is that who sends from there is the peer; `None`: it is not.
+    fn likely(&self, remote: &Remote, from: SocketAddr) -> Option<Likely> {
+        if from == remote.rtp || self.rtp_before == Some(from) {
+            return Some(Likely::Itself);
+        }
+        match &remote.latch {
+            Latch::Near(ip) if from.ip() == remote.rtp.ip() || from.ip() == **ip => {
+                Some(Likely::Near)
+            }
+            Latch::Near(_) => None,
+            Latch::Learn | Latch::Strict { .. } => Some(Likely::Anybody),
+        }
+    }
+
+    /// Returns whether we send to where it was heard.
+    fn is_ripe(&self, remote: &Remote) -> bool {
+        let is_odd = |rtp: SocketAddr| {
+            matches!(remote.latch, Latch::Near(_))
+                && rtp.ip() == remote.rtp.ip()
+                && self.likely(remote, rtp) != Some(Likely::Itself)
+        };
+        !self.rtp.is_some_and(is_odd) || self.heard >= RIPE
+    }
+
+    /// Returns whether nobody else can turn out to be the peer, as long as it sends from there.
+    pub(super) fn is_sure(&self, remote: &Remote, from: SocketAddr) -> bool {
+        match (&remote.latch, self.likely(remote, from)) {
+            (Latch::Strict { .. }, _) | (_, Some(Likely::Itself)) => true,
+            (Latch::Near(_), Some(Likely::Near)) => from.ip() != remote.rtp.ip(),
+            (_, Some(Likely::Near | Likely::Anybody) | None) => false,
+        }
     }
 
     /// Returns whether an RTP packet from there could be admitted; nothing is learned from it yet.
@@ -50,7 +102,10 @@ impl Source {
             (Latch::Strict { ranges }, _) => {
                 from.ip() == remote.rtp.ip() || Network::any(ranges, from.ip())
             }
-            (Latch::Learn, learned) => learned.is_none_or(|learned| learned == from),
+            (Latch::Learn | Latch::Near(_), Some(learned)) => {
+                learned == from || self.likely(remote, from) > self.likely(remote, learned)
+            }
+            (Latch::Learn | Latch::Near(_), None) => self.likely(remote, from).is_some(),
         };
         is_right.then_some(()).ok_or(Discard::StrangeSource)
     }
@@ -58,8 +113,12 @@ impl Source {
     /// Admits an RTP packet by its source, or not.
     pub(super) fn admit(&mut self, remote: &Remote, from: SocketAddr) -> Result<(), Discard> {
         self.expects(remote, from)?;
-        if remote.latch == Latch::Learn {
-            self.rtp = Some(from);
+        match remote.latch {
+            Latch::Strict { .. } => {}
+            Latch::Learn | Latch::Near(_) if self.rtp == Some(from) => {
+                self.heard = self.heard.saturating_add(1).min(RIPE);
+            }
+            Latch::Learn | Latch::Near(_) => (self.rtp, self.heard) = (Some(from), 1),
         }
         Ok(())
     }
@@ -72,10 +131,10 @@ impl Source {
                 let ip = from.ip();
                 ip == remote.rtcp.ip() || ip == remote.rtp.ip() || Network::any(ranges, ip)
             }
-            (Latch::Learn, Some(learned)) => from.ip() == learned.ip(),
-            (Latch::Learn, None) => from.ip() == remote.rtcp.ip(),
+            (Latch::Learn | Latch::Near(_), Some(learned)) => from.ip() == learned.ip(),
+            (Latch::Learn | Latch::Near(_), None) => from.ip() == remote.rtcp.ip(),
         };
-        if is_right && remote.latch == Latch::Learn {
+        if is_right && !matches!(remote.latch, Latch::Strict { .. }) {
             self.rtcp = Some(from);
         }
         is_right.then_some(()).ok_or(Discard::StrangeSource)
@@ -86,7 +145,8 @@ impl Source {
         if !is_somewhere(remote.rtp) {
             return Err(Discard::PeerOnHold);
         }
-        let to = self.rtp.or(self.rtp_before).unwrap_or(remote.rtp);
+        let heard = self.rtp.filter(|_| self.is_ripe(remote));
+        let to = heard.or(self.rtp_before).unwrap_or(remote.rtp);
         self.reaches(to).then_some(to).ok_or(Discard::WrongFamily)
     }
 
@@ -155,6 +215,46 @@ mod tests {
             assert!(source.admit(&remote, addr("203.0.113.66:1024")).is_ok(), "learned anew");
             assert_eq!(source.destination(&remote), Ok(addr("203.0.113.66:1024")));
         }
+    }
+
+    /// Who speaks first is not the peer for that.
+    #[test]
+    fn the_peer_takes_its_place_from_whoever_came_first() {
+        let (stranger, neighbour) = ("203.0.113.66:6666", "192.0.2.1:6666");
+        let near = Latch::Near(Box::new("198.51.100.7".parse().unwrap()));
+        for (latch, first, is_heard, is_sent_to) in [
+            (near.clone(), stranger, false, false),
+            (near.clone(), neighbour, true, false),
+            (near, "198.51.100.7:30000", true, true),
+            (Latch::Learn, stranger, true, true),
+        ] {
+            let remote = remote(SIGNALLED, latch);
+            let mut source = source();
+            assert_eq!(source.admit(&remote, addr(first)).is_ok(), is_heard, "{first}");
+            let to = addr(if is_sent_to { first } else { SIGNALLED });
+            assert_eq!(source.destination(&remote), Ok(to), "{first}");
+            assert!(source.admit(&remote, addr(SIGNALLED)).is_ok(), "{first} keeps the peer out");
+            assert_eq!(source.destination(&remote), Ok(addr(SIGNALLED)));
+            assert!(source.admit(&remote, addr(first)).is_err(), "{first} does not come back");
+        }
+    }
+
+    /// A NAT may show another port than the one that was signalled; it does so for as long as the call.
+    #[test]
+    fn another_port_of_the_signalled_address_must_go_on() {
+        let (other, third) = ("192.0.2.1:6666", "192.0.2.1:7777");
+        let remote = remote(SIGNALLED, Latch::Near(Box::new("192.0.2.1".parse().unwrap())));
+        let mut source = source();
+        for _ in 1..RIPE {
+            source.admit(&remote, addr(other)).unwrap();
+            assert_eq!(source.destination(&remote), Ok(addr(SIGNALLED)));
+            assert!(source.admit(&remote, addr(third)).is_err());
+        }
+        source.admit(&remote, addr(other)).unwrap();
+        assert_eq!(source.destination(&remote), Ok(addr(other)));
+        assert!(!source.is_sure(&remote, addr(other)), "the port stays open for the signalled one");
+        source.aim(Some(&remote), &remote);
+        assert_eq!(source.destination(&remote), Ok(addr(other)), "nothing better is known");
     }
 
     #[test]

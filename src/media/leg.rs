@@ -189,7 +189,8 @@ impl Leg {
 
     /// Notes from where a packet came that counts. Returns the peer to connect with, when it is time.
     pub(super) fn settle(&mut self, from: SocketAddr, now: Instant) -> Option<SocketAddr> {
-        let to = self.destination().ok();
+        let is_sure = self.remote.as_ref().is_some_and(|remote| self.source.is_sure(remote, from));
+        let to = self.destination().ok().filter(|_| is_sure);
         self.bond.hear(from, to, now).then_some(from)
     }
 

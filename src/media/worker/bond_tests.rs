@@ -26,11 +26,20 @@ fn a_peer_that_was_learned_gets_the_port_for_itself_until_the_next_aim() {
     rig.talk(&mut b, 10);
     assert_eq!([rig.connected(A), rig.connected(B)], [Some(a.address), Some(b.address)]);
 
-    rig.aim(&a, a.remote(), stream(Law::Mu, 101));
+    // Behind a NAT, from where it signals.
+    let (signalled, nat) = (a.remote(), SocketAddr::from(([203, 0, 113, 9], 7000)));
+    let near = Remote { latch: Latch::Near(Box::new(nat.ip())), ..signalled.clone() };
+    rig.aim(&a, near, stream(Law::Mu, 101));
     assert_eq!([rig.connected(A), rig.connected(B)], [None, Some(b.address)]);
-    a.address = SocketAddr::from(([203, 0, 113, 9], 7000));
+    a.address = nat;
     assert_eq!(rig.talk(&mut a, 10).iter().filter(|sent| sent.to == b.address).count(), 10);
-    assert_eq!(rig.connected(A), Some(a.address), "from where it is now");
+    assert_eq!(rig.connected(A), Some(nat), "from where it is now");
+
+    // Where nothing is known of it, it may yet be somebody else.
+    rig.aim(&a, signalled, stream(Law::Mu, 101));
+    a.address = SocketAddr::from(([203, 0, 113, 77], 7000));
+    rig.talk(&mut a, 20);
+    assert_eq!(rig.connected(A), None);
 
     rig.give(Command::Close { leg: A });
     assert_eq!(rig.connected(A), None);

@@ -230,9 +230,9 @@ fn a_phones_media_is_latched_once_per_offer_and_answer() {
     };
     round(&mut rig, real, stranger, signalled);
     again(&mut rig);
-    round(&mut rig, stranger, real, real);
+    round(&mut rig, real, stranger, real);
     again(&mut rig);
-    round(&mut rig, signalled, stranger, stranger);
+    round(&mut rig, signalled, stranger, real);
     assert_eq!(rig.discarded(Discard::StrangeSource), 9);
 }
 
