@@ -5,15 +5,16 @@
 
 use super::{
     ingress::Packet,
-    stream::{By, CONNECTIONS_MAX, Connection, Opener, WRITES_MAX, run},
+    stream::{By, CONNECTIONS_MAX, Connection, Eviction, Opener, WRITES_MAX, run},
 };
 use crate::{
     ids::{Flow, Transport},
+    network::source,
     tls::Failure,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -24,10 +25,10 @@ use tokio::{
 
 /// Connections from one source: phones behind one NAT have one each.
 const PER_SOURCE_MAX: usize = CONNECTIONS_MAX / 4;
-/// TLS handshakes that have begun, altogether and from one source. Who begins one more ends the
-/// oldest, which is the likeliest to lead nowhere.
-const HALF_OPEN_MAX: usize = 512;
-const HALF_OPEN_PER_SOURCE_MAX: usize = 64;
+/// Connections that have not brought a message yet, altogether and from one source: over TLS they cost
+/// more. Who begins one more ends the oldest, which is the likeliest to lead nowhere.
+const YOUNG_MAX: [usize; 2] = [CONNECTIONS_MAX / 2, PER_SOURCE_MAX / 4];
+const YOUNG_TLS_MAX: [usize; 2] = [512, 64];
 /// Sources remembered before those without a connection are forgotten.
 const SOURCES_TIDY: usize = 256;
 
@@ -36,7 +37,10 @@ impl Opener {
     pub(super) async fn accept(self, transport: Transport, listener: TcpListener) {
         let Ok(port) = listener.local_addr().map(|address| address.port()) else { return };
         let mut sources = Sources::default();
-        let mut half_open = HalfOpen::default();
+        let mut young = match transport {
+            Transport::Tls => Young::new(YOUNG_TLS_MAX),
+            Transport::Tcp | Transport::Udp => Young::new(YOUNG_MAX),
+        };
         while !self.ingress.is_closed() {
             let Ok(room) = self.accepted.clone().acquire_owned().await else { return };
             let (stream, remote) = match listener.accept().await {
@@ -57,25 +61,30 @@ impl Opener {
             };
             let flow = Flow { transport, local, remote };
             let (opener, permits) = (self.clone(), [room, share]);
+            let eviction = young.begin(remote.ip());
             match transport {
                 // Datagrams have no connections.
                 Transport::Udp => return,
-                Transport::Tcp => tokio::spawn(opener.serve(stream, flow, permits)),
-                Transport::Tls => {
-                    let evicted = half_open.begin(remote.ip());
-                    tokio::spawn(opener.serve_tls(stream, flow, permits, evicted))
-                }
+                Transport::Tcp => tokio::spawn(opener.serve(stream, flow, permits, eviction)),
+                Transport::Tls => tokio::spawn(opener.serve_tls(stream, flow, permits, eviction)),
             };
         }
     }
 
-    async fn serve(self, stream: TcpStream, flow: Flow, permits: [OwnedSemaphorePermit; 2]) {
+    async fn serve(
+        self,
+        stream: TcpStream,
+        flow: Flow,
+        permits: [OwnedSemaphorePermit; 2],
+        eviction: Eviction,
+    ) {
         super::stream::tune(&stream);
         let (writer, queue) = mpsc::channel(WRITES_MAX);
         let Self { ingress, .. } = self;
         ingress.tell(Packet::Opened { flow, writer }).await;
         let (reader, writer) = stream.into_split();
-        run((reader, writer), Connection { flow, opened: By::Peer, queue, ingress }).await;
+        let young = Some(eviction);
+        run((reader, writer), Connection { flow, opened: By::Peer, young, queue, ingress }).await;
         drop(permits);
     }
 
@@ -84,13 +93,13 @@ impl Opener {
         stream: TcpStream,
         flow: Flow,
         permits: [OwnedSemaphorePermit; 2],
-        evicted: oneshot::Receiver<()>,
+        mut eviction: Eviction,
     ) {
         super::stream::tune(&stream);
         let security = self.security.borrow().clone();
         let shaken = tokio::select! {
             shaken = security.accept(stream) => shaken,
-            _ = evicted => Err(Failure::Gone),
+            _ = &mut eviction => Err(Failure::Gone),
         };
         let stream = match shaken {
             Ok(stream) => stream,
@@ -104,7 +113,8 @@ impl Opener {
         let Self { ingress, .. } = self;
         ingress.tell(Packet::Opened { flow, writer }).await;
         let halves = tokio::io::split(stream);
-        run(halves, Connection { flow, opened: By::Peer, queue, ingress }).await;
+        let young = Some(eviction);
+        run(halves, Connection { flow, opened: By::Peer, young, queue, ingress }).await;
         drop(permits);
     }
 }
@@ -129,36 +139,33 @@ impl Sources {
     }
 }
 
-/// The handshakes that have begun, the oldest first.
-#[derive(Debug, Default)]
-struct HalfOpen(VecDeque<(IpAddr, oneshot::Sender<()>)>);
-
-impl HalfOpen {
-    /// Begins one. Returns what ends when it must make room.
-    fn begin(&mut self, ip: IpAddr) -> oneshot::Receiver<()> {
-        let ip = source(ip);
-        self.0.retain(|(_, end)| !end.is_closed());
-        let of_this = |(other, _): &&(IpAddr, _)| *other == ip;
-        if self.0.iter().filter(of_this).count() >= HALF_OPEN_PER_SOURCE_MAX {
-            let oldest = self.0.iter().position(|(other, _)| *other == ip);
-            oldest.and_then(|oldest| self.0.remove(oldest));
-        } else if self.0.len() >= HALF_OPEN_MAX {
-            self.0.pop_front();
-        }
-        let (end, ended) = oneshot::channel();
-        self.0.push_back((ip, end));
-        ended
-    }
+/// The connections that have not brought a message yet, the oldest first.
+#[derive(Debug)]
+struct Young {
+    begun: VecDeque<(IpAddr, oneshot::Sender<()>)>,
+    max: usize,
+    per_source_max: usize,
 }
 
-/// Who has one IPv6 address has 2^64 of them.
-fn source(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+impl Young {
+    fn new([max, per_source_max]: [usize; 2]) -> Self {
+        Self { begun: VecDeque::new(), max, per_source_max }
+    }
+
+    /// Begins one. Returns what ends when it must make room.
+    fn begin(&mut self, ip: IpAddr) -> Eviction {
+        let ip = source(ip);
+        self.begun.retain(|(_, end)| !end.is_closed());
+        let of_this = |(other, _): &&(IpAddr, _)| *other == ip;
+        if self.begun.iter().filter(of_this).count() >= self.per_source_max {
+            let oldest = self.begun.iter().position(|(other, _)| *other == ip);
+            oldest.and_then(|oldest| self.begun.remove(oldest));
+        } else if self.begun.len() >= self.max {
+            self.begun.pop_front();
         }
+        let (end, ended) = oneshot::channel();
+        self.begun.push_back((ip, end));
+        ended
     }
 }
 
@@ -193,31 +200,25 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_handshake_makes_room() {
-        let mut half_open = HalfOpen::default();
-        let mut flood: Vec<_> = (0..1000).map(|_| half_open.begin(ip(1))).collect();
+    fn the_oldest_without_a_message_makes_room() {
+        let mut young = Young::new(YOUNG_TLS_MAX);
+        let mut flood: Vec<_> = (0..1000).map(|_| young.begin(ip(1))).collect();
         let is_over = |end: &mut oneshot::Receiver<()>| {
             matches!(end.try_recv(), Err(oneshot::error::TryRecvError::Closed))
         };
         assert_eq!(flood.iter_mut().filter_map(|e| is_over(e).then_some(())).count(), 936);
         assert!(!is_over(flood.last_mut().unwrap()));
         // Others are not in its way, until there are too many of all.
-        let mut other = half_open.begin(ip(2));
-        let _more: Vec<_> = (3..450).map(|n| half_open.begin(ip(n))).collect();
+        let mut other = young.begin(ip(2));
+        let _more: Vec<_> = (3..450).map(|n| young.begin(ip(n))).collect();
         assert!(!is_over(&mut other));
-        let _still_more: Vec<_> = (450..1000).map(|n| half_open.begin(ip(n))).collect();
+        let _still_more: Vec<_> = (450..1000).map(|n| young.begin(ip(n))).collect();
         assert!(is_over(&mut other));
-        assert_eq!(half_open.0.len(), HALF_OPEN_MAX);
+        assert_eq!(young.begun.len(), YOUNG_TLS_MAX[0]);
         // Those that have ended leave room at once.
         drop(_still_more);
-        assert_eq!(half_open.0.len(), HALF_OPEN_MAX);
-        let _one = half_open.begin(ip(5));
-        assert_eq!(half_open.0.len(), 1);
-    }
-
-    #[test]
-    fn an_ipv6_source_is_its_network() {
-        let a: IpAddr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
-        assert_eq!(source(a), "2001:db8:1:2::".parse::<IpAddr>().unwrap());
+        assert_eq!(young.begun.len(), YOUNG_TLS_MAX[0]);
+        let _one = young.begin(ip(5));
+        assert_eq!(young.begun.len(), 1);
     }
 }

@@ -31,8 +31,8 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     runtime::Handle,
-    sync::{Semaphore, mpsc, watch},
-    time::{Instant, timeout, timeout_at},
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::{Instant, timeout},
 };
 
 /// Connections at a time, accepted, and again as many opened.
@@ -42,8 +42,8 @@ pub(super) const WRITES_MAX: usize = 256;
 /// How long a peer may take to accept a connection, or a written message.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a message may take from its first byte to its last, and how long a peer that has
-/// connected may take for its first.
-const MESSAGE_MAX: Duration = Duration::from_secs(15);
+/// connected may take for its first, keep-alives or not.
+const MESSAGE_MAX: Duration = Duration::from_secs(12);
 /// How long a connection is silent before the kernel asks whether the peer is still there, and how
 /// often it asks.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -190,8 +190,13 @@ impl Opener {
                 }
             };
             tune(&stream);
-            let connection =
-                |queue| Connection { flow, opened: By::Us, queue, ingress: ingress.clone() };
+            let connection = |queue| Connection {
+                flow,
+                opened: By::Us,
+                young: None,
+                queue,
+                ingress: ingress.clone(),
+            };
             let Some(peer) = peer else {
                 return run(stream.into_split(), connection(queue)).await;
             };
@@ -235,10 +240,15 @@ pub(super) fn tune(stream: &TcpStream) {
     );
 }
 
+/// What tells a connection to make room for another.
+pub(super) type Eviction = oneshot::Receiver<()>;
+
 /// A connection that stands.
 pub(super) struct Connection {
     pub(super) flow: Flow,
     pub(super) opened: By,
+    /// Until it has brought a whole message: it may have to make room.
+    pub(super) young: Option<Eviction>,
     pub(super) queue: mpsc::Receiver<Bytes>,
     pub(super) ingress: Ingress,
 }
@@ -249,7 +259,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let Connection { flow, opened, mut queue, ingress } = connection;
+    let Connection { flow, opened, young, mut queue, ingress } = connection;
     let began = Instant::now();
     let (pongs, pong_queue) = mpsc::channel(4);
     let pings = match opened {
@@ -257,7 +267,7 @@ where
         By::Peer => None,
     };
     let reading = async {
-        let error = read(reader, (flow, opened), &ingress, pongs, MESSAGE_MAX).await;
+        let error = read(reader, (flow, young), &ingress, pongs, MESSAGE_MAX).await;
         // The last message may have been a request, or one that deserves a 400. On a connection that
         // is ours or broken, what we have to say wants another one.
         if opened == By::Peer && error.is_none() {
@@ -284,45 +294,66 @@ where
     ingress.tell(Packet::Closed { flow, end: End { unsent, failure } }).await;
 }
 
-/// Reads until the peer ends it, speaks another language, or takes too long over a message. Returns
-/// what broke it, if something did.
+/// Reads until the peer ends it, speaks another language, takes too long over a message, or must make
+/// room. Returns what broke it, if something did.
 async fn read(
     mut reader: impl AsyncRead + Unpin,
-    (flow, opened): (Flow, By),
+    (flow, mut young): (Flow, Option<Eviction>),
     ingress: &Ingress,
     pongs: mpsc::Sender<()>,
     message_max: Duration,
 ) -> Option<io::Error> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; 16 * 1024];
-    let mut deadline = match opened {
-        By::Peer => Some(Instant::now() + message_max),
-        By::Us => None,
-    };
+    let mut deadline = young.as_ref().map(|_| Instant::now() + message_max);
     loop {
-        let received = match deadline {
-            Some(at) => timeout_at(at, reader.read(&mut buffer)).await,
-            None => Ok(reader.read(&mut buffer).await),
+        let received = tokio::select! {
+            received = reader.read(&mut buffer) => received,
+            error = cut_off(deadline, &mut young) => Err(error),
         };
         let len = match received {
-            Ok(Ok(len @ 1..)) => len,
-            Ok(Ok(_)) | Err(_) => return None,
-            Ok(Err(error)) => return Some(error),
+            Ok(len @ 1..) => len,
+            Ok(_) => return None,
+            Err(error) => return Some(error),
         };
         framer.push(buffer.get(..len).unwrap_or_default());
         while let Some(frame) = framer.next() {
-            deadline = None;
             match frame {
-                Frame::Message(bytes) => ingress.tell(Packet::Message { flow, bytes }).await,
+                Frame::Message(bytes) => {
+                    young = None;
+                    ingress.tell(Packet::Message { flow, bytes }).await;
+                }
                 Frame::Ping => _ = pongs.try_send(()),
                 Frame::Pong => {}
                 Frame::Broken => return None,
             }
+            deadline = deadline.filter(|_| young.is_some());
         }
         if framer.is_partial() {
             deadline.get_or_insert_with(|| Instant::now() + message_max);
         }
     }
+}
+
+/// Waits until the time is over, or the room is needed.
+async fn cut_off(deadline: Option<Instant>, young: &mut Option<Eviction>) -> io::Error {
+    let too_late = async {
+        match deadline {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    let evicted = async {
+        match young {
+            Some(young) => _ = young.await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = too_late => {}
+        () = evicted => {}
+    }
+    io::ErrorKind::TimedOut.into()
 }
 
 /// Writes until nobody has anything more to say. Returns the message with which it broke.
@@ -384,6 +415,34 @@ mod tests {
         }
     }
 
+    /// Keep-alives are not a message.
+    #[tokio::test]
+    async fn a_peer_that_only_pings_is_cut_off() {
+        assert_eq!(messages(By::Peer, "\r\n\r\n\r\n").await, 0);
+    }
+
+    #[tokio::test]
+    async fn who_has_said_nothing_makes_room() {
+        for (said, is_cut_off) in [("OPTIONS sip:a SIP/2.0\r\n", true), (WHOLE, false)] {
+            let (mut peer, ours) = duplex(4096);
+            peer.write_all(said.as_bytes()).await.unwrap();
+            let (ingress, mut packets) = Ingress::new();
+            let (pongs, _pongs) = mpsc::channel(1);
+            let address = SocketAddr::from(([127, 0, 0, 1], 5060));
+            let flow = Flow { transport: Transport::Tcp, local: address, remote: address };
+            let (evict, eviction) = oneshot::channel();
+            let reading = read(ours, (flow, Some(eviction)), &ingress, pongs, Duration::MAX / 4);
+            let needed = async {
+                if !is_cut_off {
+                    packets.recv().await;
+                }
+                drop(evict);
+            };
+            let (cut, ()) = tokio::join!(timeout(SHORT, reading), needed);
+            assert_eq!(cut.is_ok(), is_cut_off, "{said}");
+        }
+    }
+
     #[test]
     fn keep_alives_come_before_any_carrier_closes_and_not_in_step() {
         let all: std::collections::BTreeSet<_> = (0..32).map(|_| keep_alive()).collect();
@@ -413,7 +472,9 @@ mod tests {
         let (pongs, _pongs) = mpsc::channel(1);
         let address = SocketAddr::from(([127, 0, 0, 1], 5060));
         let flow = Flow { transport: Transport::Tcp, local: address, remote: address };
-        read(ours, (flow, opened), &ingress, pongs, SHORT).await;
+        let (_stays, eviction) = oneshot::channel();
+        let young = (opened == By::Peer).then_some(eviction);
+        read(ours, (flow, young), &ingress, pongs, SHORT).await;
         std::iter::from_fn(|| packets.try_recv().ok()).count()
     }
 }
