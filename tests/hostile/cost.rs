@@ -1,0 +1,156 @@
+//! What the largest messages cost the whole core, whatever is in them.
+
+use crate::subject::{STRANGER, Subject};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+/// What fits into a datagram.
+const SIZE: usize = 65_000;
+/// The figure, and what a build without optimization may take.
+const EACH_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 1 });
+/// The quickest of so many counts: others use the machine as well.
+const ROUNDS: usize = if cfg!(debug_assertions) { 1 } else { 5 };
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it is the clock that is asked")]
+fn the_largest_message_costs_little_whatever_its_shape() {
+    let (mut slow, mut slowest) = (vec![], (Duration::ZERO, String::new()));
+    for (shape, message) in shapes() {
+        let mut subject = Subject::new();
+        let mut quickest = Duration::MAX;
+        for _ in 0..ROUNDS {
+            let began = Instant::now();
+            black_box(subject.tell(&message, STRANGER));
+            quickest = quickest.min(began.elapsed());
+        }
+        if quickest > EACH_MAX {
+            slow.push(format!("{shape}: {quickest:?}"));
+        }
+        slowest = slowest.max((quickest, shape));
+    }
+    println!("the slowest: {slowest:?}");
+    assert!(slow.is_empty(), "{slow:#?}");
+}
+
+/// Headers that are read for a stranger, filled with what takes longest to read.
+fn shapes() -> Vec<(String, Vec<u8>)> {
+    let fill = |unit: &str| unit.repeat(SIZE / unit.len());
+    let units = [
+        ",",
+        ";",
+        "<",
+        "\"",
+        "\\",
+        "\"\\\"",
+        "\"a\",",
+        "<a:b>,",
+        ";a=b",
+        ";a=\"",
+        "a:b,",
+        "%41",
+        "\r\n ",
+        " ",
+        "Digest a=",
+        "Digest realm=\"r\",",
+        "(",
+        "()",
+        "a,",
+        "\t",
+        "=",
+        "@",
+        "[",
+        "x",
+    ];
+    let names = [
+        "Via",
+        "From",
+        "To",
+        "Contact",
+        "Route",
+        "Record-Route",
+        "Authorization",
+        "Require",
+        "Supported",
+        "Proxy-Require",
+        "Content-Type",
+        "Content-Disposition",
+        "Content-Encoding",
+        "Max-Forwards",
+        "Subject",
+        "Allow",
+        "Path",
+        "Privacy",
+        "P-Asserted-Identity",
+        "Session-Expires",
+        "Call-ID",
+    ];
+    let mut shapes = vec![];
+    for (method, names) in
+        [("INVITE", &names[..]), ("REGISTER", &["Contact", "Path", "Authorization"])]
+    {
+        for name in names {
+            for unit in units {
+                let mut lines = head(method, name);
+                lines.push_str(&format!("{name}: {}\r\n\r\n", start(name, &fill(unit))));
+                shapes.push((format!("{method} {name} {unit:?}"), lines.into_bytes()));
+            }
+        }
+        for line in [
+            "Via: SIP/2.0/UDP h,SIP/2.0/UDP h\r\n",
+            "a:\r\n",
+            "Contact: <a:b>\r\n",
+            "Authorization: Digest\r\n",
+        ] {
+            let text = format!("{}{}\r\n", head(method, ""), fill(line));
+            shapes.push((format!("{method} {line:?}"), text.into_bytes()));
+        }
+        for (kind, unit) in [
+            ("application/sdp", "m=audio 1 RTP/AVP 0\r\n"),
+            ("application/sdp", "a=rtpmap:0 PCMU/8000\r\n"),
+            ("application/sdp", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\n"),
+            ("multipart/mixed;boundary=b", "--b\r\n\r\n"),
+            ("multipart/mixed;boundary=b", "--"),
+        ] {
+            let body = fill(unit);
+            let text = format!("{}Content-Type: {kind}\r\n\r\n{body}", head(method, ""));
+            shapes.push((format!("{method} {kind} {unit:?}"), text.into_bytes()));
+        }
+    }
+    for unit in units {
+        shapes.push((format!("nothing but {unit:?}"), fill(unit).into_bytes()));
+        let uri = format!(
+            "INVITE sip:{} SIP/2.0\r\n{}",
+            fill(unit),
+            head("INVITE", "").split_once("\r\n").expect("lines").1
+        );
+        shapes.push((format!("a URI of {unit:?}"), format!("{uri}\r\n").into_bytes()));
+    }
+    shapes
+}
+
+/// The lines that a request needs, without one.
+fn head(method: &str, without: &str) -> String {
+    let lines = [
+        ("", format!("{method} sip:1001@192.0.2.1 SIP/2.0")),
+        ("Via", "Via: SIP/2.0/UDP 192.0.2.66;branch=z9hG4bK1;rport".to_owned()),
+        ("From", "From: <sip:1001@192.0.2.1>;tag=1".to_owned()),
+        ("To", "To: <sip:1001@192.0.2.1>".to_owned()),
+        ("Call-ID", "Call-ID: x".to_owned()),
+        ("CSeq", format!("CSeq: 1 {method}")),
+    ];
+    let kept = lines.iter().filter(|(name, _)| name.is_empty() || *name != without);
+    kept.map(|(_, line)| format!("{line}\r\n")).collect()
+}
+
+/// Begins a value as the header wants it, so that the rest is looked at.
+fn start(name: &str, rest: &str) -> String {
+    match name {
+        "Via" => format!("SIP/2.0/UDP h;branch=z9hG4bK1{rest}"),
+        "From" | "To" => format!("<sip:1001@192.0.2.1>;tag=1{rest}"),
+        "Contact" | "Route" | "Record-Route" | "Path" => format!("<sip:1001@192.0.2.66>{rest}"),
+        "Authorization" => format!("Digest username=\"1001\",realm=\"tandem\"{rest}"),
+        _ => rest.to_owned(),
+    }
+}

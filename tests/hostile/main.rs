@@ -1,0 +1,13 @@
+//! Those who mean no good, against the whole core: what they get, what they cost, and what they cannot do
+//! to others.
+#![cfg(test)]
+
+mod answers;
+mod cost;
+mod guesses;
+mod leaks;
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
+mod node;
+mod siege;
+mod subject;
