@@ -76,7 +76,13 @@ impl Calls {
         };
         self.worker.bound(slot, true, self.now);
         let rtp = SocketAddr::new(ip, port.wrapping_add(20_000));
-        let remote = Remote { rtp, rtcp: rtp, latch: Latch::Learn, sends: true, receives: true };
+        let remote = Remote {
+            rtp,
+            rtcp: rtp,
+            latch: Latch::Learn { near: None },
+            sends: true,
+            receives: true,
+        };
         let events = TelephoneEvents { receive: 101, send: 101, clock_rate: 8000 };
         let stream = Stream {
             voice: Some(Voice { payload_type: 0, law: Law::Mu }),

@@ -333,7 +333,7 @@ impl Leg {
             && user.latch == LatchPolicy::Learn
             && is_direct
         {
-            return Latch::Near(Box::new(flow.remote.ip().to_canonical()));
+            return Latch::Learn { near: Some(Box::new(flow.remote.ip().to_canonical())) };
         }
         self.profile.latch.clone()
     }

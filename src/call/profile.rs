@@ -67,7 +67,7 @@ impl Profile {
             policy: Policy::phone(config.rtp.codecs.clone())
                 .with_srtp(user.srtp, &CryptoSuite::ALL),
             latch: match user.latch {
-                LatchPolicy::Learn | LatchPolicy::Anywhere => Latch::Learn,
+                LatchPolicy::Learn | LatchPolicy::Anywhere => Latch::Learn { near: None },
                 LatchPolicy::Strict => Latch::Strict { ranges: [].into() },
             },
             contact_user: user.name.clone(),
@@ -110,7 +110,7 @@ impl Profile {
             calls_max: None,
             policy: Policy::phone(config.rtp.codecs.clone())
                 .with_srtp(Srtp::Prefer, &CryptoSuite::ALL),
-            latch: Latch::Learn,
+            latch: Latch::Learn { near: None },
             contact_user: "tandem".into(),
             credentials: None,
         }

@@ -239,11 +239,12 @@ pub enum Latch {
     },
     /// From wherever the first packet after [`Command::Aim`] comes from, and from there only, unless the
     /// signalled address itself is heard. We send there as well, which is what a peer behind a NAT needs.
-    Learn,
-    /// As [`Self::Learn`], but from the signalled address or this one only: that of the peer's signalling,
-    /// where nobody is in between. A port that was not signalled, of an address that was, must go on for half
-    /// a second, the signalled one being silent, before we send to it: it may be a neighbour's.
-    Near(Box<IpAddr>),
+    Learn {
+        /// Where nobody stands between us and the peer, the address of its signalling: then packets come from
+        /// there or from the signalled address. A port that was not signalled, of an address that was, must go
+        /// on for half a second, the signalled one being silent, before we send to it: it may be a neighbour's.
+        near: Option<Box<IpAddr>>,
+    },
 }
 
 /// What was agreed with a peer, as far as a worker needs to know it.

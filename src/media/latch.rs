@@ -69,18 +69,18 @@ impl Source {
             return Some(Likely::Itself);
         }
         match &remote.latch {
-            Latch::Near(ip) if from.ip() == remote.rtp.ip() || from.ip() == **ip => {
-                Some(Likely::Near)
+            Latch::Learn { near: Some(ip) } => {
+                let is_near = from.ip() == remote.rtp.ip() || from.ip() == **ip;
+                is_near.then_some(Likely::Near)
             }
-            Latch::Near(_) => None,
-            Latch::Learn | Latch::Strict { .. } => Some(Likely::Anybody),
+            Latch::Learn { near: None } | Latch::Strict { .. } => Some(Likely::Anybody),
         }
     }
 
     /// Returns whether we send to where it was heard.
     fn is_ripe(&self, remote: &Remote) -> bool {
         let is_odd = |rtp: SocketAddr| {
-            matches!(remote.latch, Latch::Near(_))
+            matches!(remote.latch, Latch::Learn { near: Some(_) })
                 && rtp.ip() == remote.rtp.ip()
                 && self.likely(remote, rtp) != Some(Likely::Itself)
         };
@@ -91,8 +91,8 @@ impl Source {
     pub(super) fn is_sure(&self, remote: &Remote, from: SocketAddr) -> bool {
         match (&remote.latch, self.likely(remote, from)) {
             (Latch::Strict { .. }, _) | (_, Some(Likely::Itself)) => true,
-            (Latch::Near(_), Some(Likely::Near)) => from.ip() != remote.rtp.ip(),
-            (_, Some(Likely::Near | Likely::Anybody) | None) => false,
+            (Latch::Learn { .. }, Some(Likely::Near)) => from.ip() != remote.rtp.ip(),
+            (Latch::Learn { .. }, Some(Likely::Anybody) | None) => false,
         }
     }
 
@@ -102,10 +102,10 @@ impl Source {
             (Latch::Strict { ranges }, _) => {
                 from.ip() == remote.rtp.ip() || Network::any(ranges, from.ip())
             }
-            (Latch::Learn | Latch::Near(_), Some(learned)) => {
+            (Latch::Learn { .. }, Some(learned)) => {
                 learned == from || self.likely(remote, from) > self.likely(remote, learned)
             }
-            (Latch::Learn | Latch::Near(_), None) => self.likely(remote, from).is_some(),
+            (Latch::Learn { .. }, None) => self.likely(remote, from).is_some(),
         };
         is_right.then_some(()).ok_or(Discard::StrangeSource)
     }
@@ -115,10 +115,10 @@ impl Source {
         self.expects(remote, from)?;
         match remote.latch {
             Latch::Strict { .. } => {}
-            Latch::Learn | Latch::Near(_) if self.rtp == Some(from) => {
+            Latch::Learn { .. } if self.rtp == Some(from) => {
                 self.heard = self.heard.saturating_add(1).min(RIPE);
             }
-            Latch::Learn | Latch::Near(_) => (self.rtp, self.heard) = (Some(from), 1),
+            Latch::Learn { .. } => (self.rtp, self.heard) = (Some(from), 1),
         }
         Ok(())
     }
@@ -131,8 +131,8 @@ impl Source {
                 let ip = from.ip();
                 ip == remote.rtcp.ip() || ip == remote.rtp.ip() || Network::any(ranges, ip)
             }
-            (Latch::Learn | Latch::Near(_), Some(learned)) => from.ip() == learned.ip(),
-            (Latch::Learn | Latch::Near(_), None) => from.ip() == remote.rtcp.ip(),
+            (Latch::Learn { .. }, Some(learned)) => from.ip() == learned.ip(),
+            (Latch::Learn { .. }, None) => from.ip() == remote.rtcp.ip(),
         };
         if is_right && !matches!(remote.latch, Latch::Strict { .. }) {
             self.rtcp = Some(from);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn learn_takes_the_first_and_only_the_first_until_the_next_aim() {
-        let remote = remote(SIGNALLED, Latch::Learn);
+        let remote = remote(SIGNALLED, Latch::Learn { near: None });
         for first in [SIGNALLED, "203.0.113.9:1024"] {
             let mut source = source();
             assert_eq!(source.destination(&remote), Ok(addr(SIGNALLED)));
@@ -221,12 +221,12 @@ mod tests {
     #[test]
     fn the_peer_takes_its_place_from_whoever_came_first() {
         let (stranger, neighbour) = ("203.0.113.66:6666", "192.0.2.1:6666");
-        let near = Latch::Near(Box::new("198.51.100.7".parse().unwrap()));
+        let near = Latch::Learn { near: Some(Box::new("198.51.100.7".parse().unwrap())) };
         for (latch, first, is_heard, is_sent_to) in [
             (near.clone(), stranger, false, false),
             (near.clone(), neighbour, true, false),
             (near, "198.51.100.7:30000", true, true),
-            (Latch::Learn, stranger, true, true),
+            (Latch::Learn { near: None }, stranger, true, true),
         ] {
             let remote = remote(SIGNALLED, latch);
             let mut source = source();
@@ -243,7 +243,8 @@ mod tests {
     #[test]
     fn another_port_of_the_signalled_address_must_go_on() {
         let (other, third) = ("192.0.2.1:6666", "192.0.2.1:7777");
-        let remote = remote(SIGNALLED, Latch::Near(Box::new("192.0.2.1".parse().unwrap())));
+        let remote =
+            remote(SIGNALLED, Latch::Learn { near: Some(Box::new("192.0.2.1".parse().unwrap())) });
         let mut source = source();
         for _ in 1..RIPE {
             source.admit(&remote, addr(other)).unwrap();
@@ -259,8 +260,8 @@ mod tests {
 
     #[test]
     fn a_new_signalled_address_is_believed() {
-        let old = remote(SIGNALLED, Latch::Learn);
-        let new = remote("198.51.100.5:6000", Latch::Learn);
+        let old = remote(SIGNALLED, Latch::Learn { near: None });
+        let new = remote("198.51.100.5:6000", Latch::Learn { near: None });
         let mut source = source();
         source.admit(&old, addr("203.0.113.9:1024")).unwrap();
         source.aim(Some(&old), &new);
@@ -271,7 +272,7 @@ mod tests {
     #[test]
     fn nowhere_is_not_sent_to() {
         for nowhere in ["0.0.0.0:4000", "[::]:4000", "192.0.2.1:0"] {
-            let remote = remote(nowhere, Latch::Learn);
+            let remote = remote(nowhere, Latch::Learn { near: None });
             let mut source = source();
             source.admit(&remote, addr("203.0.113.9:1024")).unwrap();
             assert_eq!(source.destination(&remote), Err(Discard::PeerOnHold), "{nowhere}");
@@ -281,7 +282,7 @@ mod tests {
 
     #[test]
     fn rtcp_follows_a_nat_only_after_it_was_heard() {
-        let remote = remote(SIGNALLED, Latch::Learn);
+        let remote = remote(SIGNALLED, Latch::Learn { near: None });
         let mut source = source();
         assert_eq!(source.rtcp_destination(&remote), Some(remote.rtcp));
         source.admit(&remote, addr("203.0.113.9:1024")).unwrap();
@@ -300,7 +301,8 @@ mod tests {
             ("2001:db8::9", "192.0.2.1:4000", false),
             ("::ffff:192.0.2.9", "192.0.2.1:4000", true),
         ] {
-            let (source, remote) = (Source::new(ip.parse().unwrap()), remote(rtp, Latch::Learn));
+            let (source, remote) =
+                (Source::new(ip.parse().unwrap()), remote(rtp, Latch::Learn { near: None }));
             let name = format!("{ip} to {rtp}");
             let to = want.then_some(remote.rtp).ok_or(Discard::WrongFamily);
             assert_eq!(source.destination(&remote), to, "{name}");

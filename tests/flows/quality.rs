@@ -90,7 +90,8 @@ impl Net {
 
     fn aim(&mut self, host: Host, leg: LegId, rtp: SocketAddr) {
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-        let remote = Remote { rtp, rtcp, latch: Latch::Learn, sends: true, receives: true };
+        let remote =
+            Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true };
         let voice = Some(Voice { payload_type: 0, law: Law::Mu });
         let stream = Stream { voice, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
         self.give(host, Command::Aim { leg, remote, stream, keys: None });

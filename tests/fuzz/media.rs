@@ -68,7 +68,7 @@ impl Call {
 
     fn remote(leg: LegId) -> Remote {
         let (rtp, rtcp) = (Self::peer(leg), Self::peer_rtcp(leg));
-        Remote { rtp, rtcp, latch: Latch::Learn, sends: true, receives: true }
+        Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true }
     }
 
     pub(crate) fn peer(leg: LegId) -> SocketAddr {

@@ -89,7 +89,8 @@ impl Call {
     fn aim(&self, n: usize) {
         let rtp = self.phones[n].address();
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-        let remote = Remote { rtp, rtcp, latch: Latch::Learn, sends: true, receives: true };
+        let remote =
+            Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true };
         let events = TelephoneEvents { receive: DIGITS, send: DIGITS, clock_rate: 8000 };
         let stream =
             Stream { voice: None, clock_rate: 8000, ptime_ms: 20, telephone_events: Some(events) };
@@ -322,7 +323,7 @@ fn an_order_ends_it_at_once() {
 fn hold(call: &Call, sends: bool) {
     let rtp = call.phones[1].address();
     let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-    let remote = Remote { rtp, rtcp, latch: Latch::Learn, sends, receives: true };
+    let remote = Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends, receives: true };
     let stream = Stream { voice: None, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
     call.give(Command::Aim { leg: B, remote, stream, keys: None });
 }

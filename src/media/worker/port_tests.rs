@@ -181,7 +181,7 @@ fn commands_for_legs_that_are_not_there_do_nothing() {
     let remote = Remote {
         rtp: ([192, 0, 2, 1], 4000).into(),
         rtcp: ([192, 0, 2, 1], 4001).into(),
-        latch: Latch::Learn,
+        latch: Latch::Learn { near: None },
         sends: true,
         receives: true,
     };

@@ -354,7 +354,7 @@ fn a_mapped_address_is_the_address() {
         std::net::IpAddr::V6(_) => at,
     };
     let ranges: std::sync::Arc<[Network]> = [].into();
-    for latch in [Latch::Learn, Latch::Strict { ranges }] {
+    for latch in [Latch::Learn { near: None }, Latch::Strict { ranges }] {
         let remote = Remote { rtp: mapped(a.address), latch, ..a.remote() };
         rig.aim(&a, remote, stream(Law::Mu, 101));
         let packet = a.next();

@@ -287,7 +287,13 @@ impl Peer {
 
     pub(super) fn remote(&self) -> Remote {
         let rtcp = SocketAddr::new(self.address.ip(), self.address.port() + 1);
-        Remote { rtp: self.address, rtcp, latch: Latch::Learn, sends: true, receives: true }
+        Remote {
+            rtp: self.address,
+            rtcp,
+            latch: Latch::Learn { near: None },
+            sends: true,
+            receives: true,
+        }
     }
 
     /// Returns the next frame. Its payload is its sequence number, twice.

@@ -179,7 +179,7 @@ fn command(kind: u8, n: u8, value: u8) -> Command {
             let latch = if value.is_multiple_of(4) {
                 Latch::Strict { ranges: [].into() }
             } else {
-                Latch::Learn
+                Latch::Learn { near: None }
             };
             let (sends, receives) = (value & 16 == 0, value & 32 == 0);
             let mut stream = stream(if value & 1 == 0 { Law::Mu } else { Law::A }, 101);

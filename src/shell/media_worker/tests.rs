@@ -62,7 +62,8 @@ impl Bench {
     fn aim(&self, leg: LegId, peer: &Peer, law: Law) {
         let rtp = peer.local_addr().unwrap();
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port().wrapping_add(1));
-        let remote = Remote { rtp, rtcp, latch: Latch::Learn, sends: true, receives: true };
+        let remote =
+            Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true };
         let payload_type = if law == Law::Mu { 0 } else { 8 };
         let voice = Some(Voice { payload_type, law });
         let stream = Stream { voice, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
