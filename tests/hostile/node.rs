@@ -81,7 +81,7 @@ impl Program {
 
     /// Asks as an operator does, until there is an answer.
     #[expect(clippy::disallowed_methods, reason = "waits for another process")]
-    fn listeners(&mut self) -> (SocketAddr, SocketAddr) {
+    fn listeners(&self) -> (SocketAddr, SocketAddr) {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             let mut status = Command::new(PROGRAM);

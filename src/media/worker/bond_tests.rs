@@ -28,8 +28,7 @@ fn a_peer_that_was_learned_gets_the_port_for_itself_until_the_next_aim() {
 
     // Behind a NAT, from where it signals.
     let (signalled, nat) = (a.remote(), SocketAddr::from(([203, 0, 113, 9], 7000)));
-    let near =
-        Remote { latch: Latch::Learn { near: Some(Box::new(nat.ip())) }, ..signalled.clone() };
+    let near = Remote { latch: Latch::Learn { near: Some(Box::new(nat.ip())) }, ..signalled };
     rig.aim(&a, near, stream(Law::Mu, 101));
     assert_eq!([rig.connected(A), rig.connected(B)], [None, Some(b.address)]);
     a.address = nat;
