@@ -63,6 +63,8 @@ pub struct Node {
     pub public_ip: PublicIp,
     /// The name servers to ask, in this order; none: the system's.
     pub resolver: Vec<SocketAddr>,
+    /// How long calls may take to end once no new ones are taken.
+    pub drain: Duration,
 }
 
 /// What we tell peers outside where we are.

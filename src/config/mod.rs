@@ -4,6 +4,7 @@
 //! Never: opens a file (a [`Source`] does); no foreign type leaves the module.
 
 mod checked;
+mod difference;
 mod guards;
 mod load;
 mod near;
@@ -30,6 +31,7 @@ pub use checked::{
     Config, Control, Http, KernelPath, LatchPolicy, Listen, Log, LogFormat, LogLevel, Node,
     PublicIp, Rtp, Sip, Store, Tls, Trunk, TrunkTls, TrunkUri, User, UserSecret,
 };
+pub use difference::difference;
 pub use outbound::Outbound;
 pub use problem::{ConfigError, Problem};
 pub use raw::Span;

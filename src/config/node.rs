@@ -25,6 +25,8 @@ use std::{
 };
 
 const HTTP_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8090);
+/// A minute less than the unit's `TimeoutStopSec`, so that those who are left are told and recorded.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(14 * 60);
 /// RTP and RTCP for each of a call's legs.
 const PORTS_PER_CALL: usize = 4;
 
@@ -54,6 +56,7 @@ pub(super) fn node(root: &Table, country: Country, reading: &mut Reading<'_>) ->
         }),
         public_ip: section.or("public_ip", PublicIp::Auto, public_ip),
         resolver: name_servers(&mut section),
+        drain: section.or("drain", DRAIN_DEFAULT, duration_within("0s", "7d")),
     };
     section.finish();
     node

@@ -288,6 +288,7 @@ fn each_mistake_has_its_sentence() {
             "2 C012 `localhost` is not an address and a port | write \"127.0.0.1:5070\" or \
              \"[::1]:5070\"",
         ),
+        ("[node]\ndrain = '8d'", "2 C010 `8d` is out of range: 0s to 7d"),
         (
             "[node]\nresolver = ['192.0.2.53', 'dns.example.com']",
             "2 C090 `dns.example.com` is not the address of a name server | write its address, with a \

@@ -59,8 +59,13 @@ pub enum Request {
     Cdr(CdrQuery),
     /// Read the configuration again.
     Reload,
+    /// Tell what that would change.
+    PlanReload,
     /// Refuse new calls, finish the ones there are, then exit.
-    Drain,
+    Drain {
+        /// Then those that are left are ended, in seconds; `None`: the configuration's time.
+        within_s: Option<u64>,
+    },
     /// Let the program that is installed now take over; calls go on here.
     Upgrade,
     /// End one call.
@@ -114,7 +119,7 @@ pub enum Response {
     Record(Box<Cdr>),
     /// To `Cdr`.
     Cdrs(Vec<Cdr>),
-    /// To `Reload`.
+    /// To `Reload` and `PlanReload`.
     Reload(ReloadReport),
     /// To `Drain`, `Hangup` and `ResetBudget`: one sentence on what will happen.
     Done(String),
@@ -510,9 +515,13 @@ pub struct Used {
 pub struct ReloadReport {
     /// Whether the new configuration is in use; otherwise the old one still is.
     pub is_applied: bool,
+    /// Whether it could be, and nobody wanted it to: a plan.
+    pub is_plan: bool,
     /// Mistakes and warnings, each as `tandem check` prints it.
     pub problems: Vec<String>,
-    /// What only a restart changes.
+    /// What differs from what was in use: `[user.1003] added`.
+    pub changes: Vec<String>,
+    /// What only a new process changes.
     pub needs_restart: Vec<String>,
 }
 

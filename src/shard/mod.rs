@@ -16,6 +16,7 @@ mod invite;
 mod key;
 mod ladders;
 mod output;
+mod overload;
 mod packets;
 mod phones;
 mod refused;
@@ -112,6 +113,7 @@ pub struct Shard {
     spare: Vec<transaction::Output>,
     out: VecDeque<Output>,
     refused: refused::Refused,
+    overload: overload::Overload,
     guesses: guesses::Guesses,
     counters: metrics::Shard,
     sweep_at: Instant,
@@ -170,6 +172,7 @@ impl Shard {
             spare: vec![],
             out: VecDeque::new(),
             refused: refused::Refused::new(now),
+            overload: overload::Overload::default(),
             guesses: guesses::Guesses::default(),
             counters: metrics::Shard::default(),
             sweep_at: now + SWEEP_EVERY,
@@ -265,6 +268,9 @@ impl Shard {
                 if let Some(kin) = self.kin_of(&message, from) {
                     let bytes = message.bytes().clone();
                     return self.out.push_back(Output::Pass { kin, flow, bytes });
+                }
+                if self.is_shed(&message, flow, now) {
+                    return;
                 }
                 packets::received(&message, flow);
                 self.count_received(&message);

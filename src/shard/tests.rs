@@ -64,7 +64,7 @@ fn whoever_is_configured_no_more_is_reachable_no_more() {
     assert!(unbound, "the store forgets as well");
 }
 
-const USERS: &str = "[user.1001]\npassword = \"x\"\n[user.1002]\npassword = \"x\"\n";
+pub(super) const USERS: &str = "[user.1001]\npassword = \"x\"\n[user.1002]\npassword = \"x\"\n";
 
 fn config(users: &str) -> Arc<Config> {
     let text = format!(
@@ -77,7 +77,7 @@ fn config(users: &str) -> Arc<Config> {
     Arc::new(checked.config.unwrap_or_else(|| panic!("{:?}", checked.report.problems())))
 }
 
-fn shard(users: &str, now: Instant) -> Shard {
+pub(super) fn shard(users: &str, now: Instant) -> Shard {
     let key = MintKey::draw(&mut Entropy::from_u64(1));
     let shared = Shared { config: config(users), location: Location::new(), key };
     Shard::new(ShardId(0), shared, [7; 32], now, SystemTime::UNIX_EPOCH)
@@ -86,19 +86,23 @@ fn shard(users: &str, now: Instant) -> Shard {
 /// The trunk calls.
 fn open(shard: &mut Shard, call_id: &str, now: Instant) -> CallId {
     let before: Vec<CallId> = shard.calls(now).iter().map(|call| call.call).collect();
-    let invite = format!(
+    shard.handle_message(flow(), Bytes::from(invite(call_id)), now);
+    let after = shard.calls(now);
+    after.iter().map(|call| call.call).find(|call| !before.contains(call)).unwrap()
+}
+
+/// The trunk's INVITE.
+pub(super) fn invite(call_id: &str) -> String {
+    format!(
         "INVITE sip:+14155550100@10.0.0.1 SIP/2.0\r\n\
          Via: SIP/2.0/UDP {TRUNK};branch=z9hG4bK{call_id}\r\nMax-Forwards: 60\r\n\
          From: <sip:+442071838750@carrier.example.com>;tag=a\r\nTo: <sip:+14155550100@10.0.0.1>\r\n\
          Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: <sip:{TRUNK}>\r\n\
          Content-Length: 0\r\n\r\n"
-    );
-    shard.handle_message(flow(), Bytes::from(invite), now);
-    let after = shard.calls(now);
-    after.iter().map(|call| call.call).find(|call| !before.contains(call)).unwrap()
+    )
 }
 
-fn flow() -> Flow {
+pub(super) fn flow() -> Flow {
     let local = "10.0.0.1:5060".parse().unwrap();
     Flow { transport: Transport::Udp, local, remote: TRUNK.parse().unwrap() }
 }

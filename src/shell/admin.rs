@@ -54,9 +54,9 @@ pub enum AdminCommand {
     /// The calls that are over, the newest first
     Cdr(CdrArgs),
     /// Read the configuration again; calls go on
-    Reload(Reach),
+    Reload(ReloadArgs),
     /// Refuse new calls, finish the ones there are, then exit
-    Drain(Reach),
+    Drain(DrainArgs),
     /// Let the program that is installed now take over; running calls stay in the old process
     Upgrade(Reach),
     /// End a call
@@ -120,6 +120,28 @@ impl BudgetArgs {
     }
 }
 
+/// `tandem reload`.
+#[derive(Clone, Debug, clap::Args, Eq, PartialEq)]
+pub struct ReloadArgs {
+    /// Only tell what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Common arguments.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// `tandem drain`.
+#[derive(Clone, Debug, clap::Args, Eq, PartialEq)]
+pub struct DrainArgs {
+    /// When calls that are left are ended: 90s, 15m, 2h; by default `[node] drain`
+    #[arg(long, value_name = "TIME")]
+    pub within: Option<String>,
+    /// Common arguments.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
 /// `tandem cdr`.
 #[derive(Clone, Debug, clap::Args, Eq, PartialEq)]
 pub struct CdrArgs {
@@ -157,13 +179,13 @@ impl AdminCommand {
             | Self::Calls(reach)
             | Self::Phones(reach)
             | Self::Trunks(reach)
-            | Self::Reload(reach)
-            | Self::Drain(reach)
             | Self::Upgrade(reach) => reach,
             Self::Call { what: CallCommand::Show(one) }
             | Self::Explain(one)
             | Self::Hangup(one) => &one.reach,
             Self::Call { what: CallCommand::Ladder(args) } => &args.one.reach,
+            Self::Reload(args) => &args.reach,
+            Self::Drain(args) => &args.reach,
             Self::Budgets(args) => &args.reach,
             Self::Cdr(args) => &args.reach,
         }
@@ -176,8 +198,11 @@ impl AdminCommand {
             Self::Calls(_) => Request::Calls,
             Self::Phones(_) => Request::Phones,
             Self::Trunks(_) => Request::Trunks,
+            Self::Reload(args) if args.dry_run => Request::PlanReload,
             Self::Reload(_) => Request::Reload,
-            Self::Drain(_) => Request::Drain,
+            Self::Drain(args) => {
+                Request::Drain { within_s: args.within.as_deref().map(parse_span_s).transpose()? }
+            }
             Self::Upgrade(_) => Request::Upgrade,
             Self::Call { what: CallCommand::Show(one) } => Request::CallShow { call: one.call },
             Self::Call { what: CallCommand::Ladder(args) } => {
@@ -231,18 +256,26 @@ fn parse_call(text: &str) -> Result<CallId, String> {
 
 /// Reads a point of time, or how long ago it was.
 fn parse_since(text: &str, now: UtcMs) -> Result<UtcMs, String> {
-    let unit_s = match text.chars().last() {
-        Some('s') => Some(1),
-        Some('m') => Some(60),
-        Some('h') => Some(3_600),
-        Some('d') => Some(86_400),
-        _ => None,
-    };
-    let digits = text.get(..text.len().saturating_sub(1)).unwrap_or("");
-    let ago = unit_s.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit * 1_000));
+    let ago = seconds(text).and_then(|s| s.checked_mul(1_000));
     ago.map(|ms| UtcMs(now.0.saturating_sub(ms))).or_else(|| UtcMs::parse(text)).ok_or_else(|| {
         format!("`{text}` is no time (help: write 90s, 15m, 2h, 7d, or 2026-11-03T10:00:00Z)")
     })
+}
+
+fn parse_span_s(text: &str) -> Result<u64, String> {
+    seconds(text).ok_or_else(|| format!("`{text}` is no time (help: write 90s, 15m or 2h)"))
+}
+
+/// Reads `90s`, `15m`, `2h`, `7d`.
+fn seconds(text: &str) -> Option<u64> {
+    let unit_s = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    text.get(..text.len().saturating_sub(1))?.parse::<u64>().ok()?.checked_mul(unit_s)
 }
 
 #[cfg(test)]
@@ -294,7 +327,9 @@ mod tests {
                 cdr(CdrQuery { call: Some("c00-2a".into()), ..CdrQuery::default() }),
             ),
             ("reload -c pbx.toml", Request::Reload),
-            ("drain --socket /run/t.sock", Request::Drain),
+            ("reload --dry-run", Request::PlanReload),
+            ("drain --socket /run/t.sock", Request::Drain { within_s: None }),
+            ("drain --within 15m", Request::Drain { within_s: Some(900) }),
             ("upgrade --socket /run/t.sock", Request::Upgrade),
             ("hangup c00-2a", Request::Hangup { call }),
         ] {

@@ -255,7 +255,8 @@ async fn answer<A: Admin>(
         | Request::Budgets
         | Request::ResetBudget { .. }
         | Request::Reload
-        | Request::Drain
+        | Request::PlanReload
+        | Request::Drain { .. }
         | Request::Upgrade
         | Request::Hangup { .. } => None,
     };
@@ -336,7 +337,7 @@ mod tests {
                 Request::CallShow { .. }
                 | Request::CallLadder { .. }
                 | Request::CallExplain { .. } => Response::NotFound("no such call".into()),
-                Request::Drain => pending().await,
+                Request::Drain { .. } => pending().await,
                 Request::Hangup { call } => Response::Done(format!("{call} ends")),
                 Request::Calls
                 | Request::Phones
@@ -345,6 +346,7 @@ mod tests {
                 | Request::ResetBudget { .. }
                 | Request::Cdr(_)
                 | Request::Upgrade
+                | Request::PlanReload
                 | Request::Reload => Response::Refused("not now".into()),
             }
         }
@@ -415,7 +417,8 @@ mod tests {
     async fn an_operator_does_not_wait_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::spawn(&folder.path().join("t.db")).unwrap();
-        let response = answer(&Fake, &store.handle(), Request::Drain, Duration::ZERO).await;
+        let response =
+            answer(&Fake, &store.handle(), Request::Drain { within_s: None }, Duration::ZERO).await;
         assert_eq!(response, Response::Refused("the answer takes too long".into()));
     }
 

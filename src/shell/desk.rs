@@ -16,7 +16,7 @@ use super::{
     tls::Security,
 };
 use crate::{
-    config::{Config, Listen, PublicIp},
+    config::{Config, Listen, PublicIp, difference},
     guard::Account,
     observe::{
         cdr::UtcMs,
@@ -37,7 +37,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -106,6 +106,11 @@ impl Desk {
         }
     }
 
+    /// Returns how long calls may take to end once no new ones come.
+    pub(super) fn drain_max(&self) -> Duration {
+        self.config.borrow().node.drain
+    }
+
     /// Returns what peers outside are told: what is configured, or what trunks have seen.
     fn public_ip(&self, trunks: &[TrunkRow]) -> Option<IpAddr> {
         match self.config.borrow().node.public_ip {
@@ -118,7 +123,7 @@ impl Desk {
     /// Sends an order that has no answer.
     pub(super) async fn order(&self, order: Order) {
         match order {
-            Order::Drain | Order::Leave(..) => self.is_draining.store(true, Relaxed),
+            Order::Drain(_) | Order::Leave(..) => self.is_draining.store(true, Relaxed),
             Order::Stay => self.is_draining.store(false, Relaxed),
             Order::Configure(_)
             | Order::Stop
@@ -216,34 +221,48 @@ impl Desk {
         sum
     }
 
-    /// Reads the configuration again, and uses it if it is sound.
-    async fn reload(&self) -> ReloadReport {
-        let Some(file) = &self.origin.file else {
-            let problem = "this tandem was not started from a configuration file".to_owned();
-            return ReloadReport { problems: vec![problem], ..ReloadReport::default() };
-        };
-        let checked = config_files::load(file);
-        let problems = checked.report.problems();
-        let config = checked.config.map(with_public_ip).transpose();
-        let mut config = match config {
-            Ok(Some(config)) => config,
-            Ok(None) => return ReloadReport { problems, ..ReloadReport::default() },
-            Err(error) => {
-                let problems = problems.into_iter().chain([error.to_string()]).collect();
-                return ReloadReport { problems, ..ReloadReport::default() };
-            }
+    /// Reads the configuration again, and uses it if it is sound: all of it or nothing. A `plan` only
+    /// tells what would come of it.
+    async fn reload(&self, is_plan: bool) -> ReloadReport {
+        let (mut config, problems) = match self.read_again() {
+            Ok(read) => read,
+            Err(problems) => return ReloadReport { problems, ..ReloadReport::default() },
         };
         let running = self.config.borrow().clone();
         let needs_restart = needs_restart(&running, &config, &self.origin.listen);
         // What cannot change while it runs stays as it is.
         config.sip.listen.clone_from(&running.sip.listen);
+        let changes = difference(&running, &config);
+        let is_applied = !is_plan;
+        let report = ReloadReport { is_applied, is_plan, problems, changes, needs_restart };
+        if is_plan {
+            return report;
+        }
         let config = Arc::new(config);
         self.origin.security.send_replace(Security::new(&config));
         self.order(Order::Configure(config.clone())).await;
         self.config.send_replace(config);
         self.configured.send_replace(SystemTime::now().into());
-        tracing::info!(restart = needs_restart.join(", "), "configuration reloaded");
-        ReloadReport { is_applied: true, problems, needs_restart }
+        let (changes, restart) = (report.changes.join(", "), report.needs_restart.join(", "));
+        tracing::info!(changes, restart, "configuration reloaded");
+        report
+    }
+
+    /// Returns the configuration as the files are now, with warnings; or what is wrong with it.
+    fn read_again(&self) -> Result<(Config, Vec<String>), Vec<String>> {
+        let Some(file) = &self.origin.file else {
+            return Err(vec!["this tandem was not started from a configuration file".to_owned()]);
+        };
+        let checked = config_files::load(file);
+        let mut problems = checked.report.problems();
+        let Some(config) = checked.config else { return Err(problems) };
+        match with_public_ip(config) {
+            Ok(config) => Ok((config, problems)),
+            Err(error) => {
+                problems.push(error.to_string());
+                Err(problems)
+            }
+        }
     }
 }
 
@@ -383,10 +402,15 @@ impl Desk {
             }
             Request::Cdr(_) => Response::Refused("the store answers this".to_owned()),
             Request::Upgrade => self.upgrade().await,
-            Request::Reload => Response::Reload(self.reload().await),
-            Request::Drain => {
-                self.order(Order::Drain).await;
-                Response::Done("new calls are refused; tandem ends with the last call".to_owned())
+            Request::Reload => Response::Reload(self.reload(false).await),
+            Request::PlanReload => Response::Reload(self.reload(true).await),
+            Request::Drain { within_s } => {
+                let within = within_s.map_or_else(|| self.drain_max(), Duration::from_secs);
+                self.order(Order::Drain(Some(within))).await;
+                Response::Done(format!(
+                    "new calls are refused; tandem ends with the last call, in {} s at the latest",
+                    within.as_secs()
+                ))
             }
             Request::Hangup { call } => {
                 match self.ask_shard(|reply| Order::HangUp(call, reply)).await {

@@ -57,7 +57,7 @@ pub async fn run_until_told(mut node: Node) -> End {
                 is_draining = true;
                 systemd.tell(&[NotifyState::Stopping]);
                 tracing::info!("draining");
-                desk.order(Order::Drain).await;
+                desk.order(Order::Drain(Some(desk.drain_max()))).await;
             }
             What::Reload => reload(&desk).await,
             What::Upgrade(reply) => upgrade(&mut node, &mut systemd, reply).await,

@@ -4,6 +4,7 @@
 //! Never: decides anything about a call.
 
 use super::{
+    backlog::Backlog,
     epoll,
     helpers::Helpers,
     ingress::Packet,
@@ -64,8 +65,9 @@ pub(super) type Pulses = BTreeMap<(Box<str>, Box<str>), Pulse>;
 pub(super) enum Order {
     /// Take a new configuration.
     Configure(Arc<Config>),
-    /// Refuse new calls; the loop ends when the last call has.
-    Drain,
+    /// Refuse new calls; the loop ends when the last call has. Those that are left after so long are
+    /// ended.
+    Drain(Option<Duration>),
     /// Leave everything but the calls to the process behind the pipe; the loop goes on.
     Leave(Pipe, oneshot::Sender<Left>),
     /// Go on as before that.
@@ -141,8 +143,8 @@ pub(super) struct Hands {
 enum Ending {
     /// Not yet.
     Open,
-    /// With the last call.
-    Draining,
+    /// With the last call; those that are left then are ended.
+    Draining(Option<Instant>),
     /// With the last call, or then.
     Stopping(Instant),
 }
@@ -204,6 +206,7 @@ impl ShardLoop {
     pub(super) async fn run(mut self, mut ears: Ears) {
         let mut alarm = Alarm::new();
         let mut is_more = false;
+        let mut backlog = Backlog::default();
         epoll::sleep_precisely();
         self.carry_out();
         while !self.is_over() {
@@ -223,7 +226,9 @@ impl ShardLoop {
             let (more, datagrams) = self.take_more(&mut ears);
             is_more = more;
             self.tick();
-            let nap = self.nap.after(began, datagrams, now());
+            let ended = now();
+            self.shard.set_overloaded(backlog.note(more, ended));
+            let nap = self.nap.after(began, datagrams, ended);
             if !is_more && !nap.is_zero() {
                 thread::sleep(nap);
                 is_more = true;
@@ -295,6 +300,11 @@ impl ShardLoop {
     }
 
     fn fire(&mut self) {
+        if matches!(self.ending, Ending::Draining(Some(at)) if at <= now()) {
+            tracing::warn!("calls are ended: draining took too long");
+            self.obey(Order::Stop);
+            self.carry_out();
+        }
         let now = now();
         self.hands.media.iter_mut().for_each(|line| line.retry(now));
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
@@ -311,14 +321,15 @@ impl ShardLoop {
     fn is_over(&self) -> bool {
         match self.ending {
             Ending::Open => false,
-            Ending::Draining => self.shard.may_end(),
+            Ending::Draining(_) => self.shard.may_end(),
             Ending::Stopping(at) => self.shard.is_idle() || at <= now(),
         }
     }
 
     fn deadline(&mut self) -> Option<Instant> {
         let ending = match self.ending {
-            Ending::Open | Ending::Draining => None,
+            Ending::Open => None,
+            Ending::Draining(at) => at,
             Ending::Stopping(at) => Some(at),
         };
         let now = now();
@@ -397,10 +408,10 @@ impl ShardLoop {
                 self.know_peers(&config);
                 self.shard.configure(config, now());
             }
-            Order::Drain => {
+            Order::Drain(within) => {
                 self.shard.drain();
-                if self.ending == Ending::Open {
-                    self.ending = Ending::Draining;
+                if !matches!(self.ending, Ending::Stopping(_)) {
+                    self.ending = Ending::Draining(within.map(|within| now() + within));
                 }
             }
             Order::Leave(pipe, reply) => {

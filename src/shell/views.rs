@@ -52,7 +52,7 @@ pub fn exit(response: &Response) -> Exit {
             Exit::wrong_if(rows.iter().any(|row| row.state == TrunkState::Down))
         }
         Response::Budgets(rows) => Exit::wrong_if(rows.iter().any(BudgetRow::is_used_up)),
-        Response::Reload(report) => Exit::wrong_if(!report.is_applied),
+        Response::Reload(report) => Exit::wrong_if(!report.is_applied && !report.is_plan),
         Response::NotFound(_) | Response::Refused(_) => Exit::Wrong,
         Response::Calls(_)
         | Response::Call(_)
@@ -383,15 +383,20 @@ fn leg_media(leg: &LegMedia) -> String {
 }
 
 fn reload(report: &ReloadReport) -> String {
-    let mut text = match report.is_applied {
-        true => "the new configuration is in use\n".to_owned(),
-        false => "the old configuration stays in use\n".to_owned(),
-    };
+    let mut text = match (report.is_applied, report.is_plan) {
+        (true, _) => "the new configuration is in use\n",
+        (false, true) => "the new configuration can be used; the old one is\n",
+        (false, false) => "the old configuration stays in use\n",
+    }
+    .to_owned();
     for problem in &report.problems {
         _ = writeln!(text, "{}", problem.trim_end());
     }
+    for change in &report.changes {
+        _ = writeln!(text, "{change}");
+    }
     for what in &report.needs_restart {
-        _ = writeln!(text, "needs a restart: {what}");
+        _ = writeln!(text, "needs `tandem upgrade` or a restart: {what}");
     }
     text
 }

@@ -61,8 +61,13 @@ async fn a_reload_brings_users_and_rules_and_keeps_the_call() {
         &format!("{}{}", user("1003"), "[trunk.second]\nuri = \"x.example\"\n"),
     );
     rig.write("rules.toml", "[[internal.rule]]\nmatch = \"700\"\nreject = 603\n");
+    let changes = ["[trunk.second] added", "[user.1003] added", "dialplan internal changed"];
+    let Response::Reload(plan) = ask(&node, Request::PlanReload).await else { panic!() };
+    assert!(plan.is_plan && !plan.is_applied && plan.changes == changes, "{plan:?}");
+    assert_eq!(phone.call("700").await.0.status(), 404, "a plan changes nothing");
     let Response::Reload(report) = ask(&node, Request::Reload).await else { panic!() };
     assert!(report.is_applied && report.needs_restart.is_empty(), "{report:?}");
+    assert_eq!(report.changes, changes);
 
     assert_eq!(phone.call("700").await.0.status(), 603);
     let mut third = Phone::udp("1003", remote).await;
@@ -108,7 +113,7 @@ async fn a_drain_refuses_new_calls_and_ends_with_the_last() {
     let mut phone = Phone::udp("1001", at(&node, Transport::Udp)).await;
     let (ok, mut talk) = phone.call("600").await;
     assert_eq!(ok.status(), 200);
-    let Response::Done(_) = ask(&node, Request::Drain).await else { panic!() };
+    let Response::Done(_) = ask(&node, Request::Drain { within_s: None }).await else { panic!() };
 
     let (refused, _) = phone.call("600").await;
     assert_eq!(refused.status(), 503);
@@ -120,6 +125,22 @@ async fn a_drain_refuses_new_calls_and_ends_with_the_last() {
     let drained = node.drained();
     assert_eq!(phone.hang_up(&mut talk).await.status(), 200);
     soon("the end of the drain", drained.wait()).await;
+    node.stop().await;
+}
+
+/// Whoever talks on for ever does not keep it.
+#[tokio::test]
+async fn a_drain_has_an_end() {
+    let rig = Rig::new("");
+    let node = rig.start().await;
+    let mut phone = Phone::udp("1001", at(&node, Transport::Udp)).await;
+    assert_eq!(phone.call("600").await.0.status(), 200);
+    let drained = node.drained();
+    let Response::Done(_) = ask(&node, Request::Drain { within_s: Some(0) }).await else {
+        panic!()
+    };
+    let (_, is_drained) = tokio::join!(phone.is_hung_up(), soon("the end", drained.wait()));
+    assert!(is_drained);
     node.stop().await;
 }
 

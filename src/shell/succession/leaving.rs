@@ -101,7 +101,7 @@ async fn go(node: &mut Node, stream: UnixStream) -> io::Result<()> {
         // Its calls go on all the same; nobody can ask about them.
         Err(error) => tracing::warn!(%error, "no control socket for the calls that stay"),
     }
-    node.desk().order(Order::Drain).await;
+    node.desk().order(Order::Drain(None)).await;
     Ok(())
 }
 

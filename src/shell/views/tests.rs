@@ -245,13 +245,24 @@ fn a_reload_says_what_is_in_use() {
     let refused = ReloadReport {
         is_applied: false,
         problems: vec!["pbx.toml:3: C012 unknown key\n".into()],
+        ..ReloadReport::default()
+    };
+    let plan = ReloadReport {
+        is_plan: true,
+        changes: vec!["[user.1003] added".into()],
         needs_restart: vec!["[sip] listen".into()],
+        ..ReloadReport::default()
     };
     assert_eq!(text(&Response::Reload(applied)), "the new configuration is in use\n");
     assert_eq!(
+        text(&Response::Reload(plan.clone())),
+        "the new configuration can be used; the old one is\n[user.1003] added\n\
+         needs `tandem upgrade` or a restart: [sip] listen\n"
+    );
+    assert_eq!(exit(&Response::Reload(plan)), Exit::Ok);
+    assert_eq!(
         text(&Response::Reload(refused)),
-        "the old configuration stays in use\npbx.toml:3: C012 unknown key\n\
-         needs a restart: [sip] listen\n"
+        "the old configuration stays in use\npbx.toml:3: C012 unknown key\n"
     );
 }
 
