@@ -17,6 +17,7 @@ enum May {
 /// `shard` < `shell`. A new module is a new line.
 const LAYERS: &[(&str, May)] = &[
     ("ids", May::Name(&[])),
+    ("few", May::Name(&[])),
     ("table", May::Name(&[])),
     ("timers", May::Name(&["table"])),
     ("network", May::Name(&[])),

@@ -12,7 +12,7 @@ use super::{
     server::{Server, ServerId, Servers},
 };
 use crate::{
-    ids::{Digest, Flow, Mint},
+    ids::{Flow, Mint},
     sip::{Builder, HeaderName, Message, Method, default_reason},
     timers::Timers,
 };
@@ -44,9 +44,9 @@ type Cause<'m> = Option<(&'m Message, Flow)>;
 /// [`Self::handle_timeout`] no earlier than [`Self::poll_timeout`] says.
 #[derive(Debug)]
 pub struct Layer {
-    mint: Mint,
+    pub(super) mint: Mint,
     serial: u64,
-    servers: Servers,
+    pub(super) servers: Servers,
     clients: Clients,
     /// Who is concerned when a flow fails: requests of ours, and over connections answers, too.
     by_flow: BTreeMap<Flow, BTreeSet<Slot>>,
@@ -240,30 +240,6 @@ impl Layer {
     /// Returns what was dropped or refused so far.
     pub fn discards(&self) -> Discards {
         self.discards
-    }
-
-    /// Returns whether a request belongs to a transaction that is there: it is a copy of its
-    /// request, its ACK or its CANCEL.
-    pub fn knows(&self, request: &Message) -> bool {
-        self.keys_of(request).into_iter().any(|key| self.servers.find(key).is_some())
-    }
-
-    /// Returns under which digests another layer with the same key would know the request.
-    pub fn digests_of(&self, request: &Message) -> [Digest; 2] {
-        self.keys_of(request).map(ServerKey::digest)
-    }
-
-    /// Returns the digests of all requests that were received, and not forgotten yet.
-    pub fn digests(&self) -> Vec<Digest> {
-        self.servers.sorted().map(Server::digest).collect()
-    }
-
-    /// Its own key, and that of the INVITE where it is a CANCEL.
-    fn keys_of(&self, request: &Message) -> [ServerKey; 2] {
-        let key = self.mint.key();
-        let own = ServerKey::of(request, key);
-        let is_cancel = request.method() == Method::Cancel;
-        [own, if is_cancel { ServerKey::of_cancelled(request, key) } else { own }]
     }
 
     /// Returns every transaction as a line of text.

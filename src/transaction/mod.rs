@@ -24,6 +24,7 @@ mod layer;
 mod matching;
 mod other_client;
 mod other_server;
+mod received;
 mod server;
 pub mod timer;
 
