@@ -478,6 +478,14 @@ impl Call {
         Some(self.draft.finish(wire))
     }
 
+    /// Returns what the store should know of the call while it goes on, if that has changed.
+    pub fn news(&mut self) -> Option<Cdr> {
+        match self.phase {
+            Phase::Running | Phase::Talking => self.draft.news(),
+            Phase::Releasing | Phase::Over => None,
+        }
+    }
+
     fn record_at(&self) -> Option<Instant> {
         self.released_at.map(|at| at + RECORD_WAITS)
     }

@@ -41,6 +41,14 @@ pub use crate::observe::cdr::Direction;
 /// A 2xx is repeated every T2 = 4 s at the latest (RFC 3261 13.3.1.4).
 const REPEATS_LATE: Duration = Duration::from_secs(8);
 
+/// What the store knows of a call that goes on.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Told {
+    Nothing,
+    Routed,
+    Answered,
+}
+
 /// A CDR in the making.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -50,6 +58,7 @@ pub struct Draft {
     started: Instant,
     ended: bool,
     recorded: bool,
+    told: Told,
     was_private_number: Option<Box<str>>,
     attempts: Attempts,
     /// Whether the carrier ended an answered call for a reason of its own, which is known.
@@ -94,6 +103,7 @@ impl Draft {
             started: wire.now,
             ended: false,
             recorded: false,
+            told: Told::Nothing,
             was_private_number: None,
             attempts: Attempts::default(),
             is_drop_explained: false,
@@ -103,6 +113,19 @@ impl Draft {
     /// Returns the record as it stands.
     pub fn cdr(&self) -> &Cdr {
         &self.cdr
+    }
+
+    /// Returns the record as it stands, if the store does not know yet that the call goes on, or that
+    /// somebody has answered.
+    pub(super) fn news(&mut self) -> Option<Cdr> {
+        let known = match (&self.cdr.times.answer, &self.cdr.route.rule) {
+            (Some(_), _) => Told::Answered,
+            (None, Some(_)) => Told::Routed,
+            (None, None) => Told::Nothing,
+        };
+        let is_news = known > self.told && !self.ended;
+        self.told = self.told.max(known);
+        is_news.then(|| self.cdr.clone())
     }
 
     /// Returns the span in which everything about the call is logged.

@@ -74,6 +74,8 @@ pub enum ResolveFor {
 pub enum Record {
     /// A call has ended.
     Cdr(Box<Cdr>),
+    /// A call goes on; this is what is known of it, should nobody be there at its end.
+    Running(Box<Cdr>),
     /// A phone is reachable there.
     Bind(Box<Binding>),
     /// It no longer is.

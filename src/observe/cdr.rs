@@ -374,6 +374,27 @@ pub struct Cdr {
 }
 
 impl Cdr {
+    /// Returns the record of a call whose process has died. It was `seen` alive then; nobody knows what
+    /// came after.
+    #[must_use]
+    pub fn lost(mut self, seen: UtcMs) -> Self {
+        let begun = self.times.answer.or(self.times.ring).unwrap_or(self.times.start);
+        self.times.end = seen.max(begun);
+        let why = Explanation {
+            code: "X002".to_owned(),
+            sentence: "tandem ended while the call was up; when the call ended is not known"
+                .to_owned(),
+            help: Some(
+                "see what killed it: `journalctl -u tandem`, and `dmesg` for want of memory".into(),
+            ),
+            carrier_errors: vec![],
+        };
+        let status = if self.times.answer.is_some() { 200 } else { 500 };
+        // Q.850 41: temporary failure.
+        self.ending = Ending { by: EndedBy::Tandem, status, q850: Some(41), why: Some(why) };
+        self
+    }
+
     /// Returns how the call turned out.
     pub fn outcome(&self) -> Outcome {
         Outcome::of(self.times.answer.is_some(), self.ending.status)

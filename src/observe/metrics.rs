@@ -344,6 +344,8 @@ pub struct Store {
     pub written: u64,
     /// Attempts to write that failed; the records were kept and tried again.
     pub errors: u64,
+    /// Calls that a process had when it died, closed by this one.
+    pub calls_lost: u64,
     /// How it is.
     pub report: StoreReport,
 }

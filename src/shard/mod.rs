@@ -482,6 +482,9 @@ impl Shard {
     fn forget_or_arm(&mut self, id: CallId, now: Instant) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let is_over = call.phase() == crate::call::Phase::Over;
+        if let Some(news) = call.news() {
+            self.core.effects.push_back(Effect::Record(Record::Running(Box::new(news))));
+        }
         let span = call.draft().span().clone();
         let entered = span.enter();
         if let Some(mut cdr) = call.record(&self.core.wire(now)) {

@@ -186,6 +186,7 @@ impl Node {
         let routes = Routes::new(bound.listeners.clone());
         let location = Location::new();
         restore(&location, &store, &routes, succession.as_ref()).await;
+        store.handle().close_lost();
         let shared = Shared { config: config.clone(), location: location.clone(), key };
         let shard =
             Shard::new(shard_id, shared, seed().map_err(part(RANDOM))?, now(), SystemTime::now());

@@ -366,6 +366,7 @@ impl ShardLoop {
             Packet::Write { flow, bytes } => self.transmit(flow, bytes),
             Packet::Outlived => {
                 self.family.predecessor = None;
+                self.hands.store.close_lost();
                 self.shard.outlive_predecessor();
             }
         }
@@ -468,6 +469,7 @@ impl ShardLoop {
                 }
                 Output::Record(record) => self.hands.store.write(match record {
                     Record::Cdr(cdr) => Write::Cdr(cdr),
+                    Record::Running(cdr) => Write::Running(cdr),
                     Record::Bind(binding) => Write::Bind(binding),
                     Record::Unbind { aor, contact } => Write::Unbind { aor, contact },
                 }),

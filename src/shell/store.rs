@@ -8,7 +8,7 @@ use crate::{
     observe::{
         cdr::Cdr,
         ladder::Rungs,
-        metrics,
+        log, metrics,
         status::{CdrQuery, StoreReport},
     },
     registrar::Binding,
@@ -27,6 +27,7 @@ use std::{
 };
 use tokio::{sync::oneshot, time::timeout};
 
+mod running;
 mod sqlite;
 use sqlite::{Database, DatabaseError};
 
@@ -34,6 +35,8 @@ use sqlite::{Database, DatabaseError};
 const QUEUE_MAX: usize = 4_096;
 /// Records kept while the database cannot be written to.
 const PENDING_MAX: usize = 50_000;
+/// From so many on, only what nothing else can stand for is kept.
+const PENDING_MUCH: usize = PENDING_MAX / 2;
 /// Records in one transaction.
 const BATCH_MAX: usize = 512;
 /// How long a record may wait for others to share its transaction: one that writes the same pages
@@ -43,6 +46,8 @@ const LINGER: Duration = Duration::from_millis(50);
 const WAKE_EVERY: u64 = 256;
 /// Between two attempts to write.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often the file is told that calls go on: a call that is lost has talked until then.
+const SIGN_EVERY: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,6 +56,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Write {
     /// A call is over.
     Cdr(Box<Cdr>),
+    /// A call goes on; so far, its record says this.
+    Running(Box<Cdr>),
     /// A contact was bound, refreshed or changed.
     Bind(Box<Binding>),
     /// A contact was removed.
@@ -60,6 +67,16 @@ pub enum Write {
         /// As the binding had it.
         contact: Box<str>,
     },
+}
+
+impl Write {
+    /// Returns whether nobody misses it unless this process dies.
+    fn is_spare(&self) -> bool {
+        match self {
+            Self::Running(_) => true,
+            Self::Cdr(_) | Self::Bind(_) | Self::Unbind { .. } => false,
+        }
+    }
 }
 
 /// Why the store has no answer.
@@ -77,6 +94,8 @@ type Answer<T> = Result<T, StoreError>;
 
 enum Task {
     Write(Write),
+    /// Make records of the calls whose process is gone.
+    CloseLost,
     Cdrs(CdrQuery, oneshot::Sender<Answer<Vec<Cdr>>>),
     Ladder(CallId, oneshot::Sender<Answer<Option<Rungs>>>),
     Bindings(SystemTime, oneshot::Sender<Answer<Vec<Binding>>>),
@@ -94,9 +113,18 @@ struct Shared {
     written: AtomicU64,
     errors: AtomicU64,
     dropped: AtomicU64,
+    closed: AtomicU64,
 }
 
 impl Shared {
+    /// Counts a record that finds no room.
+    fn refuse(&self, record: &Write) {
+        self.queued.fetch_sub(1, Relaxed);
+        if !record.is_spare() {
+            self.drop_record();
+        }
+    }
+
     /// Counts a record that is lost; the first of a row is told.
     fn drop_record(&self) {
         self.dropped.fetch_add(1, Relaxed);
@@ -124,6 +152,8 @@ impl Store {
             pending: VecDeque::new(),
             retry_at: None,
             has_complained: false,
+            must_close_lost: false,
+            sign_at: None,
             shared: Arc::clone(&shared),
         };
         let thread = thread::Builder::new().name("store".into()).spawn(|| {
@@ -166,10 +196,20 @@ impl Handle {
         match self.tasks.try_send(Task::Write(record)) {
             Ok(()) if waiting % WAKE_EVERY == WAKE_EVERY - 1 => self.writer.unpark(),
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.shared.queued.fetch_sub(1, Relaxed);
-                self.shared.drop_record();
-            }
+            Err(
+                TrySendError::Full(Task::Write(record))
+                | TrySendError::Disconnected(Task::Write(record)),
+            ) => self.shared.refuse(&record),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Makes records of the calls that other processes had when they died, as soon as the file can be
+    /// written to.
+    pub fn close_lost(&self) {
+        // Where there is no room, the next start does it.
+        if self.tasks.try_send(Task::CloseLost).is_ok() {
+            self.writer.unpark();
         }
     }
 
@@ -214,6 +254,7 @@ impl Handle {
         metrics::Store {
             written: self.shared.written.load(Relaxed),
             errors: self.shared.errors.load(Relaxed),
+            calls_lost: self.shared.closed.load(Relaxed),
             report: self.report(),
         }
     }
@@ -229,6 +270,13 @@ impl Handle {
     }
 }
 
+/// What is wanted of the database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Aim {
+    Read,
+    Write,
+}
+
 /// What the thread works with.
 struct Writer {
     path: PathBuf,
@@ -236,6 +284,9 @@ struct Writer {
     pending: VecDeque<Write>,
     retry_at: Option<Instant>,
     has_complained: bool,
+    must_close_lost: bool,
+    /// When the file is told next that calls go on; `None` where none does.
+    sign_at: Option<Instant>,
     shared: Arc<Shared>,
 }
 
@@ -252,7 +303,7 @@ impl Writer {
     /// Takes what has come, writes it in one transaction, then answers questions about it.
     /// Returns false where there is nothing more to come.
     fn step(&mut self, queue: &Receiver<Task>) -> bool {
-        let first = match self.retry_at {
+        let first = match self.retry_at.or(self.sign_at) {
             None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(at) => queue.recv_timeout(at.saturating_duration_since(super::now())),
         };
@@ -296,13 +347,8 @@ impl Writer {
     fn sort(&mut self, tasks: impl Iterator<Item = Task>, questions: &mut Vec<Task>) -> bool {
         for task in tasks {
             match task {
-                Task::Write(record) if self.pending.len() < PENDING_MAX => {
-                    self.pending.push_back(record);
-                }
-                Task::Write(_) => {
-                    self.shared.queued.fetch_sub(1, Relaxed);
-                    self.shared.drop_record();
-                }
+                Task::Write(record) => self.put_aside(record),
+                Task::CloseLost => self.must_close_lost = true,
                 Task::Close => return false,
                 question @ (Task::Cdrs(..)
                 | Task::Ladder(..)
@@ -313,20 +359,36 @@ impl Writer {
         true
     }
 
+    fn put_aside(&mut self, record: Write) {
+        let most = if record.is_spare() { PENDING_MUCH } else { PENDING_MAX };
+        if self.pending.len() >= most {
+            return self.shared.refuse(&record);
+        }
+        if record.is_spare() && self.sign_at.is_none() {
+            self.sign_at = Some(super::now() + SIGN_EVERY);
+        }
+        self.pending.push_back(record);
+    }
+
     /// Writes all that waits, unless an attempt failed a moment ago.
     fn write_pending(&mut self) {
+        // First, so that a call of now is not taken for one of before.
+        if self.must_close_lost && self.may_try() {
+            self.close_lost();
+        }
         while !self.pending.is_empty() && self.may_try() {
             let batch: Vec<Write> =
                 self.pending.drain(..self.pending.len().min(BATCH_MAX)).collect();
-            match self.attempt(|database| database.write(&batch)) {
-                Ok(_) => self.finish(batch.len()),
+            match self.attempt(Aim::Write, |database| database.write(&batch)) {
+                Ok(_) => batch.iter().for_each(|record| self.finish(record)),
                 Err(error) if error.is_about_the_record() => self.write_one_by_one(batch),
                 Err(_) => batch.into_iter().rev().for_each(|r| self.pending.push_front(r)),
             }
         }
         if self.database.is_none() && self.may_try() {
-            _ = self.attempt(|_| Ok(()));
+            _ = self.attempt(Aim::Write, |_| Ok(()));
         }
+        self.sign();
         if self.pending.is_empty() && self.database.is_some() {
             self.shared.is_dropping.store(false, Relaxed);
         }
@@ -335,21 +397,51 @@ impl Writer {
     /// Saves what can be saved of a batch in which one record cannot be written.
     fn write_one_by_one(&mut self, batch: Vec<Write>) {
         for record in batch {
-            match self.attempt(|database| database.write([&record])) {
-                Ok(_) => self.finish(1),
+            match self.attempt(Aim::Write, |database| database.write([&record])) {
+                Ok(_) => self.finish(&record),
                 Err(error) if error.is_about_the_record() => {
                     tracing::error!(%error, "record cannot be written");
-                    self.shared.queued.fetch_sub(1, Relaxed);
-                    self.shared.drop_record();
+                    self.shared.refuse(&record);
                 }
                 Err(_) => self.pending.push_back(record),
             }
         }
     }
 
-    fn finish(&self, records: usize) {
-        self.shared.written.fetch_add(records as u64, Relaxed);
-        self.shared.queued.fetch_sub(records as u64, Relaxed);
+    fn finish(&self, record: &Write) {
+        self.shared.written.fetch_add(u64::from(!record.is_spare()), Relaxed);
+        self.shared.queued.fetch_sub(1, Relaxed);
+    }
+
+    fn close_lost(&mut self) {
+        match self.attempt(Aim::Write, Database::close_lost) {
+            Ok(lost) => {
+                self.must_close_lost = false;
+                self.shared.closed.fetch_add(lost.len() as u64, Relaxed);
+                if !lost.is_empty() {
+                    tracing::warn!(calls = lost.len(), "calls of before closed as lost");
+                }
+                for cdr in &lost {
+                    let _call = tracing::info_span!("call", call = %cdr.call).entered();
+                    log::call_ended(cdr, None);
+                }
+            }
+            Err(error) if error.is_about_the_record() => {
+                tracing::error!(%error, "calls of before cannot be closed");
+                self.must_close_lost = false;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Tells the file that calls go on, when it is time.
+    fn sign(&mut self) {
+        if self.sign_at.is_none_or(|at| at > super::now()) || !self.may_try() {
+            return;
+        }
+        let is_busy = self.attempt(Aim::Write, |database| database.sign(SystemTime::now()));
+        let goes_on = is_busy.unwrap_or(true);
+        self.sign_at = goes_on.then(|| super::now() + SIGN_EVERY);
     }
 
     fn may_try(&self) -> bool {
@@ -359,30 +451,36 @@ impl Writer {
     fn answer(&mut self, question: Task) {
         match question {
             Task::Cdrs(query, reply) => {
-                let found = self.attempt(|database| database.cdrs(&query));
+                let found = self.attempt(Aim::Read, |database| database.cdrs(&query));
                 _ = reply.send(found.map_err(broken));
             }
             Task::Ladder(call, reply) => {
-                let found = self.attempt(|database| database.ladder(call));
+                let found = self.attempt(Aim::Read, |database| database.ladder(call));
                 _ = reply.send(found.map_err(broken));
             }
             Task::Bindings(wall, reply) => {
-                let found = self.attempt(|database| database.bindings(wall));
+                let found = self.attempt(Aim::Read, |database| database.bindings(wall));
                 _ = reply.send(found.map_err(broken));
             }
             Task::Flush(reply) => {
                 let is_done = self.pending.is_empty();
                 _ = reply.send(is_done.then_some(()).ok_or(StoreError::Busy));
             }
-            Task::Write(_) | Task::Close => debug_assert!(false, "not a question"),
+            Task::Write(_) | Task::CloseLost | Task::Close => {
+                debug_assert!(false, "not a question")
+            }
         }
     }
 
     /// Does something with the database, opened anew where it was closed; notes how that went.
     fn attempt<T>(
         &mut self,
+        aim: Aim,
         work: impl FnOnce(&mut Database) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
+        if self.database.take_if(|database| !database.is_at(&self.path)).is_some() {
+            tracing::warn!(path = %self.path.display(), "store is another file now");
+        }
         let result = match &mut self.database {
             Some(database) => work(database),
             None => {
@@ -390,15 +488,19 @@ impl Writer {
             }
         };
         match &result {
-            Ok(_) => self.is_well(),
+            Ok(_) => self.is_well(aim),
             Err(error) if error.is_about_the_record() => {}
             Err(error) => self.is_ill(error),
         }
         result
     }
 
-    fn is_well(&mut self) {
+    /// What can be read can perhaps not be written: that is known when what waits has been tried.
+    fn is_well(&mut self, aim: Aim) {
         self.retry_at = None;
+        if aim == Aim::Read && !self.pending.is_empty() {
+            return;
+        }
         self.shared.is_well.store(true, Relaxed);
         if std::mem::take(&mut self.has_complained) {
             tracing::info!(waiting = self.pending.len(), "store works again");
@@ -528,6 +630,78 @@ mod tests {
         assert_eq!(found, [answered(3), answered(1)]);
         let report = handle.report();
         assert_eq!((report.queued, report.dropped, handle.is_open()), (0, 1, true));
+    }
+
+    /// Of two kinds of bad news: the file is locked by somebody else, and it can be read.
+    #[tokio::test]
+    async fn records_wait_while_another_program_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let store = Store::spawn(&path).unwrap();
+        let handle = store.handle();
+        handle.flush().await.unwrap();
+        let lock = sqlite::Lock::take(&path);
+        handle.write(cdr(answered(1)));
+        assert!(matches!(handle.flush().await, Err(StoreError::Busy)));
+        assert_eq!(handle.cdrs(CdrQuery::default()).await.unwrap(), []);
+        assert!(!handle.is_open(), "what can be read cannot therefore be written");
+        assert_eq!((handle.report().queued, handle.report().dropped), (1, 0));
+        drop(lock);
+        handle.cdrs(CdrQuery::default()).await.unwrap();
+        handle.flush().await.unwrap();
+        assert_eq!(handle.cdrs(CdrQuery::default()).await.unwrap(), [answered(1)]);
+        assert!(handle.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let store = Store::spawn(&path).unwrap();
+        let handle = store.handle();
+        handle.write(cdr(answered(1)));
+        handle.flush().await.unwrap();
+        for name in ["t.db", "t.db-wal", "t.db-shm"] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        handle.write(cdr(answered(2)));
+        handle.flush().await.unwrap();
+        tokio::task::spawn_blocking(|| store.close()).await.unwrap();
+        let again = Store::spawn(&path).unwrap();
+        assert_eq!(again.handle().cdrs(CdrQuery::default()).await.unwrap(), [answered(2)]);
+    }
+
+    #[tokio::test]
+    async fn the_calls_of_a_process_that_died_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let store = Store::spawn(&path).unwrap();
+        let handle = store.handle();
+        for n in 1..=3 {
+            handle.write(Write::Running(Box::new(answered(n))));
+        }
+        handle.write(cdr(answered(3)));
+        handle.close_lost();
+        handle.flush().await.unwrap();
+        assert_eq!((handle.counters().calls_lost, handle.counters().written), (0, 1));
+        sqlite::meddle(&path, "UPDATE process SET identity = 'gone 1 1'");
+        handle.close_lost();
+        handle.flush().await.unwrap();
+        assert_eq!(handle.counters().calls_lost, 2);
+        assert_eq!(handle.cdrs(CdrQuery::default()).await.unwrap().len(), 3);
+        assert_eq!(handle.report().queued, 0);
+    }
+
+    #[test]
+    fn what_can_be_missed_makes_room_for_what_cannot() {
+        let (tasks, _queue) = sync_channel(1);
+        let shared = Arc::new(Shared::default());
+        let writer = thread::current();
+        let handle = Handle { tasks, shared, path: Path::new("t.db").into(), writer };
+        for n in 0..5 {
+            handle.write(Write::Running(Box::new(answered(n))));
+        }
+        assert_eq!((handle.report().queued, handle.report().dropped), (1, 0));
     }
 
     #[test]

@@ -55,7 +55,8 @@ struct Media {
     ever_opened: u16,
     playing: Vec<(Instant, CallId, LegId, u64)>,
     commands: Vec<Command>,
-    has_no_ports: bool,
+    /// How many legs may have ports at a time; `None`: any number.
+    legs_max: Option<usize>,
     /// By the order in which legs get their ports.
     qualities: Vec<Quality>,
 }
@@ -71,6 +72,8 @@ pub struct Pbx {
     media: Media,
     outbox: VecDeque<(Flow, Bytes)>,
     cdrs: Vec<Cdr>,
+    /// Calls that would be closed as lost if the process died now.
+    running: BTreeSet<CallId>,
     bound: BTreeMap<(Box<str>, Box<str>), Flow>,
     mute_hosts: BTreeSet<Box<str>>,
     zone: Option<Zone>,
@@ -95,6 +98,7 @@ impl Pbx {
             media: Media::default(),
             outbox: VecDeque::new(),
             cdrs: vec![],
+            running: BTreeSet::new(),
             bound: BTreeMap::new(),
             mute_hosts: BTreeSet::new(),
             zone: None,
@@ -172,6 +176,11 @@ impl Pbx {
         &self.cdrs
     }
 
+    /// Returns the calls of which the store knows that they go on.
+    pub fn running(&self) -> &BTreeSet<CallId> {
+        &self.running
+    }
+
     /// Returns the users and contacts that the store knows.
     pub fn bound(&self) -> Vec<(&str, &str)> {
         self.bound.keys().map(|(aor, contact)| (&**aor, &**contact)).collect()
@@ -199,7 +208,12 @@ impl Pbx {
 
     /// Pretends from now on that no RTP port is free.
     pub fn exhaust_ports(&mut self) {
-        self.media.has_no_ports = true;
+        self.limit_legs(Some(0));
+    }
+
+    /// Pretends from now on that so many legs get RTP ports at a time.
+    pub fn limit_legs(&mut self, most: Option<usize>) {
+        self.media.legs_max = most;
     }
 
     /// Pretends that this was measured on the legs that get ports, in their order.
@@ -228,6 +242,11 @@ impl Pbx {
     /// Pretends from now on that a name does not resolve.
     pub fn forget_host(&mut self, host: &str) {
         self.mute_hosts.insert(host.into());
+    }
+
+    /// Resolves every name again.
+    pub fn recall_hosts(&mut self) {
+        self.mute_hosts.clear();
     }
 
     /// Carries out what the shard wants, and what that leads to.
@@ -289,7 +308,13 @@ impl Pbx {
                 let prompt = self.setup.prompts.get(&file).cloned();
                 self.shards[at].handle_answer(Answer::Prompt { call, file, prompt }, now);
             }
-            Output::Record(Record::Cdr(cdr)) => self.cdrs.push(*cdr),
+            Output::Record(Record::Cdr(cdr)) => {
+                self.running.remove(&cdr.call);
+                self.cdrs.push(*cdr);
+            }
+            Output::Record(Record::Running(cdr)) => {
+                self.running.insert(cdr.call);
+            }
             Output::Record(Record::Bind(binding)) => {
                 self.bound.insert((binding.aor, binding.contact), binding.flow);
             }
@@ -328,7 +353,9 @@ impl Media {
     fn handle(&mut self, call: CallId, command: Command, now: Instant) -> Option<media::Event> {
         self.commands.push(command.clone());
         match command {
-            Command::Open { leg, .. } if self.has_no_ports => {
+            Command::Open { leg, .. }
+                if self.legs_max.is_some_and(|most| most <= self.open.len()) =>
+            {
                 Some(media::Event::OpenFailed { leg, refusal: OpenRefusal::PortsExhausted })
             }
             Command::Open { leg, .. } => {

@@ -2,6 +2,7 @@
 //! sockets. Nothing sleeps: whoever waits, waits for a message.
 #![cfg(test)]
 
+mod faults;
 mod flood;
 mod lasting;
 mod listening;

@@ -27,8 +27,31 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it and waits until it says that it is ready.
     pub(crate) async fn start(rig: &Rig, log: &str) -> Self {
+        Self::start_by(Command::new(PROGRAM), rig, log).await
+    }
+
+    /// The same with a disk of so many kilobytes where `disk/` is, in a namespace of its own. `None`
+    /// where we may not have one.
+    pub(crate) async fn start_on_disk(rig: &Rig, kilobytes: u32) -> Option<Self> {
+        let may = Command::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status();
+        if !may.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let disk = rig.path("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={kilobytes}k none '{}' && exec '{PROGRAM}' \"$@\"",
+            disk.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", &script, "sh"]);
+        Some(Self::start_by(command, rig, "info").await)
+    }
+
+    async fn start_by(mut command: Command, rig: &Rig, log: &str) -> Self {
+        _ = std::fs::remove_file(rig.path("notify"));
         let systemd = UnixDatagram::bind(rig.path("notify")).unwrap();
-        let child = Command::new(PROGRAM)
+        let child = command
             .args(["run", "-c"])
             .arg(rig.config())
             .env("NOTIFY_SOCKET", rig.path("notify"))

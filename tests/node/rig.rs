@@ -55,6 +55,10 @@ const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALH
 pub(crate) struct Rig {
     folder: TempDir,
     ports: u16,
+    /// How many there are.
+    ports_each: u16,
+    /// Where the database is.
+    database: &'static str,
     /// Where the trunk is.
     carrier: SocketAddr,
 }
@@ -75,19 +79,42 @@ impl Rig {
         Self::create(carrier, UDP_AND_TCP, "")
     }
 
-    fn create(carrier: SocketAddr, listen: &str, more: &str) -> Self {
-        let first = 20_000 + (std::process::id() as u16 % 500) * 64;
-        let ports = first + NEXT_PORTS.fetch_add(PORTS_EACH, Ordering::Relaxed) % 8_192;
-        let rig = Self { folder: tempfile::tempdir().unwrap(), ports, carrier };
-        rig.write("rules.toml", RULES);
-        rig.configure(listen, more);
+    /// The same with room for so many legs.
+    pub(crate) fn with_legs(legs: u16, more: &str) -> Self {
+        let rig = Self::allot(NOBODY, 2 * legs.max(PORTS_EACH / 2));
+        rig.furnish(UDP_AND_TCP, more);
         rig
+    }
+
+    /// The same with the database in a folder of its own, which does not exist.
+    pub(crate) fn with_disk(more: &str) -> Self {
+        let rig = Self { database: "disk/tandem.db", ..Self::allot(NOBODY, PORTS_EACH) };
+        rig.furnish(UDP_AND_TCP, more);
+        rig
+    }
+
+    fn create(carrier: SocketAddr, listen: &str, more: &str) -> Self {
+        let rig = Self::allot(carrier, PORTS_EACH);
+        rig.furnish(listen, more);
+        rig
+    }
+
+    fn allot(carrier: SocketAddr, ports_each: u16) -> Self {
+        let first = 20_000 + (std::process::id() as u16 % 500) * 64;
+        let ports = first + NEXT_PORTS.fetch_add(ports_each, Ordering::Relaxed) % 8_192;
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, ports, ports_each, database: "tandem.db", carrier }
+    }
+
+    fn furnish(&self, listen: &str, more: &str) {
+        self.write("rules.toml", RULES);
+        self.configure(listen, more);
     }
 
     /// Writes the configuration anew.
     pub(crate) fn configure(&self, listen: &str, more: &str) {
-        let (first, last) = (self.ports, self.ports + PORTS_EACH - 1);
-        let (store, socket, carrier) = (self.path("tandem.db"), self.socket(), self.carrier);
+        let (first, last) = (self.ports, self.ports + self.ports_each - 1);
+        let (store, socket, carrier) = (self.path(self.database), self.socket(), self.carrier);
         let text = format!(
             "dialplan = \"rules.toml\"\n\
              [sip]\nlisten = {listen}\n\

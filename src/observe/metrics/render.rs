@@ -171,6 +171,8 @@ impl Page<'_> {
     fn store(&mut self, store: &Store) -> fmt::Result {
         self.counter("store_written_total", "Records written.", store.written)?;
         self.counter("store_errors_total", "Failed attempts to write.", store.errors)?;
+        let help = "Calls that a process had when it died.";
+        self.counter("store_calls_lost_total", help, store.calls_lost)?;
         self.counter("store_dropped_total", "Records lost.", store.report.dropped)?;
         self.gauge("store_queued", "Records that wait.", store.report.queued)?;
         let up = u64::from(store.report.problem.is_none());

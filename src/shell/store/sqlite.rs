@@ -3,7 +3,7 @@
 //! Owns: the connection, every line of SQL, the only names of the SQLite library.
 //! Never: retries, waits for another task, or decides what a failure means to a call.
 
-use super::Write;
+use super::{Write, running};
 use crate::{
     ids::{CallId, Flow, Transport},
     observe::{
@@ -17,17 +17,19 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, named
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// The schema, step by step; the file's `user_version` counts the steps it has taken.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 /// Ladders kept: those of the newest calls that brought one.
 const LADDERS_MAX: u32 = 10_000;
-/// How long another program (a backup, a report) may keep us from writing.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long another program (a backup, a report) may keep us from writing before that is a failure:
+/// for so long nobody takes records out of the queue.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What the database says no with.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,10 @@ impl DatabaseError {
 /// An open database.
 pub(super) struct Database {
     connection: Connection,
+    /// Which file it is, whatever has its name: device and number.
+    file: (u64, u64),
+    /// Which process we are.
+    identity: String,
 }
 
 impl Database {
@@ -81,9 +87,33 @@ impl Database {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")?;
+        // What was acknowledged survives a power cut: one wait for the disk each transaction.
+        connection.pragma_update(None, "synchronous", "full")?;
         migrate(&mut connection)?;
-        Ok(Self { connection })
+        let file = file_at(path)?;
+        Ok(Self { connection, file, identity: running::identity() })
+    }
+
+    /// Returns whether this is still the file with that name: it may have been removed, or another
+    /// put in its place, and what is written into it would then be lost.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        file_at(path).is_ok_and(|file| file == self.file)
+    }
+
+    /// Makes records of the calls whose process is gone; returns them.
+    pub(super) fn close_lost(&mut self) -> Result<Vec<Cdr>, DatabaseError> {
+        running::close_lost(&mut self.connection)
+    }
+
+    /// Notes that this process lives, where it has calls; returns whether it has.
+    pub(super) fn sign(&self, wall: SystemTime) -> Result<bool, DatabaseError> {
+        running::sign_if_busy(&self.connection, &self.identity, wall)
+    }
+
+    /// Takes the identity of another process.
+    #[cfg(test)]
+    pub(super) fn pretend_to_be(&mut self, identity: &str) {
+        identity.clone_into(&mut self.identity);
     }
 
     /// Writes all records or none. Returns how many were new.
@@ -91,10 +121,22 @@ impl Database {
         &mut self,
         records: impl IntoIterator<Item = &'w Write>,
     ) -> Result<usize, DatabaseError> {
+        let records: Vec<&Write> = records.into_iter().collect();
+        let needless = running::needless(&records);
         let transaction = self.connection.transaction()?;
+        let mut process = None;
         let mut changed = 0;
-        for record in records {
-            changed += write_one(&transaction, record)?;
+        for (record, _) in records.into_iter().zip(needless).filter(|(_, needless)| !needless) {
+            let Write::Running(cdr) = record else {
+                changed += write_one(&transaction, record)?;
+                continue;
+            };
+            let ours = match process {
+                Some(process) => process,
+                None => running::sign(&transaction, &self.identity, SystemTime::now())?,
+            };
+            process = Some(ours);
+            changed += running::write(&transaction, ours, cdr)?;
         }
         transaction
             .prepare_cached("DELETE FROM ladder WHERE id <= (SELECT max(id) FROM ladder) - ?")?
@@ -152,11 +194,19 @@ impl Database {
     }
 }
 
+fn file_at(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
 fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
     let known = MIGRATIONS.len() as u32;
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {
         return Err(DatabaseError::TooNew { found, known });
+    }
+    if found == known {
+        return Ok(()); // Nothing to write: it may be opened while another program has it.
     }
     let transaction = connection.transaction()?;
     for step in MIGRATIONS.iter().skip(found as usize) {
@@ -169,6 +219,7 @@ fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
 fn write_one(transaction: &Transaction<'_>, record: &Write) -> Result<usize, DatabaseError> {
     match record {
         Write::Cdr(cdr) => write_cdr(transaction, cdr),
+        Write::Running(_) => Ok(0), // needs to know whose
         Write::Bind(binding) => write_binding(transaction, binding),
         Write::Unbind { aor, contact } => Ok(transaction
             .prepare_cached("DELETE FROM binding WHERE aor = ? AND contact = ?")?
@@ -178,13 +229,9 @@ fn write_one(transaction: &Transaction<'_>, record: &Write) -> Result<usize, Dat
 
 /// One record a call: a second one for the same call is our own mistake, and is not written.
 fn write_cdr(transaction: &Transaction<'_>, cdr: &Cdr) -> Result<usize, DatabaseError> {
-    let (call, start) = (cdr.call.to_string(), to_sql(cdr.times.start.0));
-    let written = transaction
-        .prepare_cached(
-            "INSERT OR IGNORE INTO cdr (call, start_ms, is_failed, record) VALUES (?, ?, ?, ?)",
-        )?
-        .execute(params![call, start, cdr.is_failed(), serde_json::to_string(cdr)?])?;
-    if written == 0 {
+    running::forget(transaction, cdr.call)?;
+    let call = cdr.call.to_string();
+    if !insert_cdr(transaction, cdr)? {
         tracing::error!(call, "CDR written twice");
         return Ok(0);
     }
@@ -194,7 +241,17 @@ fn write_cdr(transaction: &Transaction<'_>, cdr: &Cdr) -> Result<usize, Database
             .prepare_cached("INSERT INTO ladder (call, rungs) VALUES (?, ?)")?
             .execute(params![call, rungs])?;
     }
-    Ok(written)
+    Ok(1)
+}
+
+/// Returns whether the record is new.
+pub(super) fn insert_cdr(transaction: &Transaction<'_>, cdr: &Cdr) -> Result<bool, DatabaseError> {
+    let (call, start) = (cdr.call.to_string(), to_sql(cdr.times.start.0));
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO cdr (call, start_ms, is_failed, record) VALUES (?, ?, ?, ?)",
+    )?;
+    let record = serde_json::to_string(cdr)?;
+    Ok(statement.execute(params![call, start, cdr.is_failed(), record])? > 0)
 }
 
 fn write_binding(transaction: &Transaction<'_>, b: &Binding) -> Result<usize, DatabaseError> {
@@ -254,7 +311,7 @@ fn read_binding(row: &Row<'_>) -> Result<Option<Binding>, rusqlite::Error> {
     }))
 }
 
-fn to_sql(ms: u64) -> i64 {
+pub(super) fn to_sql(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
@@ -266,6 +323,19 @@ fn from_sql(ms: i64) -> SystemTime {
 #[cfg(test)]
 pub(super) fn meddle(path: &Path, sql: &str) {
     Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+/// Another program that writes and does not come to an end.
+#[cfg(test)]
+pub(super) struct Lock(Connection);
+
+#[cfg(test)]
+impl Lock {
+    pub(super) fn take(path: &Path) -> Self {
+        let lock = Self(Connection::open(path).unwrap());
+        lock.0.execute_batch("BEGIN IMMEDIATE").unwrap();
+        lock
+    }
 }
 
 #[cfg(test)]
@@ -407,6 +477,40 @@ mod tests {
         assert_eq!(db.bindings(wall(49)).unwrap(), [refreshed.clone(), ends]);
         assert_eq!(db.bindings(wall(50)).unwrap(), std::slice::from_ref(&refreshed));
         assert_eq!(db.bindings(wall(0)).unwrap(), [refreshed], "what has ended is forgotten");
+    }
+
+    /// A power cut leaves of what was not acknowledged any part: of the log behind the last
+    /// transaction, a beginning, and noise after it.
+    #[test]
+    fn torn_writes_cost_nothing_that_was_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut db = open(&folder);
+        let path = folder.path().join("deep/tandem.db");
+        let log = folder.path().join("deep/tandem.db-wal");
+        let mut write = |n| db.write([&Write::Cdr(Box::new(answered(n)))]).unwrap();
+        (0..20).for_each(|n| _ = write(n));
+        let acknowledged = usize::try_from(fs::metadata(&log).unwrap().len()).unwrap();
+        (20..25).for_each(|n| _ = write(n));
+        let (file, whole) = (fs::read(&path).unwrap(), fs::read(&log).unwrap());
+        assert!(acknowledged < whole.len());
+
+        let torn = folder.path().join("torn.db");
+        for (round, end) in (acknowledged..=whole.len()).step_by(997).enumerate() {
+            let mut left = whole[..end].to_vec();
+            // Blocks reach the disk in any order: what follows may be anything.
+            left.resize(whole.len(), if round % 2 == 0 { 0 } else { 0xa5 });
+            fs::write(&torn, &file).unwrap();
+            fs::write(folder.path().join("torn.db-wal"), left).unwrap();
+            _ = fs::remove_file(folder.path().join("torn.db-shm"));
+            let db = Database::open(&torn).unwrap();
+            let found = db.cdrs(&CdrQuery::default()).unwrap();
+            assert!((20..=25).contains(&found.len()), "{end}: {} records", found.len());
+            let sound: String = db
+                .connection
+                .pragma_query_value(None, "integrity_check", |row| row.get(0))
+                .unwrap();
+            assert_eq!(sound, "ok", "{end}");
+        }
     }
 
     #[test]
