@@ -3,6 +3,7 @@
 # make interop only the real telephones
 # make instructions   how many instructions the hot paths take, held against benches/instructions.txt
 # make fuzz    every reader of what comes from outside against mutated bytes, ten times what make test does
+# make sim     random worlds: phones, a carrier and failures of every kind (SEEDS=10000)
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
 # make kernel  the kernel path, between network namespaces: needs root
 # make bpf     the kernel path's program anew, after a change of its source
@@ -14,7 +15,7 @@ PYTEST ?=
 # Further arguments of the suite, as in: make bench BENCH="--only start"
 BENCH ?=
 
-.PHONY: fuzz test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
+.PHONY: fuzz sim test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
 
 test: install check kernel instructions interop
 check: tools fmt clippy unit doc deny shear advisories
@@ -35,6 +36,11 @@ unit:
 CASES ?= 200000
 fuzz:
 	TANDEM_FUZZ=$(CASES) $(CARGO) test --locked --test fuzz
+
+# A world that fails says how to play it again.
+SEEDS ?= 10000
+sim:
+	TANDEM_SIM=$(SEEDS) $(CARGO) test --locked --test flows -- chaos
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --no-deps --document-private-items

@@ -341,7 +341,13 @@ impl Leg {
         // RFC 3261 13.2.2.4 recomputes for RFC 2543 peers loses their BYE.
         let mut dialog = match outgoing.early.remove(&tag) {
             Some((dialog, _)) => dialog,
-            None => outgoing.dialog(response, flow, reach),
+            None => {
+                let mut dialog = outgoing.dialog(response, flow, reach);
+                if self.stage != Stage::Ringing {
+                    dialog.skip_forgotten();
+                }
+                dialog
+            }
         };
         let known = self.dialog.as_ref().is_some_and(|d| *d.remote_tag == *tag);
         if known || !wire.acks.has_room(tx) {

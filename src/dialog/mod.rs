@@ -27,6 +27,9 @@ use crate::{
 };
 use std::net::{IpAddr, SocketAddr};
 
+/// Requests in an early dialog (PRACK, UPDATE), at most, after which somebody may have forgotten it.
+const FORGOTTEN_MAX: u32 = 1_000;
+
 /// How requests inside a dialog find the peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reach {
@@ -242,6 +245,12 @@ impl Dialog {
     pub fn request(&mut self, method: Method, via: &str) -> Builder {
         self.local_cseq = self.local_cseq.saturating_add(1);
         self.build(method, self.local_cseq, via)
+    }
+
+    /// Leaves room for requests that were sent while the dialog was early and that nobody remembers:
+    /// a number that came before would be refused, a gap is no error (RFC 3261 12.2.2).
+    pub fn skip_forgotten(&mut self) {
+        self.local_cseq = self.local_cseq.saturating_add(FORGOTTEN_MAX);
     }
 
     /// Starts the ACK of a 2xx to the INVITE with this CSeq number (RFC 3261 13.2.2.4).

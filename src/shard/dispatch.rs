@@ -139,6 +139,7 @@ impl Core {
             return true;
         }
         let (via, branch) = wire.via(flow);
+        dialog.skip_forgotten();
         let mut bye = dialog.request(Method::Bye, &via);
         bye.header(HeaderName::Reason, "SIP;cause=487;text=\"Call is over\"");
         wire.tx.request(bye.finish(), &branch, Method::Bye, flow, now, wire.sent);

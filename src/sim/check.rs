@@ -19,6 +19,7 @@ pub fn violations(world: &World) -> Vec<String> {
     found.extend(finals_are_final(sent));
     found.extend(offers_are_answered_once(sent));
     found.extend(answers_are_acknowledged_first(sent));
+    found.extend(dialogs_end(sent));
     found
 }
 
@@ -188,6 +189,32 @@ impl Exchange {
     }
 }
 
+/// Every dialog that an answer has made ends: one of the two says BYE (RFC 3261 15), if its caller has
+/// heard of it at all.
+pub fn dialogs_end(sent: &[Sent]) -> Vec<String> {
+    let mut made: BTreeMap<(&str, &str), (u64, &str)> = BTreeMap::new();
+    let mut ended: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for Sent { at_ms, to, message, fate, .. } in sent {
+        let (call_id, to_tag) = (message.call_id(), message.to_tag().unwrap_or_default());
+        let is_heard = matches!(fate, Fate::Arrives { .. });
+        match (message.method(), message.status()) {
+            (Method::Invite, 200..300) if is_heard => {
+                made.entry((call_id, to_tag)).or_insert((*at_ms, to));
+            }
+            (Method::Bye, 0) => {
+                ended.insert((call_id, to_tag));
+                ended.insert((call_id, message.from_tag().unwrap_or_default()));
+            }
+            (_, _) => {}
+        }
+    }
+    let open = made.iter().filter(|(dialog, _)| !ended.contains(*dialog));
+    open.map(|((call_id, tag), (at_ms, who))| {
+        format!("{who}: the call {call_id} {tag} of {at_ms} ms has no BYE")
+    })
+    .collect()
+}
+
 /// A 2xx waits for the PRACK of a reliable response with a session description (RFC 3262 3).
 pub fn answers_are_acknowledged_first(sent: &[Sent]) -> Vec<String> {
     let mut open: BTreeMap<(&str, &str, u32), BTreeSet<u32>> = BTreeMap::new();
@@ -292,6 +319,20 @@ mod tests {
         let ack_other = (2, "a", "ACK 1 z9hG4bK2 t SDP");
         let differ = "c 1 t: the ACKs differ in their SDP";
         check(&[INVITE, answer, ack_sdp, ack_other], 99_000, &[differ]);
+    }
+
+    #[test]
+    fn a_call_that_nobody_hangs_up_is_found() {
+        let ok = (2, "b", "200 INVITE 1 z9hG4bK1 t");
+        let check = |story: &[(u64, &str, &str)]| {
+            let sent = story.iter().map(|(ms, from, text)| sent(*ms, from, text));
+            dialogs_end(&sent.collect::<Vec<_>>())
+        };
+        let open = "a: the call c t of 2 ms has no BYE";
+        assert_eq!(check(&[INVITE, ok]), [open]);
+        assert_eq!(check(&[INVITE, ok, (9, "a", "BYE 2 z9hG4bK2 t")]), [""; 0]);
+        assert_eq!(check(&[INVITE, ok, (9, "a", "BYE 2 z9hG4bK2 u")]), [open]);
+        assert_eq!(check(&[INVITE, (2, "b", "200 INVITE 1 z9hG4bK1 t lost")]), [""; 0]);
     }
 
     #[test]

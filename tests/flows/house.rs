@@ -184,6 +184,11 @@ impl House {
         self
     }
 
+    /// Returns what the phones are called.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.phones.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Adds the trunk's other end.
     pub(crate) fn twilio(&mut self) -> &mut Self {
         self.twilio_like(|setup| setup)

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use tandem::{
-    sim::{Network, Sent, Twilio, World, check},
+    sim::{Network, Sent, Twilio, World, check, twilio::Rule},
     sip::{HeaderName, Method},
 };
 
@@ -36,13 +36,27 @@ pub(crate) fn storm(
 
 /// Runs a world to its end; returns what is wrong with it.
 pub(crate) fn faults(world: &mut World) -> Vec<String> {
+    faults_but(world, &[])
+}
+
+/// What the carrier says of a PBX that it could not reach.
+pub(crate) const UNREACHABLE: [Rule; 2] = [Rule::Acknowledges, Rule::AnswersCalls];
+
+/// The same, where the carrier may have seen these rules broken.
+pub(crate) fn faults_but(world: &mut World, excused: &[Rule]) -> Vec<String> {
     let mut faults = vec![];
     if !world.settle(REST) {
         faults.push(format!("no rest: {:?} are busy", world.busy()));
     }
     faults.extend(check::violations(world));
     let deviations = world.with(TWILIO, |twilio: &mut Twilio, _| twilio.deviations().to_vec());
-    faults.extend(deviations.unwrap_or_default().iter().map(ToString::to_string));
+    let deviations = deviations.unwrap_or_default();
+    let inexcusable = deviations.iter().filter(|seen| !excused.contains(&seen.rule));
+    faults.extend(inexcusable.map(ToString::to_string));
+    let running = with_pbx(world, |pbx, _| pbx.running().clone());
+    if !running.is_empty() {
+        faults.push(format!("the store takes {running:?} for calls that go on"));
+    }
     let recorded = with_pbx(world, |pbx, _| {
         let ids = pbx.cdrs().iter().map(|cdr| cdr.caller.sip_call_id.clone().unwrap_or_default());
         ids.collect::<Vec<_>>()

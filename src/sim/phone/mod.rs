@@ -157,6 +157,15 @@ impl Phone {
         self.carry_out(None, act, now);
     }
 
+    /// Ends all its calls: takes back, refuses, hangs up.
+    pub fn leave(&mut self, now: Instant) {
+        for serial in self.calls.iter().map(|call| call.serial).collect::<Vec<_>>() {
+            for act in [Act::Reject(480), Act::HangUp] {
+                self.carry_out(Some(serial), act, now);
+            }
+        }
+    }
+
     /// Gives it another password.
     pub fn set_password(&mut self, password: &str) {
         self.setup.password = password.into();
