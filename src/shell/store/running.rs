@@ -222,9 +222,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut db = open(&folder);
         let (talks, rings, ended) = (answered(1), refused(2), answered(3));
-        db.write([&running(talks.clone()), &running(rings.clone()), &running(ended.clone())])
-            .unwrap();
-        db.write([&Write::Cdr(Box::new(ended.clone()))]).unwrap();
+        db.write([&running(talks.clone()), &running(rings), &running(ended.clone())]).unwrap();
+        db.write([&Write::Cdr(Box::new(ended))]).unwrap();
         assert_eq!(db.close_lost().unwrap(), [], "this process lives");
         let seen = talks.times.answer.unwrap().0 + 61_000;
         assert!(db.sign(wall(seen)).unwrap());
