@@ -278,7 +278,10 @@ impl Leg {
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
         if !tag.is_empty() && !outgoing.early.contains_key(&tag) && outgoing.early.len() < EARLY_MAX
         {
-            let dialog = outgoing.dialog(response, flow, reach);
+            let mut dialog = outgoing.dialog(response, flow, reach);
+            if self.stage != Stage::Ringing {
+                dialog.skip_forgotten();
+            }
             outgoing.early.insert(tag.clone(), (dialog, ReliableReceiver::default()));
         }
         self.peer_allows_update |= allows_update(response);

@@ -32,6 +32,9 @@ impl Shard {
         flow: Flow,
         now: Instant,
     ) {
+        if self.refused.has_turned_away(message.call_id(), message.branch()) {
+            return self.turn_away(tx, &message, flow, &Refusal::overloaded());
+        }
         if self.is_draining || self.is_full() {
             if let Some(caller) = self.likely_caller(&message, flow, now) {
                 let why = if self.is_draining { Why::Draining } else { Why::Overloaded };

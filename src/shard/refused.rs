@@ -42,6 +42,8 @@ struct Entry {
     at: Instant,
     /// The record, until it is written.
     cdr: Option<Cdr>,
+    /// The INVITE that was turned away, where no transaction remembers it.
+    turned_away: Option<Box<str>>,
 }
 
 /// The refused calls of one shard.
@@ -59,14 +61,30 @@ impl Refused {
 
     /// Takes the record of a call that is refused for good. Returns it, to be written now, unless the
     /// call has one.
-    pub(super) fn note(&mut self, call_id: &str, cdr: Cdr, now: Instant) -> Option<Cdr> {
-        if self.entries.get(call_id).is_some_and(|entry| entry.cdr.is_none()) {
+    pub(super) fn note(
+        &mut self,
+        call_id: &str,
+        turned_away: Option<&str>,
+        cdr: Cdr,
+        now: Instant,
+    ) -> Option<Cdr> {
+        let turned_away = turned_away.map(Into::into);
+        if let Some(entry) = self.entries.get_mut(call_id).filter(|entry| entry.cdr.is_none()) {
+            entry.turned_away = turned_away;
             return None;
         }
         if self.entries.len() < ENTRIES_MAX || self.entries.contains_key(call_id) {
-            self.entries.insert(call_id.into(), Entry { at: now + REMEMBER, cdr: None });
+            let entry = Entry { at: now + REMEMBER, cdr: None, turned_away };
+            self.entries.insert(call_id.into(), entry);
         }
         Some(cdr)
+    }
+
+    /// Returns whether this very INVITE was turned away a while ago: a copy of it gets the same answer,
+    /// though there may be room now (RFC 3261 8.2.7).
+    pub(super) fn has_turned_away(&self, call_id: &str, branch: &str) -> bool {
+        let entry = self.entries.get(call_id);
+        entry.is_some_and(|entry| entry.turned_away.as_deref() == Some(branch))
     }
 
     /// Takes the record of a call whose caller gave a wrong password. It is written where the caller
@@ -78,7 +96,10 @@ impl Refused {
         } else if self.entries.len() >= ENTRIES_MAX || !self.may_record(now) {
             return;
         }
-        self.entries.insert(call_id.into(), Entry { at: now + GIVES_UP_AFTER, cdr: Some(cdr) });
+        self.entries.insert(
+            call_id.into(),
+            Entry { at: now + GIVES_UP_AFTER, cdr: Some(cdr), turned_away: None },
+        );
     }
 
     /// The call is admitted after all: it leaves its own record.
@@ -141,6 +162,14 @@ pub(super) enum Why {
 }
 
 impl Why {
+    /// Returns whether the answer is sent without a transaction.
+    fn is_turned_away(self) -> bool {
+        match self {
+            Self::Draining | Self::Overloaded | Self::TrunkFull => true,
+            Self::Claim | Self::Password | Self::Status(..) => false,
+        }
+    }
+
     fn status(self) -> u16 {
         match self {
             Self::Draining | Self::Overloaded | Self::TrunkFull => 503,
@@ -199,7 +228,8 @@ impl Shard {
         now: Instant,
     ) {
         let cdr = self.refused_cdr(message, caller, why, now);
-        if let Some(cdr) = self.refused.note(message.call_id(), cdr, now) {
+        let branch = why.is_turned_away().then(|| message.branch());
+        if let Some(cdr) = self.refused.note(message.call_id(), branch, cdr, now) {
             self.write_refused(cdr);
         }
     }

@@ -326,7 +326,10 @@ fn play(seed: u64) -> (Vec<String>, World) {
         let_go(&mut world, &names);
         world.run_until(world.now_ms() + 40_000);
     }
-    found.extend(faults_but(&mut world, &UNREACHABLE));
+    let mut broken = faults_but(&mut world, &UNREACHABLE);
+    // A carrier that nothing reaches gives its INVITE up without a word.
+    broken.retain(|fault| !(fault.starts_with("twilio: INVITE") && fault.ends_with("not ended")));
+    found.extend(broken);
     found.extend(left_over(&mut world, &names));
     (found, world)
 }
@@ -388,6 +391,15 @@ fn is_sound(seed: u64) -> bool {
         );
     }
     found.is_empty()
+}
+
+/// What these have shown: a PRACK or BYE with a number that came before, a copy of a refused INVITE that
+/// became a call, a phone that never heard of its call's end.
+#[test]
+fn worlds_that_failed_once() {
+    for seed in [119, 1262, 1522, 1862, 2073, 2284, 2466, 2864, 2888] {
+        assert!(is_sound(seed), "{seed}");
+    }
 }
 
 #[test]

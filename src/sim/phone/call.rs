@@ -311,7 +311,7 @@ impl Phone {
         self.agent.respond(invite.tx, status, builder.finish(), now);
     }
 
-    fn take_back(&mut self, index: usize, now: Instant) {
+    pub(super) fn take_back(&mut self, index: usize, now: Instant) {
         let call = &mut self.calls[index];
         let invite = call.pending.iter().find(|(_, purpose)| **purpose == Purpose::Invite);
         if let Some((tx, _)) = invite {

@@ -143,6 +143,10 @@ impl Phone {
                 self.hear(Some(serial), Heard::HungUp(reason), now);
             }
         }
+        if stage == Stage::Calling {
+            // It may never hear the final response to its INVITE.
+            self.take_back(index, now);
+        }
         if stage != Stage::Leaving {
             self.calls[index].stage = Stage::Over;
         }
