@@ -318,8 +318,8 @@ mod tests {
         let now = crate::sim::epoch();
         let at = |s| now + Duration::from_secs(s);
         let mut calls = Refused::new(now);
-        assert!(calls.note("a", refused(1), now).is_some());
-        assert!(calls.note("a", refused(2), at(1)).is_none(), "the same call");
+        assert!(calls.note("a", None, refused(1), now).is_some());
+        assert!(calls.note("a", None, refused(2), at(1)).is_none(), "the same call");
         calls.suspect("a", refused(3), at(1));
         // Wrong twice, then given up.
         calls.suspect("b", refused(4), at(1));
@@ -333,9 +333,23 @@ mod tests {
         calls.admitted("c");
         // Wrong once, then refused for another reason.
         calls.suspect("d", refused(7), at(8));
-        assert!(calls.note("d", refused(8), at(9)).is_some());
+        assert!(calls.note("d", None, refused(8), at(9)).is_some());
         assert!(calls.due(at(60)).is_empty());
         assert_eq!(calls.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_copy_of_what_was_turned_away_is_known() {
+        let now = crate::sim::epoch();
+        let mut calls = Refused::new(now);
+        assert!(calls.note("a", Some("z9hG4bK1"), refused(1), now).is_some());
+        assert!(calls.has_turned_away("a", "z9hG4bK1"));
+        assert!(!calls.has_turned_away("a", "z9hG4bK2"), "called again");
+        assert!(!calls.has_turned_away("b", "z9hG4bK1"));
+        assert!(calls.note("a", Some("z9hG4bK2"), refused(2), now).is_none());
+        assert!(calls.has_turned_away("a", "z9hG4bK2"));
+        assert!(calls.due(now + REMEMBER).is_empty());
+        assert!(!calls.has_turned_away("a", "z9hG4bK2"), "long ago");
     }
 
     #[test]
