@@ -4,6 +4,7 @@
 # make instructions   how many instructions the hot paths take, held against benches/instructions.txt
 # make fuzz    every reader of what comes from outside against mutated bytes, ten times what make test does
 # make sim     random worlds: phones, a carrier and failures of every kind (SEEDS=10000)
+# make soak    the running program as it is shipped under MESSAGES mutated messages, floods and dripping connections
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
 # make kernel  the kernel path, between network namespaces: needs root
 # make bpf     the kernel path's program anew, after a change of its source
@@ -15,7 +16,7 @@ PYTEST ?=
 # Further arguments of the suite, as in: make bench BENCH="--only start"
 BENCH ?=
 
-.PHONY: fuzz sim test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
+.PHONY: fuzz sim soak test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
 
 test: install check kernel instructions interop
 check: tools fmt clippy unit doc deny shear advisories
@@ -41,6 +42,11 @@ fuzz:
 SEEDS ?= 10000
 sim:
 	TANDEM_SIM=$(SEEDS) $(CARGO) test --locked --test flows -- chaos
+
+# The figures of docs/RELIABILITY.md, printed. It opens 9,000 connections: `ulimit -n` of 20,000 is enough.
+MESSAGES ?= 1000000
+soak:
+	TANDEM_SOAK=$(MESSAGES) $(CARGO) test --locked --release --test hostile -- --nocapture --test-threads=1
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --no-deps --document-private-items

@@ -103,7 +103,7 @@ fn links_lead_somewhere() {
 
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["", "bench", "docker", "pcap-fixtures"].map(|folder| root.join(folder));
+    let folders = ["", "bench", "docker", "docs", "pcap-fixtures"].map(|folder| root.join(folder));
     let mut found = vec![];
     for folder in folders {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();

@@ -25,6 +25,8 @@ const REQUEST_MAX: usize = 65_535;
 const AMPLIFIES: usize = 2;
 /// How long one stays away after too many wrong passwords, in seconds.
 const GUESS_AFTER_S: u32 = 30;
+/// How many extensions are named that we do not know.
+const UNSUPPORTED_MAX: usize = 16;
 /// How long a refused caller should stay away, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
@@ -350,6 +352,9 @@ fn unsupported(message: &Message, known: &[&str]) -> String {
         let option = String::from_utf8_lossy(&option);
         if !known.iter().any(|k| k.eq_ignore_ascii_case(&option)) {
             unknown.push(option.into_owned());
+        }
+        if unknown.len() >= UNSUPPORTED_MAX {
+            break;
         }
     }
     unknown.join(", ")

@@ -329,13 +329,13 @@ impl<'a> Group<'a> {
     }
 
     /// Returns a parameter without its quotes. `None`: it is there and cannot be repeated between
-    /// quotes of ours: not UTF-8, with controls, or with a quote that does not end.
+    /// quotes of ours: not UTF-8, with controls, or with a quote or backslash outside of quotes.
     fn text(&self, name: &str) -> Option<Option<&'a str>> {
         let found = self.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()));
         let Some((_, value)) = found else { return Some(None) };
         let value = match text::quoted(value) {
             Some((inside, _)) => inside,
-            None if value.contains(&b'"') => return None,
+            None if value.iter().any(|byte| matches!(byte, b'"' | b'\\')) => return None,
             None => value,
         };
         let text = std::str::from_utf8(value).ok()?;

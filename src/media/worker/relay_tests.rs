@@ -236,6 +236,31 @@ fn a_phones_media_is_latched_once_per_offer_and_answer() {
     assert_eq!(rig.discarded(Discard::StrangeSource), 9);
 }
 
+/// Somebody found the port before the caller spoke: it hears nothing, and the caller is heard.
+#[test]
+fn who_speaks_first_gets_nothing_and_keeps_nobody_out() {
+    for (attacker, passes) in [("203.0.113.66:6666", 0), ("192.0.2.1:6666", 20)] {
+        let (mut rig, mut caller, mut callee) = Rig::joined();
+        let near = Some(Box::new(caller.address.ip()));
+        let remote = Remote { latch: Latch::Learn { near }, ..caller.remote() };
+        rig.aim(&caller, remote, stream(Law::Mu, 101));
+        let mut attack = caller.clone();
+        attack.change_source();
+        attack.address = attacker.parse().unwrap();
+        let (mut passed, mut bled) = (0, 0);
+        for _ in 0..20 {
+            passed += usize::from(rig.say(&mut attack).is_some());
+            bled += usize::from(rig.say(&mut callee).is_some_and(|sent| sent.to == attack.address));
+        }
+        assert_eq!((passed, bled), (passes, 0), "{attacker}");
+        for _ in 0..50 {
+            assert!(rig.say(&mut caller).is_some(), "{attacker} keeps the caller out");
+            assert_eq!(rig.say(&mut attack), None, "{attacker}");
+            assert_eq!(rig.say(&mut callee).map(|sent| sent.to), Some(caller.address));
+        }
+    }
+}
+
 /// What B's side of an offer and answer says; whether B is sent to, whether it is heard.
 #[test]
 fn a_hold_stops_what_it_says() {
