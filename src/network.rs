@@ -55,6 +55,24 @@ impl Network {
         Self { address, prefix: prefix_max(address) }
     }
 
+    /// Returns what stands for whoever has this address: the address alone, or the /64 of an IPv6
+    /// address, since who has one of these has 2^64 of them.
+    pub fn source(ip: IpAddr) -> Self {
+        let address = ip.to_canonical();
+        let prefix = if address.is_ipv4() { 32 } else { 64 };
+        Self { address: first_address(address, prefix), prefix }
+    }
+
+    /// Returns whether the two have an address in common.
+    pub fn overlaps(&self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
+    /// Returns the first address.
+    pub fn first(&self) -> IpAddr {
+        self.address
+    }
+
     /// Reads `address/prefix` or `address`.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         let (address, prefix) = match text.split_once('/') {
@@ -165,6 +183,25 @@ mod tests {
         ] {
             let network = Network::parse(network).unwrap();
             assert_eq!(network.contains(ip.parse().unwrap()), inside, "{ip} in {network}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_a_64() {
+        for (ip, want) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(Network::source(ip.parse().unwrap()).to_string(), want);
+        }
+        for (a, b, want) in [
+            ("192.0.2.0/24", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.0/24", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("::/0", "0.0.0.0/0", false),
+        ] {
+            assert_eq!(Network::parse(a).unwrap().overlaps(Network::parse(b).unwrap()), want);
         }
     }
 

@@ -7,9 +7,10 @@ use super::names::Names;
 use crate::{
     config::{Config, PublicIp},
     dialog::{Acks, is_global},
-    guard::Watch,
+    guard::{Ban, Watch},
     ids::{CallId, Entropy, Flow, LegId, Mint, Transport, push_address},
     media,
+    network::Network,
     observe::cdr::Cdr,
     registrar::{Binding, Location},
     sip::Method,
@@ -85,6 +86,10 @@ pub enum Record {
         /// The contact, as it was bound.
         contact: Box<str>,
     },
+    /// Somebody is banned.
+    Ban(Box<Ban>),
+    /// Nobody in these addresses is any more.
+    Lift(Network),
 }
 
 /// What a step wants done outside the core, in order.

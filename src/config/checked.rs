@@ -6,7 +6,7 @@
 use super::{routing::Routing, secret::Secret, timezone::Timezone};
 use crate::{
     dialplan::{Country, Dialplan, E164},
-    guard::{Emergency, Pacing, TrunkGuard, UserGuard},
+    guard::{BanPolicy, Emergency, Pacing, TrunkGuard, UserGuard},
     ids::Transport,
     network::Network,
     sdp::{Codec, CryptoSuite, Srtp},
@@ -40,6 +40,8 @@ pub struct Config {
     pub log: Log,
     /// `[control]`
     pub control: Control,
+    /// `[bans]`
+    pub bans: BanPolicy,
     /// `[trunk.NAME]`
     pub trunks: BTreeMap<Box<str>, Arc<Trunk>>,
     /// `[user.NAME]`

@@ -3,6 +3,7 @@
 //! Owns: everything that reads TOML, and finding all that is wrong with it at once.
 //! Never: opens a file (a [`Source`] does); no foreign type leaves the module.
 
+mod bans;
 mod checked;
 mod difference;
 mod guards;
@@ -50,7 +51,7 @@ use section::{Keys, Reading};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// The sections of a configuration file, and what stands beside them.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "node",
     "sip",
     "tls",
@@ -59,6 +60,7 @@ const SECTIONS: [&str; 14] = [
     "store",
     "log",
     "control",
+    "bans",
     "emergency",
     "trunk",
     "user",
@@ -118,6 +120,7 @@ fn read(path: &str, source: &dyn Source) -> (Checked, [Keys; 2]) {
         store: node::store_section(root, &mut reading),
         log: node::log(root, &mut reading),
         control: node::control(root, &mut reading),
+        bans: bans::bans(root, &mut reading),
         trunks,
         users,
         emergency,

@@ -126,6 +126,10 @@ pub enum ConfigError {
     NoEnv(Box<str>),
     #[error("cannot read the secret in `{path}`: {why}")]
     SecretFile { path: Box<str>, why: Box<str> },
+    #[error("`first` is longer than `longest`")]
+    BanOrder,
+    #[error("`{0}` cannot tell a scanner from a phone")]
+    Scanner(Box<str>),
     #[error("the secret is empty")]
     SecretEmpty,
     #[error("{} written in a file that others can read", passwords(*.0))]
@@ -252,6 +256,8 @@ impl ConfigError {
             Self::Keys(_) => "C092",
             Self::Instead { .. } => "C093",
             Self::Prefix(_) => "C094",
+            Self::BanOrder => "C100",
+            Self::Scanner(_) => "C101",
             Self::Tls(problem) => problem.code(),
         }
     }
@@ -369,6 +375,7 @@ impl ConfigError {
             Self::NotOwned { .. } => {
                 "add it to `owned` or `verified`, or the carrier refuses every call from it".into()
             }
+            Self::Scanner(_) => "write four characters or more of its User-Agent, in ASCII".into(),
             Self::Rate(_) => "write \"1/s\" or \"30/m\", up to 1000".into(),
             Self::WeakCallerId { .. } => "write another number of yours".into(),
             Self::EmergencyNumber(_) => "write its digits, such as \"112\"".into(),
@@ -393,6 +400,7 @@ impl ConfigError {
             | Self::Network { .. }
             | Self::Alone { .. }
             | Self::QualifyTimeout
+            | Self::BanOrder
             | Self::ExpiresOrder => return None,
         })
     }

@@ -1,8 +1,10 @@
-//! Guards: what stands between a call that the dialplan allows and a carrier that bills it.
+//! Guards: what stands between a call that the dialplan allows and a carrier that bills it, and who is
+//! not answered at all.
 //!
-//! Owns: who may be shown as calling, where calls may go, and how each refusal is said.
+//! Owns: who may be shown as calling, where calls may go, how each refusal is said, and the bans.
 //! Never: refuses an emergency call, reads a clock, or sends anything.
 
+mod bans;
 mod budget;
 mod caller;
 mod destination;
@@ -11,6 +13,7 @@ mod gate;
 mod refusal;
 mod watch;
 
+pub use bans::{Ban, BanPolicy, Bans, Offence, REMEMBERED, is_scanner};
 pub use budget::{Account, Budget, Ledger, Opening, OutOfHours, Use};
 pub use caller::{Callers, Weak, weakness};
 pub use destination::Destination;

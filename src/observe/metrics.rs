@@ -200,6 +200,10 @@ pub struct Shard {
     pub timeouts: u64,
     /// Digest checks, by result: `ok`, `challenged`, `stale`, `wrong`.
     pub authentications: Tally,
+    /// Sources banned, by reason.
+    pub bans: Tally,
+    /// Bans that hold now.
+    pub banned: u64,
     /// REGISTERs, by result: `bound`, `unbound`, `fetched`, `refused`.
     pub registrations: Tally,
     /// Steps of a call that panicked: the call was dropped, the fault is ours.
@@ -238,6 +242,8 @@ impl Shard {
         self.discards.merge(&other.discards);
         self.timeouts += other.timeouts;
         self.authentications.merge(&other.authentications);
+        self.bans.merge(&other.bans);
+        self.banned += other.banned;
         self.registrations.merge(&other.registrations);
         self.panics += other.panics;
         self.calls.merge(&other.calls);

@@ -55,6 +55,13 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Who is banned?
+    Bans,
+    /// End the bans of some addresses.
+    Lift {
+        /// `192.0.2.7`, or `192.0.2.0/24`.
+        addresses: String,
+    },
     /// Which calls were there?
     Cdr(CdrQuery),
     /// Read the configuration again.
@@ -115,13 +122,15 @@ pub enum Response {
     Trunks(Vec<TrunkRow>),
     /// To `Budgets`.
     Budgets(Vec<BudgetRow>),
+    /// To `Bans`.
+    Bans(Vec<BanRow>),
     /// To `CallShow` of a call that is over.
     Record(Box<Cdr>),
     /// To `Cdr`.
     Cdrs(Vec<Cdr>),
     /// To `Reload` and `PlanReload`.
     Reload(ReloadReport),
-    /// To `Drain`, `Hangup` and `ResetBudget`: one sentence on what will happen.
+    /// To `Drain`, `Hangup`, `ResetBudget` and `Lift`: one sentence on what will happen.
     Done(String),
     /// There is no such thing: one sentence.
     NotFound(String),
@@ -499,6 +508,23 @@ impl BudgetRow {
             self.countries_per_day,
         ]
     }
+}
+
+/// A source whose messages are not looked at.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BanRow {
+    /// An address, or the /64 of an IPv6 address.
+    pub source: String,
+    /// `guesses` or `junk`.
+    pub why: String,
+    /// From when.
+    pub since: UtcMs,
+    /// Until when.
+    pub until: UtcMs,
+    /// How long that is from now.
+    pub left_s: u64,
+    /// Messages that were thrown away.
+    pub dropped: u64,
 }
 
 /// So much of so much.

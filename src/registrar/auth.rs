@@ -26,7 +26,10 @@ use crate::{
         digest::{self, Algorithm, Challenge, Credentials},
     },
 };
-use std::time::{Duration, SystemTime};
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 /// How long a nonce is good for, where the configuration says nothing else.
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
@@ -102,7 +105,8 @@ pub enum Verdict {
 pub enum Reason {
     /// No credentials for our realm, as in every first request.
     Missing,
-    /// The password is right, but the nonce was too old, not ours or used before: `stale=true`.
+    /// The nonce was not made by us for this source; or the password is right, but the nonce too old or
+    /// used before: `stale=true`.
     Stale,
     /// The password is wrong, or there is no such user.
     Wrong,
@@ -143,36 +147,48 @@ impl Authenticator {
         &self.realm
     }
 
-    /// Checks who sent a request, and that it speaks for nobody else. `users` knows passwords by
-    /// user name. The time taken does not tell whether a user exists.
+    /// Checks who sent a request from `source`, and that it speaks for nobody else. `users` knows
+    /// passwords by user name. The time taken does not tell whether a user exists.
+    ///
+    /// An answer to a nonce that was not made for this source is not judged at all (RFC 7616 3.3 lets
+    /// us say `stale` to it): every password that is judged is a guess of whoever has this address.
     pub fn check<'u>(
         &mut self,
-        request: &Message,
+        (request, source): (&Message, IpAddr),
         users: impl Fn(&str) -> Option<Known<'u>>,
         wall: SystemTime,
     ) -> Verdict {
         let Some(credentials) = self.credentials(request) else {
-            return self.challenge(Reason::Missing, wall);
+            return self.challenge(Reason::Missing, source, wall);
+        };
+        let Some(nonce) = self.nonces.read(&credentials.nonce, source) else {
+            return self.challenge(Reason::Stale, source, wall);
         };
         let (ha1, is_real) = self.ha1(&credentials, users(&credentials.username));
         let is_right = digest::verify(&credentials, &ha1, request.method_token());
         if !(is_right && is_real) {
-            return self.challenge(Reason::Wrong, wall);
+            return self.challenge(Reason::Wrong, source, wall);
         }
         // RFC 7616 3.4.6: the answer is to this request, not to one that somebody overheard.
         if !names_the_same(&credentials.uri, request.uri()) {
             return Verdict::Refuse { status: 400, reason: "Digest uri Is Not The Request-URI" };
         }
         let nc = credentials.nc.filter(|_| credentials.qop.is_some());
-        if !self.nonces.spend(&credentials.nonce, nc, wall) {
-            return self.challenge(Reason::Stale, wall);
+        if !self.nonces.spend(nonce, nc, wall) {
+            return self.challenge(Reason::Stale, source, wall);
         }
         identify(request, credentials.username)
     }
 
-    /// Makes a challenge.
-    pub fn challenge(&mut self, reason: Reason, wall: SystemTime) -> Verdict {
-        let nonce = self.nonces.mint(&mut self.entropy, wall);
+    /// Returns whether a request answers a challenge of ours that went to `source`, rightly or not.
+    pub fn has_been_asked(&self, request: &Message, source: IpAddr) -> bool {
+        let credentials = self.credentials(request);
+        credentials.is_some_and(|c| self.nonces.read(&c.nonce, source).is_some())
+    }
+
+    /// Makes a challenge for whoever is at `source`.
+    pub fn challenge(&mut self, reason: Reason, source: IpAddr, wall: SystemTime) -> Verdict {
+        let nonce = self.nonces.mint(source, &mut self.entropy, wall);
         let challenge = |algorithm| Challenge {
             realm: self.realm.clone(),
             nonce: nonce.as_str().into(),

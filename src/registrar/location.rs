@@ -5,6 +5,7 @@
 
 use crate::{
     ids::{Flow, Transport},
+    network::Network,
     sip::Uri,
 };
 use dashmap::DashMap;
@@ -211,6 +212,16 @@ impl Location {
         all.retain(|binding| !binding.is_expired(wall));
         sort(&mut all);
         all
+    }
+
+    /// Returns whether a phone is bound that registered from one of these addresses, or is reached
+    /// there.
+    pub fn is_bound_from(&self, source: Network, wall: SystemTime) -> bool {
+        let is_there = |binding: &Binding| {
+            let addresses = [binding.received.ip(), binding.flow.remote.ip()];
+            !binding.is_expired(wall) && addresses.iter().any(|ip| source.contains(*ip))
+        };
+        self.0.by_user.iter().any(|entry| entry.value().iter().any(is_there))
     }
 
     /// Returns whether nobody is bound.

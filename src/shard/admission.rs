@@ -7,13 +7,14 @@ use super::{Core, Shard, invite::Caller, refused::Why};
 use crate::{
     call::ALLOW,
     config::{User, UserSecret},
+    guard::Offence,
     ids::{Flow, Transport},
     registrar::{Known, Reason, Verdict},
     sip::{Builder, HeaderName, Message, Method, Scheme, Uri, default_reason},
     transaction::{self, ServerId},
 };
 use bytes::Bytes;
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
 
 /// Extensions that an INVITE may require of us.
 const INVITE_EXTENSIONS: &[&str] = &["100rel", "timer"];
@@ -227,11 +228,14 @@ impl Shard {
     ) -> Option<Box<str>> {
         if !self.may_guess(message, flow, now) {
             self.counters.authentications.count("unjudged");
+            if self.core.auth.has_been_asked(message, flow.remote.ip()) {
+                self.strike(Offence::Guess, flow, now);
+            }
             let later = Refusal::plain(503).with(HeaderName::RetryAfter, GUESS_AFTER_S.to_string());
             self.turn_away(tx, message, flow, &later);
             return None;
         }
-        let (word, refusal) = match self.core.verdict(message, now) {
+        let (word, refusal) = match self.core.verdict((message, flow.remote.ip()), now) {
             Verdict::Ok(user) => {
                 self.counters.authentications.count("ok");
                 return Some(user);
@@ -267,13 +271,15 @@ impl Shard {
 }
 
 impl Shard {
-    /// Tells of a wrong password: in the log, and where it was a call, in a record.
+    /// Tells of a wrong password: in the log, and where it was a call, in a record. It counts against
+    /// its source.
     fn note_guess(&mut self, message: &Message, flow: Flow, now: Instant) {
         let credentials = message.credentials(HeaderName::Authorization).into_iter().next();
         let name = credentials.as_ref().map_or("", |credentials| &*credentials.username);
         self.guesses.note(name, flow.remote.ip(), now);
         let at_home = self.at_home(name, flow, now).then_some(name);
         self.guesses.spend(flow.remote.ip(), at_home, now);
+        self.strike(Offence::Guess, flow, now);
         if let Some(user) = self.named_user(message).filter(|_| is_call(message)) {
             self.suspect(message, user, now);
         }
@@ -320,10 +326,10 @@ fn is_call(message: &Message) -> bool {
 }
 
 impl Core {
-    fn verdict(&mut self, message: &Message, now: Instant) -> Verdict {
+    fn verdict(&mut self, request: (&Message, IpAddr), now: Instant) -> Verdict {
         let wall = self.wall(now);
         let users = &self.shared.config.users;
-        self.auth.check(message, |name| users.get(name).map(|user| known(user)), wall)
+        self.auth.check(request, |name| users.get(name).map(|user| known(user)), wall)
     }
 
     /// Offers phones only what every user's stored secret can check.

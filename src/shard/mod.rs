@@ -8,6 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used)]
 
 mod admission;
+mod bans;
 mod dispatch;
 mod expiry;
 mod guards;
@@ -34,7 +35,7 @@ use crate::{
     call::{Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
     config::Config,
     dialog::Acks,
-    guard::Watch,
+    guard::{Bans, Offence, Watch},
     ids::{CallId, Entropy, Flow, LegId, Mint, MintKey, ShardId},
     media,
     observe::metrics,
@@ -115,6 +116,7 @@ pub struct Shard {
     refused: refused::Refused,
     overload: overload::Overload,
     guesses: guesses::Guesses,
+    bans: Bans,
     counters: metrics::Shard,
     sweep_at: Instant,
     is_draining: bool,
@@ -174,6 +176,7 @@ impl Shard {
             refused: refused::Refused::new(now),
             overload: overload::Overload::default(),
             guesses: guesses::Guesses::default(),
+            bans: Bans::default(),
             counters: metrics::Shard::default(),
             sweep_at: now + SWEEP_EVERY,
             is_draining: false,
@@ -257,6 +260,9 @@ impl Shard {
 
     /// Accepts one message, or what was meant to be one.
     pub fn handle_message(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        if self.is_silenced(flow, now) {
+            return;
+        }
         self.guarded(|shard| shard.receive(None, flow, bytes, now));
         self.settle(now);
     }
@@ -274,16 +280,20 @@ impl Shard {
                 }
                 packets::received(&message, flow);
                 self.count_received(&message);
+                if self.is_scan(&message, flow, now) {
+                    return;
+                }
                 self.core.ladders.received(&message, &self.core.names, now);
                 self.core.tx.receive(message, flow, now, &mut self.core.sent);
             }
-            Err(error) => self.refuse_unreadable(&error, len, flow),
+            Err(error) => self.refuse_unreadable(&error, len, flow, now),
         }
     }
 
-    fn refuse_unreadable(&mut self, error: &ParseError, len: usize, flow: Flow) {
+    fn refuse_unreadable(&mut self, error: &ParseError, len: usize, flow: Flow, now: Instant) {
         packets::unreadable(error, flow);
         self.counters.discards.count("unreadable");
+        self.strike(Offence::Junk, flow, now);
         if let Some(salvage) = &error.salvage {
             let status = error.problem.status();
             let bytes = salvage.reply(status, &error.problem.to_string(), flow.remote);
@@ -567,6 +577,8 @@ impl Shard {
     }
 }
 
+#[cfg(test)]
+mod bans_tests;
 #[cfg(test)]
 mod isolation_tests;
 #[cfg(test)]

@@ -100,6 +100,7 @@ impl Shard {
         let mut counters = self.counters.clone();
         counters.talking = talking;
         counters.ringing = ringing;
+        counters.banned = self.banned() as u64;
         counters.transactions = self.core.tx.len() as u64;
         counters.retransmissions = self.core.tx.retransmissions();
         counters.dialogs = self.core.names.dialogs() as u64;

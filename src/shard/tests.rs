@@ -84,7 +84,7 @@ pub(super) fn shard(users: &str, now: Instant) -> Shard {
 }
 
 /// The trunk calls.
-fn open(shard: &mut Shard, call_id: &str, now: Instant) -> CallId {
+pub(super) fn open(shard: &mut Shard, call_id: &str, now: Instant) -> CallId {
     let before: Vec<CallId> = shard.calls(now).iter().map(|call| call.call).collect();
     shard.handle_message(flow(), Bytes::from(invite(call_id)), now);
     let after = shard.calls(now);
@@ -107,7 +107,7 @@ pub(super) fn flow() -> Flow {
     Flow { transport: Transport::Udp, local, remote: TRUNK.parse().unwrap() }
 }
 
-fn binding(user: &str) -> Binding {
+pub(super) fn binding(user: &str) -> Binding {
     Binding {
         aor: user.into(),
         contact: format!("sip:{user}@192.0.2.7").into(),

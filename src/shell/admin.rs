@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     ids::CallId,
+    network::Network,
     observe::{
         cdr::UtcMs,
         status::{CdrQuery, Request, Response},
@@ -51,6 +52,8 @@ pub enum AdminCommand {
     Trunks(Reach),
     /// What users and trunks have used of their budgets; exits with 1 when one is used up
     Budgets(BudgetArgs),
+    /// The addresses whose messages are not looked at, why, and for how long
+    Bans(BanArgs),
     /// The calls that are over, the newest first
     Cdr(CdrArgs),
     /// Read the configuration again; calls go on
@@ -142,6 +145,17 @@ pub struct DrainArgs {
     pub reach: Reach,
 }
 
+/// `tandem bans`.
+#[derive(Clone, Debug, clap::Args, Eq, PartialEq)]
+pub struct BanArgs {
+    /// End the bans of this address or network
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_network)]
+    pub lift: Option<Network>,
+    /// Common arguments.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
 /// `tandem cdr`.
 #[derive(Clone, Debug, clap::Args, Eq, PartialEq)]
 pub struct CdrArgs {
@@ -187,6 +201,7 @@ impl AdminCommand {
             Self::Reload(args) => &args.reach,
             Self::Drain(args) => &args.reach,
             Self::Budgets(args) => &args.reach,
+            Self::Bans(args) => &args.reach,
             Self::Cdr(args) => &args.reach,
         }
     }
@@ -209,6 +224,10 @@ impl AdminCommand {
                 Request::CallLadder { call: args.one.call }
             }
             Self::Budgets(args) => args.request(),
+            Self::Bans(args) => match args.lift {
+                Some(network) => Request::Lift { addresses: network.to_string() },
+                None => Request::Bans,
+            },
             Self::Explain(one) => Request::CallExplain { call: one.call },
             Self::Hangup(one) => Request::Hangup { call: one.call },
             Self::Cdr(args) => Request::Cdr(CdrQuery {
@@ -252,6 +271,10 @@ impl AdminCommand {
 
 fn parse_call(text: &str) -> Result<CallId, String> {
     CallId::parse(text).ok_or_else(|| "a call looks like c00-2a; `tandem calls` lists them".into())
+}
+
+fn parse_network(text: &str) -> Result<Network, String> {
+    Network::parse(text).map_err(|error| format!("{error} (help: `tandem bans` lists them)"))
 }
 
 /// Reads a point of time, or how long ago it was.
@@ -316,6 +339,9 @@ mod tests {
                 "budgets --reset-trunk twilio",
                 Request::ResetBudget { kind: "trunk".into(), name: "twilio".into() },
             ),
+            ("bans --json", Request::Bans),
+            ("bans --lift 192.0.2.7", Request::Lift { addresses: "192.0.2.7".into() }),
+            ("bans --lift 2001:db8::/64", Request::Lift { addresses: "2001:db8::/64".into() }),
             ("cdr", cdr(CdrQuery::default())),
             (
                 "cdr -n 5 --failed",
@@ -339,7 +365,7 @@ mod tests {
 
     #[test]
     fn mistakes_on_the_command_line_are_usage() {
-        for line in ["call show 42", "hangup", "cdr -n many", "status c00-2a", "call"] {
+        for line in ["call show 42", "hangup", "cdr -n many", "status c00-2a", "call", "bans --lift me"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         for since in ["yesterday", "", "h", "99999999999999999999d", "é"] {

@@ -254,6 +254,8 @@ async fn answer<A: Admin>(
         | Request::Trunks
         | Request::Budgets
         | Request::ResetBudget { .. }
+        | Request::Bans
+        | Request::Lift { .. }
         | Request::Reload
         | Request::PlanReload
         | Request::Drain { .. }
@@ -344,6 +346,8 @@ mod tests {
                 | Request::Trunks
                 | Request::Budgets
                 | Request::ResetBudget { .. }
+                | Request::Bans
+                | Request::Lift { .. }
                 | Request::Cdr(_)
                 | Request::Upgrade
                 | Request::PlanReload

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::{Config, Listen, PublicIp, difference},
     guard::Account,
+    network::Network,
     observe::{
         cdr::UtcMs,
         explain::Story,
@@ -134,6 +135,8 @@ impl Desk {
             | Order::Trunks(_)
             | Order::Budgets(_)
             | Order::ResetBudget(..)
+            | Order::Bans(_)
+            | Order::Lift(..)
             | Order::CallsOf(..)
             | Order::Pulses(_)
             | Order::Counters(_) => {}
@@ -350,6 +353,17 @@ impl Desk {
         self.ask_elder(request).await.unwrap_or(response)
     }
 
+    async fn lift(&self, addresses: &str) -> Response {
+        let network = match Network::parse(addresses) {
+            Ok(network) => network,
+            Err(error) => return Response::Refused(format!("`{addresses}`: {error}")),
+        };
+        match self.ask_shard(|reply| Order::Lift(network, reply)).await {
+            0 => Response::NotFound(format!("nobody at {network} is banned")),
+            _ => Response::Done(format!("{network} is answered again")),
+        }
+    }
+
     async fn upgrade(&self) -> Response {
         let (reply, answer) = oneshot::channel();
         if self.ways.upgrade.try_send(reply).is_err() {
@@ -400,6 +414,8 @@ impl Desk {
                     false => Response::NotFound(format!("{account} has used nothing")),
                 }
             }
+            Request::Bans => Response::Bans(self.ask_shard(Order::Bans).await),
+            Request::Lift { addresses } => self.lift(&addresses).await,
             Request::Cdr(_) => Response::Refused("the store answers this".to_owned()),
             Request::Upgrade => self.upgrade().await,
             Request::Reload => Response::Reload(self.reload(false).await),

@@ -188,8 +188,9 @@ impl Node {
         restore(&location, &store, &routes, succession.as_ref()).await;
         store.handle().close_lost();
         let shared = Shared { config: config.clone(), location: location.clone(), key };
-        let shard =
+        let mut shard =
             Shard::new(shard_id, shared, seed().map_err(part(RANDOM))?, now(), SystemTime::now());
+        restore_bans(&mut shard, &store).await;
         let security = watch::Sender::new(Security::new(&config));
         let opener = Opener::new(ways.ingress.clone(), security.subscribe(), config.sip.dscp);
         let hands = Hands {
@@ -346,6 +347,14 @@ async fn restore(
         succession.iter().flat_map(|succession| &succession.connections).copied().collect();
     let lost = location.restore(bindings, &listeners, &connections, wall).len();
     tracing::debug!(restored = total.saturating_sub(lost), lost, "bindings restored");
+}
+
+/// Takes up the bans of before the restart, or of the process before this one.
+async fn restore_bans(shard: &mut Shard, store: &Store) {
+    match store.handle().bans(SystemTime::now()).await {
+        Ok(bans) => shard.take_up_bans(bans, now()),
+        Err(error) => tracing::warn!(%error, "bans not restored"),
+    }
 }
 
 pub(super) fn seed() -> io::Result<[u8; 32]> {

@@ -23,10 +23,11 @@ use crate::{
     guard::Account,
     ids::{CallId, Digest, Flow, Transport},
     media,
+    network::Network,
     observe::{
         ladder::Rungs,
         metrics,
-        status::{BudgetRow, CallDetail, CallSummary, TrunkRow},
+        status::{BanRow, BudgetRow, CallDetail, CallSummary, TrunkRow},
     },
     shard::{Answer, Kin, Output, Pulse, Shard},
     tls::Failure,
@@ -88,6 +89,10 @@ pub(super) enum Order {
     Budgets(oneshot::Sender<Vec<BudgetRow>>),
     /// Forget what was used of a budget.
     ResetBudget(Account, oneshot::Sender<bool>),
+    /// List the bans.
+    Bans(oneshot::Sender<Vec<BanRow>>),
+    /// End the bans of some addresses; tells how many there were.
+    Lift(Network, oneshot::Sender<usize>),
     /// Count the calls of some users.
     CallsOf(Vec<Box<str>>, oneshot::Sender<Vec<u64>>),
     /// Tell how the phones answer OPTIONS.
@@ -441,6 +446,8 @@ impl ShardLoop {
             Order::ResetBudget(account, reply) => {
                 _ = reply.send(self.shard.reset_budget(&account));
             }
+            Order::Bans(reply) => _ = reply.send(self.shard.bans(now())),
+            Order::Lift(network, reply) => _ = reply.send(self.shard.lift(network, now())),
             Order::CallsOf(users, reply) => {
                 _ = reply.send(users.iter().map(|user| self.shard.calls_of(user)).collect());
             }
@@ -472,6 +479,8 @@ impl ShardLoop {
                     Record::Running(cdr) => Write::Running(cdr),
                     Record::Bind(binding) => Write::Bind(binding),
                     Record::Unbind { aor, contact } => Write::Unbind { aor, contact },
+                    Record::Ban(ban) => Write::Ban(ban),
+                    Record::Lift(network) => Write::Lift(network),
                 }),
             }
         }

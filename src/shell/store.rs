@@ -4,7 +4,9 @@
 //! Never: makes a call wait. What does not fit is counted, and said once.
 
 use crate::{
+    guard::Ban,
     ids::CallId,
+    network::Network,
     observe::{
         cdr::Cdr,
         ladder::Rungs,
@@ -67,6 +69,10 @@ pub enum Write {
         /// As the binding had it.
         contact: Box<str>,
     },
+    /// A source is banned.
+    Ban(Box<Ban>),
+    /// No source in these addresses is any more.
+    Lift(Network),
 }
 
 impl Write {
@@ -99,6 +105,7 @@ enum Task {
     Cdrs(CdrQuery, oneshot::Sender<Answer<Vec<Cdr>>>),
     Ladder(CallId, oneshot::Sender<Answer<Option<Rungs>>>),
     Bindings(SystemTime, oneshot::Sender<Answer<Vec<Binding>>>),
+    Bans(SystemTime, oneshot::Sender<Answer<Vec<Ban>>>),
     /// Answered as soon as an attempt to write what came before was made.
     Flush(oneshot::Sender<Answer<()>>),
     Close,
@@ -228,6 +235,11 @@ impl Handle {
         self.ask(|reply| Task::Bindings(wall, reply)).await
     }
 
+    /// Returns the bans that hold at `wall`, and those that ended not long before.
+    pub async fn bans(&self, wall: SystemTime) -> Answer<Vec<Ban>> {
+        self.ask(|reply| Task::Bans(wall, reply)).await
+    }
+
     /// Returns once everything handed over before has been written; fails where it cannot be.
     pub async fn flush(&self) -> Answer<()> {
         self.ask(Task::Flush).await
@@ -353,6 +365,7 @@ impl Writer {
                 question @ (Task::Cdrs(..)
                 | Task::Ladder(..)
                 | Task::Bindings(..)
+                | Task::Bans(..)
                 | Task::Flush(_)) => questions.push(question),
             }
         }
@@ -460,6 +473,10 @@ impl Writer {
             }
             Task::Bindings(wall, reply) => {
                 let found = self.attempt(Aim::Read, |database| database.bindings(wall));
+                _ = reply.send(found.map_err(broken));
+            }
+            Task::Bans(wall, reply) => {
+                let found = self.attempt(|database| database.bans(wall));
                 _ = reply.send(found.map_err(broken));
             }
             Task::Flush(reply) => {

@@ -8,7 +8,7 @@ use crate::observe::{
     ladder::Rungs,
     mask::Text,
     status::{
-        BudgetRow, CallDetail, CallSummary, ContactRow, PhoneRow, ReloadReport, Response,
+        BanRow, BudgetRow, CallDetail, CallSummary, ContactRow, PhoneRow, ReloadReport, Response,
         SignallingCounts, StatusReport, TrunkRow, TrunkState,
     },
 };
@@ -59,6 +59,7 @@ pub fn exit(response: &Response) -> Exit {
         | Response::Ladder(_)
         | Response::Phones(_)
         | Response::Story(_)
+        | Response::Bans(_)
         | Response::Record(_)
         | Response::Cdrs(_)
         | Response::Done(_) => Exit::Ok,
@@ -76,6 +77,7 @@ pub fn json(response: &Response) -> String {
         Response::Phones(rows) => serde_json::to_value(rows),
         Response::Trunks(rows) => serde_json::to_value(rows),
         Response::Budgets(rows) => serde_json::to_value(rows),
+        Response::Bans(rows) => serde_json::to_value(rows),
         Response::Record(cdr) => serde_json::to_value(cdr),
         Response::Cdrs(cdrs) => serde_json::to_value(cdrs),
         Response::Reload(report) => serde_json::to_value(report),
@@ -98,6 +100,7 @@ pub fn text(response: &Response) -> String {
         Response::Phones(rows) => phones(rows),
         Response::Trunks(rows) => format!("{}{}", trunks(rows), addresses(rows)),
         Response::Budgets(rows) => budgets(rows),
+        Response::Bans(rows) => bans(rows),
         Response::Record(cdr) => record(cdr),
         Response::Cdrs(cdrs) => records(cdrs),
         Response::Reload(report) => reload(report),
@@ -247,6 +250,20 @@ fn budgets(rows: &[BudgetRow]) -> String {
             None => used.used.to_string(),
         });
         table.row([row.kind.clone(), row.name.clone()].into_iter().chain(used).collect());
+    }
+    table.to_string()
+}
+
+fn bans(rows: &[BanRow]) -> String {
+    let mut table = Table::new("nobody is banned", &["SOURCE", "WHY", "SINCE", "LEFT", "DROPPED"]);
+    for row in rows {
+        table.row(vec![
+            row.source.clone(),
+            row.why.clone(),
+            row.since.to_string(),
+            span(row.left_s),
+            row.dropped.to_string(),
+        ]);
     }
     table.to_string()
 }

@@ -321,6 +321,7 @@ impl Pbx {
             Output::Record(Record::Unbind { aor, contact }) => {
                 self.bound.remove(&(aor, contact));
             }
+            Output::Record(Record::Ban(_) | Record::Lift(_)) => {}
         }
     }
 

@@ -1,7 +1,10 @@
 //! Credentials: whatever is done to those of a user, nobody else gets in with them.
 
 use crate::{fuzz, lines};
-use std::time::{Duration, SystemTime};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, SystemTime},
+};
 use tandem::{
     ids::Entropy,
     registrar::{Authenticator, Known, Verdict},
@@ -16,13 +19,14 @@ const REALM: &str = "pbx.example.com";
 const PASSWORD: &str = "correct horse";
 const USER: &str = "1001";
 const URI: &str = "sip:pbx.example.com";
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 #[test]
 fn a_proof() {
     let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_793_700_000);
     let mut ours = authenticator();
     let request = register("");
-    let Verdict::Challenge { values, .. } = ours.check(&request, known, wall) else {
+    let Verdict::Challenge { values, .. } = ours.check((&request, HERE), known, wall) else {
         panic!("let in without a proof");
     };
     let proofs = values.iter().map(|value| {
@@ -33,11 +37,11 @@ fn a_proof() {
     let corpus: Vec<_> = proofs.collect();
     for proof in &corpus {
         let proof = Message::parse(proof.clone().into()).expect("a request");
-        assert_eq!(fresh().check(&proof, known, wall), Verdict::Ok(USER.into()));
+        assert_eq!(fresh().check((&proof, HERE), known, wall), Verdict::Ok(USER.into()));
     }
     fuzz("digest", 20_000, &corpus, |bytes| {
         let Ok(request) = Message::parse(bytes.to_vec().into()) else { return };
-        match fresh().check(&request, known, wall) {
+        match fresh().check((&request, HERE), known, wall) {
             Verdict::Ok(user) => {
                 let named = [request.from(), request.to()]
                     .map(|who| who.parsed_uri().is_some_and(|uri| uri.user_unescaped() == USER));

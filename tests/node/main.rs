@@ -2,6 +2,7 @@
 //! sockets. Nothing sleeps: whoever waits, waits for a message.
 #![cfg(test)]
 
+mod bans;
 mod faults;
 mod flood;
 mod lasting;

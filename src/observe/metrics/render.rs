@@ -74,6 +74,8 @@ impl Page<'_> {
         self.counter("sip_timeouts_total", help, shard.timeouts)?;
         let help = "Digest checks of phones.";
         self.tally("authentications_total", help, "result", &shard.authentications)?;
+        self.tally("bans_total", "Sources banned.", "reason", &shard.bans)?;
+        self.gauge("bans", "Bans that hold.", shard.banned)?;
         let help = "REGISTER requests.";
         self.tally("registrations_total", help, "result", &shard.registrations)?;
         let help = "Calls dropped because of a fault of ours.";

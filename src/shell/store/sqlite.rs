@@ -5,7 +5,9 @@
 
 use super::{Write, running};
 use crate::{
+    guard::{Ban, Offence, REMEMBERED},
     ids::{CallId, Flow, Transport},
+    network::Network,
     observe::{
         cdr::{Cdr, UtcMs},
         ladder::Rungs,
@@ -23,8 +25,12 @@ use std::{
 };
 
 /// The schema, step by step; the file's `user_version` counts the steps it has taken.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 /// Ladders kept: those of the newest calls that brought one.
 const LADDERS_MAX: u32 = 10_000;
 /// How long another program (a backup, a report) may keep us from writing before that is a failure:
@@ -192,6 +198,22 @@ impl Database {
         }
         Ok(bindings)
     }
+
+    /// Returns the bans that hold or are still remembered, and forgets the others.
+    pub(super) fn bans(&self, wall: SystemTime) -> Result<Vec<Ban>, DatabaseError> {
+        let oldest = to_sql(UtcMs::from(wall.checked_sub(REMEMBERED).unwrap_or(UNIX_EPOCH)).0);
+        self.connection.execute("DELETE FROM ban WHERE until_ms <= ?", params![oldest])?;
+        let mut statement = self.connection.prepare("SELECT * FROM ban ORDER BY source")?;
+        let mut rows = statement.query([])?;
+        let mut bans = vec![];
+        while let Some(row) = rows.next()? {
+            match read_ban(row)? {
+                Some(ban) => bans.push(ban),
+                None => tracing::warn!("ban is unreadable"),
+            }
+        }
+        Ok(bans)
+    }
 }
 
 fn file_at(path: &Path) -> io::Result<(u64, u64)> {
@@ -224,7 +246,53 @@ fn write_one(transaction: &Transaction<'_>, record: &Write) -> Result<usize, Dat
         Write::Unbind { aor, contact } => Ok(transaction
             .prepare_cached("DELETE FROM binding WHERE aor = ? AND contact = ?")?
             .execute(params![aor, contact])?),
+        Write::Ban(ban) => write_ban(transaction, ban),
+        Write::Lift(network) => forget_bans(transaction, *network),
     }
+}
+
+fn write_ban(transaction: &Transaction<'_>, ban: &Ban) -> Result<usize, DatabaseError> {
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO ban (source, why, is_proven, since_ms, until_ms)
+         VALUES (?, ?, ?, ?, ?)",
+    )?;
+    Ok(statement.execute(params![
+        ban.source.to_string(),
+        ban.why.word(),
+        ban.is_proven,
+        to_sql(UtcMs::from(ban.since).0),
+        to_sql(UtcMs::from(ban.until).0),
+    ])?)
+}
+
+fn forget_bans(transaction: &Transaction<'_>, network: Network) -> Result<usize, DatabaseError> {
+    let mut statement = transaction.prepare_cached("SELECT source FROM ban")?;
+    let mut rows = statement.query([])?;
+    let mut forgotten = 0;
+    while let Some(row) = rows.next()? {
+        let source: String = row.get(0)?;
+        if Network::parse(&source).is_ok_and(|source| source.overlaps(network)) {
+            forgotten += transaction
+                .prepare_cached("DELETE FROM ban WHERE source = ?")?
+                .execute(params![source])?;
+        }
+    }
+    Ok(forgotten)
+}
+
+/// Returns `None` where somebody else wrote into the file what we never would.
+fn read_ban(row: &Row<'_>) -> Result<Option<Ban>, rusqlite::Error> {
+    let (source, why): (String, String) = (row.get("source")?, row.get("why")?);
+    let (Ok(source), Some(why)) = (Network::parse(&source), Offence::parse(&why)) else {
+        return Ok(None);
+    };
+    Ok(Some(Ban {
+        source,
+        why,
+        is_proven: row.get("is_proven")?,
+        since: from_sql(row.get("since_ms")?),
+        until: from_sql(row.get("until_ms")?),
+    }))
 }
 
 /// One record a call: a second one for the same call is our own mistake, and is not written.
@@ -511,6 +579,34 @@ mod tests {
                 .unwrap();
             assert_eq!(sound, "ok", "{end}");
         }
+    }
+
+    #[test]
+    fn bans_survive_are_lifted_and_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut db = open(&folder);
+        let ban = |source: &str, until_s| Ban {
+            source: Network::parse(source).unwrap(),
+            why: Offence::Guess,
+            is_proven: true,
+            since: wall(5),
+            until: wall(until_s),
+        };
+        let all = [ban("192.0.2.1", 9), ban("192.0.2.2", 100), ban("2001:db8::/64", 200)];
+        let write = |ban: &Ban| Write::Ban(Box::new(ban.clone()));
+        db.write(&all.each_ref().map(write)).unwrap();
+        let longer = ban("192.0.2.2", 300);
+        db.write(&[write(&longer)]).unwrap();
+        drop(db);
+        let mut db = open(&folder);
+        let [first, _, v6] = all;
+        assert_eq!(db.bans(wall(50)).unwrap(), [first, longer.clone(), v6]);
+        db.write(&[Write::Lift(Network::parse("2001:db8::7").unwrap())]).unwrap();
+        let after = wall(9) + REMEMBERED;
+        assert_eq!(db.bans(after).unwrap(), std::slice::from_ref(&longer));
+        assert_eq!(db.bans(wall(0)).unwrap(), [longer], "what is not remembered is forgotten");
+        db.connection.execute("UPDATE ban SET source = 'nowhere'", []).unwrap();
+        assert_eq!(db.bans(wall(0)).unwrap(), []);
     }
 
     #[test]

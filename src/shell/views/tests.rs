@@ -9,7 +9,7 @@ use crate::{
             tests::{answered, refused},
         },
         status::{
-            AddressRow, BudgetRow, CallCounts, CertificateRow, ContactRow, LegRow, Phase,
+            AddressRow, BanRow, BudgetRow, CallCounts, CertificateRow, ContactRow, LegRow, Phase,
             PortCounts, StoreReport, Used,
         },
     },
@@ -287,6 +287,24 @@ fn budgets_say_what_of_what() {
 }
 
 #[test]
+fn bans_say_who_why_and_for_how_long() {
+    assert_eq!(text(&Response::Bans(vec![])), "nobody is banned\n");
+    let ban = BanRow {
+        source: "2001:db8:1:2::/64".into(),
+        why: "guesses".into(),
+        since: UtcMs(1_800_000_000_000),
+        until: UtcMs(1_800_000_300_000),
+        left_s: 250,
+        dropped: 12,
+    };
+    assert_eq!(
+        text(&Response::Bans(vec![ban])),
+        "SOURCE             WHY      SINCE                     LEFT  DROPPED\n\
+         2001:db8:1:2::/64  guesses  2027-01-15T08:00:00.000Z  4:10  12\n"
+    );
+}
+
+#[test]
 fn exit_codes_are_stable() {
     for (response, want) in [
         (Response::Status(Box::new(report(TrunkState::Up))), 0),
@@ -296,6 +314,7 @@ fn exit_codes_are_stable() {
         (Response::Budgets(vec![budget(9)]), 0),
         (Response::Budgets(vec![budget(10)]), 1),
         (Response::Calls(vec![]), 0),
+        (Response::Bans(vec![BanRow::default()]), 0),
         (Response::Cdrs(vec![refused(1)]), 0),
         (Response::Reload(ReloadReport::default()), 1),
         (Response::Done("ends".into()), 0),
