@@ -224,6 +224,11 @@ impl Bans {
         held.map(|(source, _)| source).collect()
     }
 
+    /// Counts the bans that have not ended.
+    pub fn left(&self, wall: SystemTime) -> usize {
+        self.entries.values().filter(|entry| wall < entry.ban.until).count()
+    }
+
     /// Returns the bans that hold, and how many messages each has kept out.
     pub fn list(&self, wall: SystemTime) -> impl Iterator<Item = (&Ban, u64)> {
         let all = self.entries.values().map(|entry| (&entry.ban, entry.dropped));

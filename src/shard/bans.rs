@@ -98,9 +98,9 @@ impl Shard {
         self.bans.list(wall).map(|(ban, dropped)| row(ban, dropped, wall)).collect()
     }
 
-    /// Counts the bans that hold, by the last reading of the clock.
+    /// Counts the bans that have not ended, by the last reading of the clock.
     pub(super) fn banned(&self) -> usize {
-        self.bans.list(self.core.clock.1).count()
+        self.bans.left(self.core.clock.1)
     }
 
     /// Ends every ban of these addresses at an operator's wish; returns how many there were.
