@@ -272,13 +272,14 @@ fn each_mistake_has_its_sentence() {
         ("[rtp]\ncoalesce = '3ms'", "2 C010 `3ms` is out of range: 0s to 2ms"),
         ("[bans]\nguesses = 0", "2 C010 0 is out of range: 1 to 10000"),
         ("[bans]\nguess = 5", "2 C002 `guess` is not a key of [bans]"),
-        ("[bans]\njunk = true", "2 C003 expected an integer, found a boolean"),
+        ("[bans]\njunk = true", "2 C003 expected an integer, found true or false"),
         ("[bans]\nwithin = '2d'", "2 C010 `2d` is out of range: 1s to 1d"),
         ("[bans]\nfirst = '2h'\nlongest = '1h'", "2 C100 `first` is longer than `longest`"),
         ("[bans]\nlongest = '1m'", "2 C100 `first` is longer than `longest`"),
         (
             "[bans]\nnever = ['10.0.0.1/8']",
-            "2 C032 `10.0.0.1/8` is not a network: the address has bits beyond its prefix; write 10.0.0.0/8",
+            "2 C029 `10.0.0.1/8` is not a network: the address has bits beyond its prefix; write \
+             10.0.0.0/8",
         ),
         (
             "[bans]\nscanners = ['sip']",

@@ -153,7 +153,8 @@ fn what_some_user_cannot_answer_is_offered_to_nobody() {
         };
         let mut bench = Bench::new();
         bench.authenticator.offer_to(&OFFERABLE, users.split_whitespace().map(known));
-        let (values, _) = challenged(bench.authenticator.challenge(Reason::Missing, HERE, bench.wall));
+        let (values, _) =
+            challenged(bench.authenticator.challenge(Reason::Missing, HERE, bench.wall));
         let algorithm =
             |value: &String| Challenge::parse(value.as_bytes(), false).unwrap().algorithm;
         let offered: Vec<_> = values.iter().map(|value| algorithm(value).token()).collect();
@@ -166,7 +167,8 @@ fn the_configured_order_is_kept() {
     for order in [&[Algorithm::Md5, Algorithm::Sha256][..], &[Algorithm::Md5]] {
         let mut bench = Bench::new();
         bench.authenticator.offer_to(order, std::iter::empty());
-        let (values, _) = challenged(bench.authenticator.challenge(Reason::Missing, HERE, bench.wall));
+        let (values, _) =
+            challenged(bench.authenticator.challenge(Reason::Missing, HERE, bench.wall));
         let algorithm =
             |value: &String| Challenge::parse(value.as_bytes(), false).unwrap().algorithm;
         assert_eq!(values.iter().map(algorithm).collect::<Vec<_>>(), order);

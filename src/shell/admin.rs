@@ -365,7 +365,9 @@ mod tests {
 
     #[test]
     fn mistakes_on_the_command_line_are_usage() {
-        for line in ["call show 42", "hangup", "cdr -n many", "status c00-2a", "call", "bans --lift me"] {
+        for line in
+            ["call show 42", "hangup", "cdr -n many", "status c00-2a", "call", "bans --lift me"]
+        {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         for since in ["yesterday", "", "h", "99999999999999999999d", "é"] {
