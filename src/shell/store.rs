@@ -80,7 +80,9 @@ impl Write {
     fn is_spare(&self) -> bool {
         match self {
             Self::Running(_) => true,
-            Self::Cdr(_) | Self::Bind(_) | Self::Unbind { .. } => false,
+            Self::Cdr(_) | Self::Bind(_) | Self::Unbind { .. } | Self::Ban(_) | Self::Lift(_) => {
+                false
+            }
         }
     }
 }
@@ -476,7 +478,7 @@ impl Writer {
                 _ = reply.send(found.map_err(broken));
             }
             Task::Bans(wall, reply) => {
-                let found = self.attempt(|database| database.bans(wall));
+                let found = self.attempt(Aim::Read, |database| database.bans(wall));
                 _ = reply.send(found.map_err(broken));
             }
             Task::Flush(reply) => {

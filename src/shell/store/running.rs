@@ -56,7 +56,7 @@ pub(super) fn needless(records: &[&Write]) -> Vec<bool> {
             later.insert(cdr.call);
             false
         }
-        Write::Bind(_) | Write::Unbind { .. } => false,
+        Write::Bind(_) | Write::Unbind { .. } | Write::Ban(_) | Write::Lift(_) => false,
     };
     let mut needless: Vec<bool> = records.iter().rev().map(is_needless).collect();
     needless.reverse();
