@@ -58,9 +58,8 @@ impl Network {
     /// Returns what stands for whoever has this address: the address alone, or the /64 of an IPv6
     /// address, since who has one of these has 2^64 of them.
     pub fn source(ip: IpAddr) -> Self {
-        let address = ip.to_canonical();
-        let prefix = if address.is_ipv4() { 32 } else { 64 };
-        Self { address: first_address(address, prefix), prefix }
+        let address = source(ip);
+        Self { address, prefix: if address.is_ipv4() { 32 } else { 64 } }
     }
 
     /// Returns whether the two have an address in common.

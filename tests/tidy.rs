@@ -28,7 +28,7 @@ const LAYERS: &[(&str, May)] = &[
     ("observe", May::Name(&["ids"])),
     ("transaction", May::Name(&["ids", "sip", "table", "timers"])),
     ("dialplan", May::Name(&["observe"])),
-    ("guard", May::Name(&["dialplan", "ids", "observe"])),
+    ("guard", May::Name(&["dialplan", "ids", "network", "observe"])),
     ("trunk", May::Name(&["ids", "locate", "network", "observe", "sip"])),
     ("tls", May::Name(&[])),
     (
@@ -37,7 +37,7 @@ const LAYERS: &[(&str, May)] = &[
             "dialplan", "guard", "ids", "network", "observe", "sdp", "sip", "tls", "trunk",
         ]),
     ),
-    ("registrar", May::Name(&["config", "ids", "observe", "sip"])),
+    ("registrar", May::Name(&["config", "ids", "network", "observe", "sip"])),
     ("dialog", May::Name(&["ids", "sip", "table", "timers", "transaction"])),
     ("call", May::NameAllBelow),
     ("shard", May::NameAllBelow),
