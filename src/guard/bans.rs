@@ -218,10 +218,15 @@ impl Bans {
     /// Ends every ban of a source in `network`, and of one that contains it, and forgets that there
     /// was one. Returns those that still held.
     pub fn lift(&mut self, network: Network, wall: SystemTime) -> Vec<Network> {
-        let is_meant = |source: &Network, _: &mut Entry| source.overlaps(network);
-        let lifted = self.entries.extract_if(.., is_meant).collect::<Vec<_>>();
-        let held = lifted.into_iter().filter(|(_, entry)| entry.ban.holds(wall));
-        held.map(|(source, _)| source).collect()
+        let mut held = vec![];
+        self.entries.retain(|source, entry| {
+            let is_meant = source.overlaps(network);
+            if is_meant && entry.ban.holds(wall) {
+                held.push(*source);
+            }
+            !is_meant
+        });
+        held
     }
 
     /// Counts the bans that have not ended.

@@ -219,7 +219,7 @@ fn what_becomes_a_trunk_is_heard_although_it_was_banned() {
     assert!(bench.guess(0, STRANGER).is_empty());
     let now = bench.now;
     let trusting = Bench::new("[bans]\nnever = [\"203.0.113.7\"]\n");
-    bench.shard.configure(trusting.shard.core.shared.config.clone(), now);
+    bench.shard.configure(trusting.shard.core.shared.config, now);
     assert_eq!(status(&bench.guess(0, STRANGER)), Some("503"), "heard, if not believed");
 }
 
