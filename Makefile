@@ -4,8 +4,9 @@
 # make instructions   how many instructions the hot paths take, held against benches/instructions.txt
 # make fuzz    every reader of what comes from outside against mutated bytes, ten times what make test does
 # make sim     random worlds: phones, a carrier and failures of every kind (SEEDS=10000)
-# make soak    the running program as it is shipped under MESSAGES mutated messages, floods and dripping connections
+# make siege   the running program as it is shipped under MESSAGES mutated messages, floods and dripping connections
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
+# make soak    mixed traffic for MINUTES=10, and what is left of it: to target/bench/SOAK.md
 # make kernel  the kernel path, between network namespaces: needs root
 # make bpf     the kernel path's program anew, after a change of its source
 
@@ -16,7 +17,7 @@ PYTEST ?=
 # Further arguments of the suite, as in: make bench BENCH="--only start"
 BENCH ?=
 
-.PHONY: fuzz sim soak test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
+.PHONY: fuzz sim siege soak test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
 
 test: install check kernel instructions interop
 check: tools fmt clippy unit doc deny shear advisories
@@ -45,8 +46,8 @@ sim:
 
 # The figures of docs/RELIABILITY.md, printed. It opens 9,000 connections: `ulimit -n` of 20,000 is enough.
 MESSAGES ?= 1000000
-soak:
-	TANDEM_SOAK=$(MESSAGES) $(CARGO) test --locked --release --test hostile -- --nocapture --test-threads=1
+siege:
+	TANDEM_SIEGE=$(MESSAGES) $(CARGO) test --locked --release --test hostile -- --nocapture --test-threads=1
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --workspace --no-deps --document-private-items
@@ -83,6 +84,11 @@ bench: release
 	@mkdir -p target/bench
 	target/release/tandem-bench suite --lines target/bench/lines.jsonl \
 	  $(if $(QUICK),--quick --out target/bench/RESULTS.md) $(BENCH)
+
+MINUTES ?= 10
+soak: release
+	$(CARGO) build --quiet --locked --release -p tandem-bench
+	target/release/tandem-bench soak --minutes $(MINUTES)
 
 bench-peers: BENCH += --peers
 bench-peers: bench

@@ -25,6 +25,8 @@ enum Command {
     Register(register::Args),
     /// Everything, in a network of its own, held against what must be.
     Suite(suite::Args),
+    /// Mixed traffic for as long as asked, and what is left of it.
+    Soak(suite::soak::Args),
     /// What a process and its children use while nobody asks anything of them.
     Idle(idle::Args),
     /// Streams of RTP through a relay or a B2BUA.
@@ -41,6 +43,7 @@ fn main() -> Result<ExitCode> {
         Command::Held(args) => told(&held::run(&args)?)?,
         Command::Register(args) => told(&register::run(&args)?)?,
         Command::Suite(args) => passes = suite::run(&args)?,
+        Command::Soak(args) => passes = suite::soak::run(&args)?,
         Command::Idle(args) => told(&idle::run(&args)?)?,
         Command::Media(args) => media::run(&args)?.iter().try_for_each(told)?,
         Command::FloorRelay(args) => floor_relay::run(&args)?,

@@ -31,9 +31,9 @@ pub(crate) fn within(figure: Duration) -> Duration {
     if IS_SHIPPED { figure } else { figure * 10 }
 }
 
-/// Says how many are sent: `usual`, or what `TANDEM_SOAK` asks for.
+/// Says how many are sent: `usual`, or what `TANDEM_SIEGE` asks for.
 pub(crate) fn count(usual: usize) -> usize {
-    std::env::var("TANDEM_SOAK").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+    std::env::var("TANDEM_SIEGE").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
 }
 
 /// `tandem run`.

@@ -1,7 +1,7 @@
 //! The running program under mutated messages, floods and dripping connections: it neither falls nor hangs,
 //! others are answered in time, and memory and descriptors come back.
 //!
-//! `TANDEM_SOAK=1000000` sends as many mutated messages; without it, a few thousand.
+//! `TANDEM_SIEGE=1000000` sends as many mutated messages; without it, a few thousand.
 
 use crate::{
     mutate::{Random, mutate},

@@ -6,6 +6,7 @@ mod place;
 mod results;
 mod row;
 mod runs;
+pub mod soak;
 mod subjects;
 mod verdict;
 

@@ -1,0 +1,290 @@
+//! `soak`: mixed traffic for as long as asked, and what is left of it.
+//!
+//! Owns: the rounds, and the verdict on what they leave. Never: a load of its own.
+
+use super::{
+    Args as SuiteArgs, Suite,
+    place::{self, Place},
+    runs::Runs,
+    subjects::{FROM_USER, PASSWORD, Running, Setup, TARGET},
+};
+use crate::process::Usage;
+use anyhow::{Context, Result, ensure};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// Longer than anything outlives its call or its request: 32 s, and the record's two.
+const REST: Duration = Duration::from_secs(40);
+/// Where the target tells its counters.
+const METRICS: &str = "127.0.0.1:8090";
+/// What must be zero when nobody calls any more.
+const GAUGES: [&str; 4] = ["calls", "sip_dialogs", "sip_transactions", "rtp_port_pairs_used"];
+/// What may stay, of the memory of the first rest: pages that the allocator keeps.
+const GROWTH_MAX: f64 = 0.05;
+/// Phones that register in each round.
+const PHONES: u32 = 1000;
+
+/// How long, and where to write.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Tandem's binary: a release build.
+    #[arg(long, default_value = "target/release/tandem")]
+    pub tandem: PathBuf,
+    /// For how long.
+    #[arg(long, default_value_t = 10.0)]
+    pub minutes: f64,
+    /// The document.
+    #[arg(long, default_value = "target/bench/SOAK.md")]
+    pub out: PathBuf,
+}
+
+/// What the target had at one moment.
+#[derive(Clone, Debug)]
+struct Look {
+    at: Duration,
+    /// Calls until then.
+    calls: f64,
+    usage: Usage,
+    gauges: [f64; GAUGES.len()],
+}
+
+/// Lets it all happen again and again; true if nothing failed and nothing is left.
+///
+/// # Errors
+/// If there is no network namespace to be had, or a load cannot be run.
+pub fn run(args: &Args) -> Result<bool> {
+    ensure!(args.tandem.exists(), "{} is not there: build it first", args.tandem.display());
+    let tandem = fs::canonicalize(&args.tandem)?;
+    let descriptors = place::raise_descriptors()?;
+    let place = Place::enter()?;
+    let suite_args = SuiteArgs {
+        tandem,
+        out: args.out.clone(),
+        lines: None,
+        quick: true,
+        peers: false,
+        repeats: 1,
+        only: None,
+    };
+    let suite = Suite { args: &suite_args, place, descriptors, runs: Runs::default() };
+    let soak = Soak::begin(&suite, Duration::from_secs_f64(args.minutes * 60.0))?;
+    let (looks, mut faults) = soak.go_on()?;
+    faults.extend(left(&looks));
+    let document = document(&looks, &faults);
+    if let Some(folder) = args.out.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(&args.out, &document).with_context(|| args.out.display().to_string())?;
+    eprint!("{document}");
+    Ok(faults.is_empty())
+}
+
+struct Soak<'s, 'a> {
+    suite: &'s Suite<'a>,
+    running: Running,
+    began: Instant,
+    until: Instant,
+}
+
+impl<'s, 'a> Soak<'s, 'a> {
+    fn begin(suite: &'s Suite<'a>, length: Duration) -> Result<Self> {
+        let running = suite.tandem(Setup { phones: PHONES, ..Setup::default() })?;
+        let began = Instant::now();
+        Ok(Self { suite, running, began, until: began + length })
+    }
+
+    /// Returns what was seen after the first round's rest, after each further round, and after the last
+    /// rest; and what went wrong.
+    fn go_on(&self) -> Result<(Vec<Look>, Vec<String>)> {
+        let (mut looks, mut faults, mut calls) = (vec![], vec![], 0.0);
+        loop {
+            calls += self.round(&mut faults)?;
+            let is_first = looks.is_empty();
+            let is_last = !is_first && Instant::now() + REST >= self.until;
+            if is_first || is_last {
+                sleep(REST);
+            }
+            looks.push(self.look(calls)?);
+            eprintln!("{calls} calls, {} faults", faults.len());
+            if is_last {
+                return Ok((looks, faults));
+            }
+        }
+    }
+
+    /// Everything once. Returns how many calls that were.
+    fn round(&self, faults: &mut Vec<String>) -> Result<f64> {
+        let phones = PHONES.to_string();
+        let mut calls = 0.0;
+        for load in [
+            &["calls", "--from-user", FROM_USER, "--rate", "1000", "--seconds", "12"][..],
+            &[
+                "calls",
+                "--from-user",
+                FROM_USER,
+                "--rate",
+                "200",
+                "--seconds",
+                "4",
+                "--user",
+                "1001",
+                "--password",
+                PASSWORD,
+                "--caller",
+                "127.0.0.11:5060",
+            ],
+            &["calls", "--from-user", FROM_USER, "--rate", "100", "--seconds", "2", "--hold", "2"],
+            &["register", "--phones", &phones, "--rate", "500"],
+            &[
+                "held",
+                "--calls",
+                "300",
+                "--beside",
+                "200",
+                "--from-user",
+                FROM_USER,
+                "--seconds",
+                "2",
+            ],
+            &["media", "--calls", "60", "--seconds", "3", "--warm", "1", "--sip", TARGET],
+        ] {
+            for sample in self.suite.load(("tandem", &self.running), load)? {
+                let is_call = sample.what == "calls";
+                calls += sample.figure("done").filter(|_| is_call).unwrap_or_default();
+                // What the machine could not do is not the target's fault.
+                let told = sample.faults.iter().filter(|fault| !fault.starts_with("no verdict"));
+                faults.extend(told.map(|fault| format!("{}: {fault}", load[0])));
+            }
+        }
+        Ok(calls)
+    }
+
+    fn look(&self, calls: f64) -> Result<Look> {
+        let page = fetch()?;
+        let gauges = GAUGES.map(|name| gauge(&page, name));
+        let usage = Usage::of(self.running.pid())?;
+        Ok(Look { at: self.began.elapsed(), calls, usage, gauges })
+    }
+}
+
+/// Reads the counters.
+fn fetch() -> Result<String> {
+    let mut stream = TcpStream::connect(METRICS)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// The sum of a gauge over its labels; -1 where there is none, which is no zero.
+fn gauge(page: &str, name: &str) -> f64 {
+    let values = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix("tandem_")?.strip_prefix(name)?;
+        let is_it = rest.starts_with([' ', '{']);
+        rest.rsplit_once(' ').filter(|_| is_it)?.1.parse::<f64>().ok()
+    });
+    values.reduce(|sum, value| sum + value).unwrap_or(-1.0)
+}
+
+/// What is left at the end that was not there after the first round.
+fn left(looks: &[Look]) -> Vec<String> {
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else {
+        return vec!["nothing was seen".to_owned()];
+    };
+    let mut faults = vec![];
+    for (name, value) in GAUGES.iter().zip(last.gauges) {
+        if value != 0.0 {
+            faults.push(format!("{name} is {value} when all is over"));
+        }
+    }
+    for (name, before, after) in [
+        ("descriptors", first.usage.fds, last.usage.fds),
+        ("threads", first.usage.threads, last.usage.threads),
+    ] {
+        if after > before {
+            faults.push(format!("{after} {name}, {before} after the first round"));
+        }
+    }
+    if last.usage.pss_kb as f64 > first.usage.pss_kb as f64 * (1.0 + GROWTH_MAX) {
+        faults.push(format!(
+            "{} KB of memory, {} after the first round",
+            last.usage.pss_kb, first.usage.pss_kb
+        ));
+    }
+    faults
+}
+
+/// Growth of memory between the two rests, in KB for a million calls.
+fn leak_kb_per_million(looks: &[Look]) -> f64 {
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return 0.0 };
+    let grown = last.usage.pss_kb as f64 - first.usage.pss_kb as f64;
+    1e6 * grown / (last.calls - first.calls).max(1.0)
+}
+
+fn document(looks: &[Look], faults: &[String]) -> String {
+    let mut text = "# Soak\n\nMade by `make soak`; not written by hand. The first and the last line are after \
+                    40 s of rest, the others in the middle of things.\n\n\
+                    | min | calls | memory, KB | | descriptors | threads |"
+        .to_owned();
+    GAUGES.iter().for_each(|name| _ = write!(text, " {name} |"));
+    text.push_str("\n|---|---|---|---|---|---|");
+    GAUGES.iter().for_each(|_| text.push_str("---|"));
+    text.push('\n');
+    let most = looks.iter().map(|look| look.usage.pss_kb).max().unwrap_or(1).max(1);
+    for Look { at, calls, usage, gauges } in looks {
+        let bar = "#".repeat((usage.pss_kb * 30 / most) as usize);
+        let Usage { pss_kb, fds, threads, .. } = usage;
+        let minutes = at.as_secs_f64() / 60.0;
+        _ = write!(text, "| {minutes:.1} | {calls} | {pss_kb} | {bar} | {fds} | {threads} |");
+        gauges.iter().for_each(|value| _ = write!(text, " {value} |"));
+        text.push('\n');
+    }
+    _ = writeln!(
+        text,
+        "\nMemory grew by {:.0} KB for a million calls. {} faults.\n",
+        leak_kb_per_million(looks),
+        faults.len()
+    );
+    faults.iter().for_each(|fault| _ = writeln!(text, "- {fault}"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(calls: f64, pss_kb: u64, fds: u64, transactions: f64) -> Look {
+        let usage = Usage { pss_kb, fds, threads: 6, ..Usage::default() };
+        let gauges = [0.0, 0.0, transactions, 0.0];
+        Look { at: Duration::from_secs(60), calls, usage, gauges }
+    }
+
+    #[test]
+    fn a_gauge_is_summed_over_its_labels_and_its_absence_is_no_zero() {
+        let page = "# TYPE tandem_calls gauge\ntandem_calls{phase=\"ringing\"} 2\n\
+                    tandem_calls{phase=\"talking\"} 3\ntandem_calls_started_total 9\ntandem_sip_dialogs 4\n";
+        let seen = ["calls", "sip_dialogs", "sip_transactions"].map(|name| gauge(page, name));
+        assert_eq!(seen, [5.0, 4.0, -1.0]);
+    }
+
+    #[test]
+    fn what_is_left_is_a_fault_and_a_leak_has_a_rate() {
+        let well = [look(1000.0, 50_000, 40, 0.0), look(501_000.0, 50_500, 40, 0.0)];
+        assert_eq!(left(&well), [""; 0]);
+        assert_eq!(leak_kb_per_million(&well), 1000.0);
+        assert!(
+            document(&well, &[]).contains("Memory grew by 1000 KB for a million calls. 0 faults.")
+        );
+        let ill = [look(1000.0, 50_000, 40, 0.0), look(2000.0, 53_000, 41, 7.0)];
+        assert_eq!(left(&ill).len(), 3, "{:?}", left(&ill));
+        assert_eq!(left(&[]).len(), 1);
+    }
+}
