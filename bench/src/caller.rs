@@ -131,7 +131,8 @@ impl Caller {
             timers: Retransmissions::default(),
             holds: DelayLine::new(plan.hold),
             staying: vec![],
-            serial: 0,
+            // Another run's identifiers are other ones: a target remembers them for a while.
+            serial: std::process::id().wrapping_mul(0x9e37_79b1),
             tally: Tally::default(),
             plan,
         };

@@ -138,6 +138,8 @@ impl Shard {
         let auth =
             Authenticator::new(&shared.config.sip.realm, NONCE_LIFETIME, derive(&mut entropy));
         let names_key = shared.key;
+        let overload =
+            overload::Overload::new(&mut Mint::new(id, shared.key, derive(&mut entropy)));
         let mut tx = Layer::new(layer_mint);
         // A stranger's INVITE gets one answer, which is no 100.
         tx.leave_trying();
@@ -174,7 +176,7 @@ impl Shard {
             spare: vec![],
             out: VecDeque::new(),
             refused: refused::Refused::new(now),
-            overload: overload::Overload::default(),
+            overload,
             guesses: guesses::Guesses::default(),
             bans: Bans::default(),
             counters: metrics::Shard::default(),
@@ -269,6 +271,9 @@ impl Shard {
 
     fn receive(&mut self, from: Option<Kin>, flow: Flow, bytes: Bytes, now: Instant) {
         let len = bytes.len();
+        if self.overload.is_ack_of_refusal(&bytes) {
+            return;
+        }
         match Message::parse(bytes) {
             Ok(message) => {
                 if let Some(kin) = self.kin_of(&message, from) {

@@ -5,10 +5,11 @@
 
 use super::{Output, Shard};
 use crate::{
-    ids::Flow,
+    ids::{Flow, Mint},
     observe::metrics,
     sip::{Builder, HeaderName, Message, Method, Uri, default_reason},
 };
+use memchr::memmem;
 use std::{ops::Range, time::Instant};
 
 /// When whoever is refused may come again, in seconds: at random, so that they do not come together.
@@ -23,11 +24,26 @@ const EVERY_S: u64 = 60;
 pub(super) struct Overload {
     is_on: bool,
     refused: u64,
+    /// In the To of every answer: they have no state that could tell them apart, and their ACKs are
+    /// known by it.
+    tag: Box<str>,
     /// When the log told last, and how many had been refused by then.
     told: Option<(Instant, u64)>,
 }
 
 impl Overload {
+    pub(super) fn new(mint: &mut Mint) -> Self {
+        Self { tag: mint.tag().into(), ..Self::default() }
+    }
+
+    /// Returns whether this is the ACK of a refusal. Nobody waits for it, and there are as many as
+    /// refusals: it is not even read.
+    pub(super) fn is_ack_of_refusal(&self, bytes: &[u8]) -> bool {
+        self.refused > 0
+            && bytes.starts_with(b"ACK ")
+            && memmem::find(bytes, self.tag.as_bytes()).is_some()
+    }
+
     /// Tells once a minute.
     fn tell(&mut self, now: Instant) {
         let is_due =
@@ -76,9 +92,8 @@ impl Shard {
         }
         let span = again_s.end.saturating_sub(again_s.start);
         let again_s = again_s.start.saturating_add(self.core.entropy.below(span));
-        // Without state, the tag is the same for each copy of a request (RFC 3261 8.2.7).
-        let tag = self.core.mint.tag_of(message.call_id());
-        let mut reply = Builder::reply(message, 503, default_reason(503), Some(&tag), flow.remote);
+        let tag = Some(&*self.overload.tag);
+        let mut reply = Builder::reply(message, 503, default_reason(503), tag, flow.remote);
         reply.number(HeaderName::RetryAfter, again_s);
         self.overload.refused = self.overload.refused.saturating_add(1);
         self.counters.discards.count("overload");
