@@ -87,6 +87,8 @@ async fn go(node: &mut Node, stream: UnixStream) -> io::Result<()> {
     node.desk().order(Order::Leave(pipe, reply)).await;
     let left = timeout(STEP_MAX, left).await.map_err(io::Error::other)?;
     let left = left.map_err(io::Error::other)?;
+    // The heir is asked about our calls as soon as it serves.
+    let control = Control::bind(&aside(&node.doors, node.shard_id.0));
     let go = Frame::go(&left.connections, &left.received);
     let stream = blocking(move || {
         go.write_to(&stream)?;
@@ -96,7 +98,7 @@ async fn go(node: &mut Node, stream: UnixStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let stream = tokio::net::UnixStream::from_std(stream)?;
     tokio::spawn(end.carry_as_leaver(stream, node.ingress.clone()));
-    match Control::bind(&aside(&node.doors, node.shard_id.0)) {
+    match control {
         Ok(control) => node.doors.open_aside(control),
         // Its calls go on all the same; nobody can ask about them.
         Err(error) => tracing::warn!(%error, "no control socket for the calls that stay"),
