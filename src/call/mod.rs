@@ -478,10 +478,19 @@ impl Call {
         Some(self.draft.finish(wire))
     }
 
-    /// Returns what the store should know of the call while it goes on, if that has changed.
-    pub fn news(&mut self) -> Option<Cdr> {
+    /// Returns whether there is something that the store should know should nobody be there at the
+    /// call's end; once for each such thing.
+    pub fn has_news(&mut self) -> bool {
         match self.phase {
-            Phase::Running | Phase::Talking => self.draft.news(),
+            Phase::Running | Phase::Talking => self.draft.has_news(),
+            Phase::Releasing | Phase::Over => false,
+        }
+    }
+
+    /// Returns what is known of a call that goes on; `None` once its end has begun.
+    pub fn standing(&self) -> Option<Cdr> {
+        match self.phase {
+            Phase::Running | Phase::Talking => Some(self.draft.cdr().clone()),
             Phase::Releasing | Phase::Over => None,
         }
     }

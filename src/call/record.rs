@@ -115,9 +115,9 @@ impl Draft {
         &self.cdr
     }
 
-    /// Returns the record as it stands, if the store does not know yet that the call goes on, or that
+    /// Returns whether there is something of which nobody was told: that the call goes on, or that
     /// somebody has answered.
-    pub(super) fn news(&mut self) -> Option<Cdr> {
+    pub(super) fn has_news(&mut self) -> bool {
         let known = match (&self.cdr.times.answer, &self.cdr.route.rule) {
             (Some(_), _) => Told::Answered,
             (None, Some(_)) => Told::Routed,
@@ -125,7 +125,7 @@ impl Draft {
         };
         let is_news = known > self.told && !self.ended;
         self.told = self.told.max(known);
-        is_news.then(|| self.cdr.clone())
+        is_news
     }
 
     /// Returns the span in which everything about the call is logged.

@@ -23,6 +23,7 @@ mod phones;
 mod refused;
 mod register;
 mod report;
+mod standing;
 mod succession;
 mod trunks;
 
@@ -107,6 +108,7 @@ pub struct Shard {
     pings: phones::Pings,
     expiries: expiry::Expiries,
     timers: Timers<CallId>,
+    news: standing::News,
     /// Whose media the workers' events are about.
     media_legs: Table<LegId, CallId>,
     touched: Vec<CallId>,
@@ -171,6 +173,7 @@ impl Shard {
             pings: phones::Pings::default(),
             expiries: expiry::Expiries::default(),
             timers: Timers::default(),
+            news: standing::News::default(),
             media_legs: Table::default(),
             touched: vec![],
             spare: vec![],
@@ -374,6 +377,7 @@ impl Shard {
             self.refused.poll_timeout(),
             self.guesses.poll_timeout(),
             self.timers.next_deadline(),
+            self.news.poll_timeout(),
         ];
         own.into_iter().flatten().chain(self.next_sweep()).min()
     }
@@ -387,6 +391,7 @@ impl Shard {
             self.step(call, now, Call::handle_timeout);
             self.settle(now);
         }
+        self.tell_news(now);
         self.fire_trunks(now);
         self.fire_queues(now);
         if self.sweep_at <= now && !self.family.is_leaving() {
@@ -497,8 +502,8 @@ impl Shard {
     fn forget_or_arm(&mut self, id: CallId, now: Instant) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let is_over = call.phase() == crate::call::Phase::Over;
-        if let Some(news) = call.news() {
-            self.core.effects.push_back(Effect::Record(Record::Running(Box::new(news))));
+        if call.has_news() {
+            self.news.note(id, now);
         }
         let span = call.draft().span().clone();
         let entered = span.enter();
