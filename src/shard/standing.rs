@@ -31,7 +31,8 @@ impl News {
     }
 
     fn pop_due(&mut self, now: Instant) -> Option<CallId> {
-        self.0.pop_front_if(|(at, _)| *at <= now).map(|(_, call)| call)
+        self.0.front().filter(|(at, _)| *at <= now)?;
+        self.0.pop_front().map(|(_, call)| call)
     }
 }
 

@@ -93,6 +93,8 @@ async fn a_killed_process_leaves_a_record_of_every_call_and_its_registrations() 
     // The last one rings.
     caller.dial("1002").await;
     callee.heard().await;
+    // A copy comes after half a second, longer than news of a call wait to be written.
+    assert_eq!(callee.link.message().await.method_token(), "INVITE");
     records_are(&rig, ENDED).await;
     let before = records(&rig).await;
     program.kill();
