@@ -179,6 +179,29 @@ async fn an_upgrade_loses_no_call_no_packet_and_no_registration() {
     old.kill();
 }
 
+/// Each with another user, while somebody talks.
+#[tokio::test]
+async fn a_hundred_reloads_lose_no_call_and_no_packet() {
+    let rig = Rig::new("");
+    let program = Program::start(&rig, "warn").await;
+    let socket = media().await;
+    let mut speaker = Phone::udp("1001", listens_at(&rig).await).await;
+    speaker.media = Some(socket.local_addr().unwrap());
+    let (ok, mut speech) = speaker.call("600").await;
+    assert_eq!(ok.status(), 200);
+    let talker = Talker::start(socket, media_of(&ok));
+    for n in 0..100 {
+        rig.configure(UDP_AND_TCP, &user(&format!("{}", 1100 + n)));
+        let Response::Reload(report) = ask(&rig, Request::Reload).await else { panic!() };
+        assert!(report.is_applied && !report.changes.is_empty(), "{report:?}");
+    }
+    let heard = talker.stop().await;
+    assert!(heard.sent > 5 && heard.received == heard.sent, "{heard:?}");
+    assert_eq!(calls(&rig).await, 1);
+    assert_eq!(speaker.hang_up(&mut speech).await.status(), 200);
+    program.kill();
+}
+
 /// Whether it is the configuration or the program, nothing has happened.
 #[tokio::test]
 async fn where_the_new_process_does_not_start_the_old_one_goes_on() {
