@@ -9,37 +9,42 @@ use crate::{
     call::{Effect, Record},
     ids::CallId,
 };
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-/// How long news wait, which is what a killed process may lose of them.
+/// How long the oldest news wait, which is what a killed process may lose of them. All others are told with
+/// them: a deadline for each call would be one for each turn of the shard.
 const WAITS: Duration = Duration::from_millis(50);
 
-/// Calls of which there is news, the oldest first.
+/// Calls of which there is news.
 #[derive(Debug, Default)]
-pub(super) struct News(VecDeque<(Instant, CallId)>);
+pub(super) struct News {
+    calls: Vec<CallId>,
+    tell_at: Option<Instant>,
+}
 
 impl News {
     pub(super) fn note(&mut self, call: CallId, now: Instant) {
-        self.0.push_back((now + WAITS, call));
+        self.tell_at.get_or_insert(now + WAITS);
+        self.calls.push(call);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.0.front().map(|(at, _)| *at)
+        self.tell_at
     }
 
-    fn pop_due(&mut self, now: Instant) -> Option<CallId> {
-        self.0.front().filter(|(at, _)| *at <= now)?;
-        self.0.pop_front().map(|(_, call)| call)
+    fn take_due(&mut self, now: Instant) -> Vec<CallId> {
+        if self.tell_at.is_none_or(|at| at > now) {
+            return vec![];
+        }
+        self.tell_at = None;
+        std::mem::take(&mut self.calls)
     }
 }
 
 impl Shard {
     /// Tells of the calls that still go on.
     pub(super) fn tell_news(&mut self, now: Instant) {
-        while let Some(call) = self.news.pop_due(now) {
+        for call in self.news.take_due(now) {
             if let Some(cdr) = self.calls.get(&call).and_then(|call| call.standing()) {
                 self.core.effects.push_back(Effect::Record(Record::Running(Box::new(cdr))));
             }
