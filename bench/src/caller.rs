@@ -5,7 +5,7 @@
 use crate::{
     delay::{DelayLine, Due, Retransmissions},
     digest::Credentials,
-    ident::{Ident, Numbers},
+    ident::{Ident, Numbers, first_serial},
     message::{self, Message},
     tally::Tally,
     template::Template,
@@ -131,8 +131,7 @@ impl Caller {
             timers: Retransmissions::default(),
             holds: DelayLine::new(plan.hold),
             staying: vec![],
-            // Another run's identifiers are other ones: a target remembers them for a while.
-            serial: std::process::id().wrapping_mul(0x9e37_79b1),
+            serial: first_serial(),
             tally: Tally::default(),
             plan,
         };

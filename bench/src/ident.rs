@@ -11,6 +11,12 @@ pub struct Ident {
     pub serial: u32,
 }
 
+/// The serial number with which this run begins. A target remembers a call for half a minute, and a
+/// registration for longer: what another run has said must not look like a copy of it.
+pub fn first_serial() -> u32 {
+    std::process::id().wrapping_mul(0x9e37_79b1)
+}
+
 impl Ident {
     /// Sixteen hexadecimal digits.
     pub fn text(self) -> [u8; 16] {

@@ -7,7 +7,7 @@ use crate::{
     delay::{Due, Retransmissions},
     digest::Credentials,
     histogram::Histogram,
-    ident::{Ident, Numbers},
+    ident::{Ident, Numbers, first_serial},
     message::Message,
     pace::Pace,
     process::Usage,
@@ -128,6 +128,8 @@ struct Phones {
     text: Template,
     users: Numbers,
     phones: Vec<Phone>,
+    /// Of all of them: each keeps its Call-ID.
+    serial: u32,
     /// Whose turn it is.
     next: usize,
     live: u64,
@@ -179,6 +181,7 @@ impl Phones {
             text: Template::new(&text, &["id", "user", "cseq", "extra"]),
             phones: (0..args.phones).map(phone).collect(),
             users,
+            serial: first_serial(),
             next: 0,
             live: 0,
             timers: Retransmissions::default(),
@@ -205,7 +208,7 @@ impl Phones {
         let phone = &mut self.phones[slot];
         phone.cseq += 1;
         phone.request.clear();
-        let ident = Ident { slot: slot as u32, serial: 0 };
+        let ident = Ident { slot: slot as u32, serial: self.serial };
         let (user, cseq) = (self.users.number(slot as u32), phone.cseq.to_string());
         let fields: [&[u8]; 4] = [&ident.text(), &user, cseq.as_bytes(), extra];
         self.text.fill(&fields, &mut phone.request);
