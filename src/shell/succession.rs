@@ -24,7 +24,7 @@ mod heir;
 mod leaving;
 mod pipe;
 
-pub use heir::{Heritage, HeritageError};
+pub use heir::Heritage;
 pub(super) use heir::{Inherited, Succession};
 pub(super) use leaving::hand_over;
 pub(super) use pipe::Pipe;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ids::{Digest, Flow, MintKey, ShardId, Transport},
-    shell::{ingress::Ingress, stream::Writer},
+    shell::{ingress::Ingress, node::StartError, stream::Writer},
 };
 use std::{
     io,
@@ -21,14 +21,6 @@ use std::{
     },
     path::PathBuf,
 };
-
-/// Why nothing can be taken over.
-#[derive(Debug, thiserror::Error)]
-pub enum HeritageError {
-    /// The process before us, or the way to it.
-    #[error("cannot take over from the process before this one: {0} (help: it goes on serving)")]
-    Broken(#[from] io::Error),
-}
 
 /// What the process before this one leaves.
 #[derive(Debug)]
@@ -45,12 +37,12 @@ impl Heritage {
     ///
     /// # Errors
     /// If the process before us does not say what it must.
-    pub fn claim() -> Result<Option<Self>, HeritageError> {
+    pub fn claim() -> Result<Option<Self>, StartError> {
         if std::env::var_os(SIGN).is_none() {
             return Ok(None);
         }
-        let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-        Ok(Some(Self::receive(stream)?))
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(StartError::Succession)?;
+        Self::receive(UnixStream::from(stdin)).map(Some).map_err(StartError::Succession)
     }
 
     pub(super) fn receive(stream: UnixStream) -> io::Result<Self> {
