@@ -1,7 +1,7 @@
 //! Who is answered no more, and who always is.
 
 use super::{
-    tests::{binding, open, shard},
+    tests::{binding, shard},
     *,
 };
 use crate::{
@@ -24,6 +24,11 @@ struct Bench {
     now: Instant,
     asked: u32,
     bans: Vec<Ban>,
+}
+
+/// Returns whom a request is for.
+fn target(method: &str) -> &'static str {
+    if method == "INVITE" { "sip:600@pbx" } else { "sip:pbx" }
 }
 
 impl Bench {
@@ -61,9 +66,9 @@ impl Bench {
 
     fn request(&mut self, method: &str, user: &str, from: &str, lines: &str) -> String {
         self.asked += 1;
-        let n = self.asked;
+        let (n, uri) = (self.asked, target(method));
         format!(
-            "{method} sip:pbx SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{n}\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{n}\r\n\
              Max-Forwards: 70\r\nFrom: <sip:{user}@pbx>;tag=a\r\nTo: <sip:{user}@pbx>\r\n\
              Call-ID: {n}\r\nCSeq: {n} {method}\r\nContact: <sip:{user}@{from}>\r\n\
              {lines}Content-Length: 0\r\n\r\n"
@@ -72,12 +77,17 @@ impl Bench {
 
     /// Registers as a phone would, and returns every answer.
     fn register(&mut self, user: &str, password: &str, from: &str) -> Vec<String> {
-        let bare = self.request("REGISTER", user, from, "");
+        self.ask("REGISTER", user, password, from)
+    }
+
+    /// Asks for something with a password, and returns every answer.
+    fn ask(&mut self, method: &str, user: &str, password: &str, from: &str) -> Vec<String> {
+        let bare = self.request(method, user, from, "");
         let mut answers = self.send(from, Transport::Udp, bare);
         let nonce = answers.first().and_then(|answer| nonce(answer));
         let Some(challenge) = nonce else { return answers };
-        let proof = digest::respond(&challenge, user, password, "REGISTER", "sip:pbx", 1, "c");
-        let proven = self.request("REGISTER", user, from, &format!("Authorization: {proof}\r\n"));
+        let proof = digest::respond(&challenge, user, password, method, target(method), 1, "c");
+        let proven = self.request(method, user, from, &format!("Authorization: {proof}\r\n"));
         answers.extend(self.send(from, Transport::Udp, proven));
         answers
     }
@@ -204,10 +214,12 @@ fn some_are_never_banned() {
         bench.bans.len()
     };
     assert_eq!(junk(&mut bench, "192.0.2.20:5060"), 0);
-    // Who takes part in a call.
-    let call = open(&mut bench.shard, "one", bench.now);
-    assert!(bench.shard.call(call, bench.now).is_some());
-    assert_eq!(junk(&mut bench, STRANGER), 1);
+    // Who takes part in a call; its neighbours do not.
+    let mut bench = Bench::new("[user.1003]\npassword = \"x\"\ncontext = \"inbound\"\n");
+    bench.ask("INVITE", "1003", "x", STRANGER);
+    assert_eq!(bench.shard.calls(bench.now).len(), 1);
+    assert_eq!(junk(&mut bench, STRANGER), 0);
+    assert_eq!(junk(&mut bench, "203.0.113.8:5060"), 1);
 }
 
 #[test]
