@@ -311,9 +311,19 @@ impl Shard {
         }
     }
 
-    /// Learns that a flow is dead: its connection closed, or a datagram could not be sent.
+    /// Learns that a flow is dead: there is no connection, or a datagram could not be sent.
     pub fn handle_flow_failed(&mut self, flow: Flow, now: Instant) {
         self.core.tx.send_failed(flow, now, &mut self.core.sent);
+        self.forget_flow(flow, now);
+    }
+
+    /// Learns that a connection which stood has closed, and that what is sent there opens another one.
+    pub fn handle_flow_severed(&mut self, flow: Flow, now: Instant) {
+        self.core.tx.severed(flow, now, &mut self.core.sent);
+        self.forget_flow(flow, now);
+    }
+
+    fn forget_flow(&mut self, flow: Flow, now: Instant) {
         for call in self.calls.values_mut() {
             call.part(flow);
         }

@@ -377,8 +377,7 @@ impl ShardLoop {
         }
     }
 
-    /// A connection has ended. What was to be sent on it goes over another one; where there is none
-    /// to be had, the shard must know.
+    /// A connection has ended. What was to be sent on it goes over another one.
     fn end(&mut self, flow: Flow, end: End) {
         if let Some(why) = &end.failure
             && flow.transport == Transport::Tls
@@ -389,8 +388,12 @@ impl ShardLoop {
         if let Some(successor) = &self.family.successor {
             successor.closed(flow);
         }
-        if self.streams.closed(flow) && end.unsent.is_empty() {
-            self.shard.handle_flow_failed(flow, now());
+        if self.streams.closed(flow) {
+            if end.stood {
+                self.shard.handle_flow_severed(flow, now());
+            } else {
+                self.shard.handle_flow_failed(flow, now());
+            }
         }
         for bytes in end.unsent {
             self.transmit(flow, bytes);

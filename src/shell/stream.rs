@@ -140,7 +140,10 @@ pub(super) enum By {
 /// What the end of a connection leaves.
 #[derive(Debug, Default)]
 pub(super) struct End {
-    /// Messages that another connection to the same address may carry.
+    /// It was ours, and stood: another one can be opened to the same address.
+    pub(super) stood: bool,
+    /// Answers and ACKs that another connection to the same address may carry. Requests are sent again
+    /// by their transactions.
     pub(super) unsent: Vec<Bytes>,
     /// Why there was no TLS.
     pub(super) failure: Option<Failure>,
@@ -219,7 +222,7 @@ async fn give_up(
         tracing::debug!(%flow, code = why.code(), %why, "connect failed");
     }
     drop(queue);
-    ingress.tell(Packet::Closed { flow, end: End { unsent: vec![], failure } }).await;
+    ingress.tell(Packet::Closed { flow, end: End { failure, ..End::default() } }).await;
 }
 
 async fn connect(flow: Flow, dscp: u8) -> io::Result<TcpStream> {
@@ -284,14 +287,19 @@ where
     while let Ok(bytes) = queue.try_recv() {
         unsent.push(bytes);
     }
-    if opened == By::Peer || began.elapsed() < STOOD {
-        unsent.clear();
-    }
     let failure = error.as_ref().and_then(Failure::after_handshake);
+    let stood = opened == By::Us && failure.is_none();
+    let is_kept = stood && began.elapsed() >= STOOD;
+    unsent.retain(|bytes| is_kept && !is_sent_again(bytes));
     // Over TLS: that it is over, and not cut off.
     let _ = timeout(FAREWELL_MAX, writer.shutdown()).await;
     // The queue is closed by now, so the shard sees the writer closed when it is told.
-    ingress.tell(Packet::Closed { flow, end: End { unsent, failure } }).await;
+    ingress.tell(Packet::Closed { flow, end: End { stood, unsent, failure } }).await;
+}
+
+/// Returns whether this is a request that a transaction repeats: all but ACK.
+fn is_sent_again(bytes: &[u8]) -> bool {
+    !bytes.starts_with(b"SIP/2.0 ") && !bytes.starts_with(b"ACK ")
 }
 
 /// Reads until the peer ends it, speaks another language, takes too long over a message, or must make

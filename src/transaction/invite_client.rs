@@ -44,6 +44,8 @@ pub(super) struct InviteClient {
     reliability: Reliability,
     request: Bytes,
     cancelling: Cancelling,
+    /// It was sent again, over another connection.
+    is_repeated: bool,
     /// Timer A. Only in `Calling`, only over unreliable transports.
     retransmit_at: Option<Instant>,
     retransmit_interval: Duration,
@@ -64,6 +66,7 @@ impl InviteClient {
             reliability,
             request,
             cancelling: Cancelling::No,
+            is_repeated: false,
             retransmit_at: None,
             retransmit_interval: T1,
             ends_at: None,
@@ -90,7 +93,7 @@ impl InviteClient {
     /// Advances the transaction by one event.
     pub(super) fn handle(&mut self, input: Input, now: Instant, out: &mut Vec<Effect>) {
         use Class::{Provisional, Refusal, Success};
-        use Input::{Cancel, Response, SendFailed};
+        use Input::{Cancel, Response, SendFailed, Severed};
         use State::{Accepted, Calling, Completed, Proceeding, Terminated};
         match (self.state, input) {
             (Calling, Response(Provisional)) => {
@@ -124,14 +127,20 @@ impl InviteClient {
             // RFC 3261 9.1: a CANCEL has no effect on a request that was answered.
             (Accepted | Completed | Terminated, Cancel) => {}
 
-            (Calling, SendFailed) => {
+            // It may have been written to a peer that was no longer there. A copy is known by its branch;
+            // a peer that comes back must not ring for nobody.
+            (Calling, Severed) if !self.is_repeated && self.cancelling == Cancelling::No => {
+                self.is_repeated = true;
+                self.resend(out);
+            }
+            (Calling, SendFailed | Severed) => {
                 out.push(Effect::SendFailed);
                 self.enter(Terminated, now);
             }
             // The ACK did not get through; the user has its answer.
-            (Completed, SendFailed) => self.enter(Terminated, now),
+            (Completed, SendFailed | Severed) => self.enter(Terminated, now),
             // RFC 3261 18.2.2: the answer may come over a connection that the server opens.
-            (Proceeding | Accepted | Terminated, SendFailed) => {}
+            (Proceeding | Accepted | Terminated, SendFailed | Severed) => {}
         }
     }
 
@@ -325,6 +334,17 @@ mod tests {
             "0 send\n10 up\n30 ack\n30 up",
             40,
         );
+    }
+
+    #[test]
+    fn after_a_connection_that_stood_another_one_is_tried_once() {
+        check(
+            Reliable,
+            &[(10, Input::Severed), (20, Input::Severed)],
+            "0 send\n10 send\n20 failed",
+            20,
+        );
+        check(Reliable, &[(5, Input::Cancel), (10, Input::Severed)], "0 send\n10 failed", 10);
     }
 
     fn start(reliability: Reliability) -> ClientBench<InviteClient> {

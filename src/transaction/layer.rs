@@ -180,11 +180,23 @@ impl Layer {
     /// listener of its own (RFC 3261 18.2.2); over UDP, an ICMP error does not end their
     /// repetition.
     pub fn send_failed(&mut self, flow: Flow, now: Instant, out: &mut Vec<Output>) {
+        self.lose_flow(flow, ClientInput::SendFailed, now, out);
+    }
+
+    /// Learns that a connection which stood has closed, and that another one can be opened.
+    ///
+    /// What was written to it at the last moment may never have been read: a request without an answer is
+    /// sent once more. Otherwise as [`Self::send_failed`].
+    pub fn severed(&mut self, flow: Flow, now: Instant, out: &mut Vec<Output>) {
+        self.lose_flow(flow, ClientInput::Severed, now, out);
+    }
+
+    fn lose_flow(&mut self, flow: Flow, how: ClientInput, now: Instant, out: &mut Vec<Output>) {
         let concerned = self.by_flow.get(&flow).into_iter().flatten().copied();
         for slot in concerned.collect::<Vec<_>>() {
             match slot {
                 Slot::Client(id) => {
-                    self.step_client(id, Some(ClientInput::SendFailed), None, now, out);
+                    self.step_client(id, Some(how), None, now, out);
                 }
                 Slot::Server(id) => self.reroute_server(id, flow, now, out),
             }

@@ -89,6 +89,8 @@ enum ClientInput {
     Cancel,
     /// The transport: the request did not get through.
     SendFailed,
+    /// The transport: the connection stood, and has closed. Another one can be opened.
+    Severed,
 }
 
 /// What a client machine asks of its layer, in order.

@@ -29,6 +29,8 @@ pub(super) struct OtherClient {
     state: State,
     reliability: Reliability,
     request: Bytes,
+    /// It was sent again, over another connection.
+    is_repeated: bool,
     /// Timer E. Only over unreliable transports.
     retransmit_at: Option<Instant>,
     retransmit_interval: Duration,
@@ -50,6 +52,7 @@ impl OtherClient {
             state: State::Trying,
             reliability,
             request,
+            is_repeated: false,
             retransmit_at: now.checked_add(T1).filter(|_| udp),
             retransmit_interval: T1,
             ends_at: now.checked_add(T1_X64),
@@ -73,7 +76,7 @@ impl OtherClient {
     /// Advances the transaction by one event.
     pub(super) fn handle(&mut self, input: Input, now: Instant, out: &mut Vec<Effect>) {
         use Class::{Provisional, Refusal, Success};
-        use Input::{Cancel, Response, SendFailed};
+        use Input::{Cancel, Response, SendFailed, Severed};
         use State::{Completed, Proceeding, Terminated, Trying};
         match (self.state, input) {
             (Trying | Proceeding, Response(Provisional)) => {
@@ -85,11 +88,16 @@ impl OtherClient {
                 self.complete(now);
             }
             (Completed | Terminated, Response(_)) => out.push(Effect::Absorb),
-            (Trying | Proceeding, SendFailed) => {
+            // It may have been written to a peer that was no longer there. A copy is known by its branch.
+            (Trying | Proceeding, Severed) if !self.is_repeated => {
+                self.is_repeated = true;
+                out.push(Effect::Send(self.request.clone()));
+            }
+            (Trying | Proceeding, SendFailed | Severed) => {
                 out.push(Effect::SendFailed);
                 self.terminate();
             }
-            (Completed | Terminated, SendFailed) => {}
+            (Completed | Terminated, SendFailed | Severed) => {}
             // RFC 3261 9.1: only an INVITE can be cancelled.
             (Trying | Proceeding | Completed | Terminated, Cancel) => {}
         }
@@ -189,6 +197,19 @@ mod tests {
             "0 send\n10 up\n20 failed",
             20,
         );
+    }
+
+    #[test]
+    fn after_a_connection_that_stood_another_one_is_tried_once() {
+        check(
+            Reliable,
+            &[(10, Input::Severed), (20, Input::Response(Success))],
+            "0 send\n10 send\n20 up",
+            20,
+        );
+        for last in [Input::Severed, Input::SendFailed] {
+            check(Reliable, &[(10, Input::Severed), (20, last)], "0 send\n10 send\n20 failed", 20);
+        }
     }
 
     #[test]

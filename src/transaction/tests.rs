@@ -301,6 +301,17 @@ fn a_dead_flow_fails_its_requests_and_no_others() {
     assert_eq!(t.layer.poll_timeout(), None, "no deadline outlives its owner");
 }
 
+#[test]
+fn a_request_into_a_closed_connection_is_sent_once_more() {
+    let mut t = Bench::new(Transport::Tcp);
+    t.request(Method::Options);
+    t.sever(t.flow);
+    t.check("send OPTIONS\nsend OPTIONS");
+    t.sever(t.flow);
+    t.check("tell send failed");
+    assert!(t.layer.is_empty());
+}
+
 /// RFC 3261 18.2.2: the port of the Via, where the client listens.
 #[test]
 fn responses_take_the_way_that_remains() {
@@ -433,6 +444,10 @@ impl Bench {
 
     fn fail(&mut self, flow: Flow) {
         self.layer.send_failed(flow, self.now, &mut self.out);
+    }
+
+    fn sever(&mut self, flow: Flow) {
+        self.layer.severed(flow, self.now, &mut self.out);
     }
 
     /// Fires every deadline until there are no more; nothing must be left.

@@ -206,10 +206,11 @@ async fn a_call_outlives_its_connection() {
     let rig = rig(&ca, &carrier.trunk("ca = \"ca.pem\""));
     let node = rig.start().await;
     let mut phone = Phone::udp("1001", at(&node, Transport::Udp)).await;
-    let (mut talk, far) = talking(&mut phone, &carrier).await;
-    drop(far);
-    // Whether the node has noticed by then or not.
+    let (mut talk, mut far) = talking(&mut phone, &carrier).await;
+    // The node cannot know better than to write the BYE: nobody has told it of the end before.
     let (hung_up, ()) = tokio::join!(phone.hang_up(&mut talk), async {
+        assert_eq!(far.heard().await.method_token(), "BYE");
+        drop(far);
         let (mut far, name) = carrier.accept().await;
         assert_eq!(name.as_deref(), Some(NAME));
         far.is_hung_up().await;
