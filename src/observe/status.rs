@@ -548,7 +548,11 @@ pub struct ReloadReport {
     /// What differs from what was in use: `[user.1003] added`.
     pub changes: Vec<String>,
     /// What only a new process changes.
-    pub needs_restart: Vec<String>,
+    pub by_process: Vec<String>,
+    /// Whether this process can be replaced by one, without a restart.
+    pub is_replaceable: bool,
+    /// The number of the process that has taken over.
+    pub process: Option<u32>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Owns: who is there beside this process, and the one rule of whose a message is.
 //! Never: carries a message across; the shell does.
 
-use super::Shard;
+use super::{Output, Shard};
 use crate::{
     ids::{Digest, Flow},
     sip::Message,
@@ -85,6 +85,24 @@ impl Shard {
     /// Accepts a message that another process has received and that is not for it.
     pub fn handle_passed(&mut self, from: Kin, flow: Flow, bytes: Bytes, now: Instant) {
         self.guarded(|shard| shard.receive(Some(from), flow, bytes, now));
+        self.settle(now);
+    }
+
+    /// Accepts a message at an address that is ours no more, and the process before us has calls at.
+    /// What is not for it is not answered: whoever asks shall look for us where we are.
+    pub fn handle_elders(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        let message = Message::parse(bytes).ok();
+        let theirs = message.filter(|message| {
+            let kin = self.kin_of(message, None);
+            kin == Some(Kin::Predecessor)
+        });
+        match theirs {
+            Some(message) => {
+                let bytes = message.bytes().clone();
+                self.out.push_back(Output::Pass { kin: Kin::Predecessor, flow, bytes });
+            }
+            None => self.counters.discards.count("former_address"),
+        }
         self.settle(now);
     }
 

@@ -35,7 +35,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -56,8 +56,8 @@ pub(super) struct Origin {
 pub(super) struct Ways {
     /// The shard.
     pub(super) orders: mpsc::Sender<Order>,
-    /// Whoever can have this process replaced.
-    pub(super) upgrade: mpsc::Sender<Upgrade>,
+    /// Whoever can have this process replaced, once there is somebody.
+    pub(super) upgrade: OnceLock<mpsc::Sender<Upgrade>>,
     /// The control socket of the process before this one, which has calls of its own.
     pub(super) elder: Option<PathBuf>,
 }
@@ -105,6 +105,14 @@ impl Desk {
             started_at,
             is_draining: AtomicBool::new(false),
         }
+    }
+
+    /// Returns what tells who wants this process to be replaced. From now on it can be.
+    pub(super) fn offer_upgrades(&self) -> mpsc::Receiver<Upgrade> {
+        let (upgrade, upgrades) = mpsc::channel(1);
+        // Offered once; a second offer would never hear of anybody.
+        _ = self.ways.upgrade.set(upgrade);
+        upgrades
     }
 
     /// Returns how long calls may take to end once no new ones come.
@@ -224,29 +232,48 @@ impl Desk {
         sum
     }
 
-    /// Reads the configuration again, and uses it if it is sound: all of it or nothing. A `plan` only
-    /// tells what would come of it.
+    /// Reads the configuration again, and uses it if it is sound: all of it or nothing. What this process
+    /// cannot change, another one does, which takes over; where there can be none, that waits for a
+    /// restart. A `plan` only tells what would come of it.
     async fn reload(&self, is_plan: bool) -> ReloadReport {
         let (mut config, problems) = match self.read_again() {
             Ok(read) => read,
             Err(problems) => return ReloadReport { problems, ..ReloadReport::default() },
         };
         let running = self.config.borrow().clone();
-        let needs_restart = needs_restart(&running, &config, &self.origin.listen);
-        // What cannot change while it runs stays as it is.
+        let by_process = needs_process(&running, &config, &self.origin.listen);
+        let is_replaceable = self.ways.upgrade.get().is_some();
+        // Which port a 0 became is no change.
         config.sip.listen.clone_from(&running.sip.listen);
         let changes = difference(&running, &config);
         let is_applied = !is_plan;
-        let report = ReloadReport { is_applied, is_plan, problems, changes, needs_restart };
+        let mut report = ReloadReport {
+            is_applied,
+            is_plan,
+            problems,
+            changes,
+            by_process,
+            is_replaceable,
+            process: None,
+        };
         if is_plan {
             return report;
+        }
+        if is_replaceable && !report.by_process.is_empty() {
+            return match self.upgrade().await {
+                Ok(process) => ReloadReport { process: Some(process), ..report },
+                Err(why) => {
+                    report.problems.push(why);
+                    ReloadReport { problems: report.problems, ..ReloadReport::default() }
+                }
+            };
         }
         let config = Arc::new(config);
         self.origin.security.send_replace(Security::new(&config));
         self.order(Order::Configure(config.clone())).await;
         self.config.send_replace(config);
         self.configured.send_replace(SystemTime::now().into());
-        let (changes, restart) = (report.changes.join(", "), report.needs_restart.join(", "));
+        let (changes, restart) = (report.changes.join(", "), report.by_process.join(", "));
         tracing::info!(changes, restart, "configuration reloaded");
         report
     }
@@ -307,8 +334,8 @@ fn contact(binding: &Binding, pulses: &Pulses, wall: SystemTime) -> ContactRow {
     }
 }
 
-/// Names the sections whose changes wait for a restart.
-fn needs_restart(running: &Config, new: &Config, listen: &[Listen]) -> Vec<String> {
+/// Names the sections whose changes are for a new process.
+fn needs_process(running: &Config, new: &Config, listen: &[Listen]) -> Vec<String> {
     [
         ("[sip] listen", listen != new.sip.listen),
         ("[sip] dscp", running.sip.dscp != new.sip.dscp),
@@ -364,18 +391,17 @@ impl Desk {
         }
     }
 
-    async fn upgrade(&self) -> Response {
+    /// Has this process replaced. Returns the number of the one that serves now, or why there is none.
+    async fn upgrade(&self) -> Result<u32, String> {
+        let Some(upgrade) = self.ways.upgrade.get() else {
+            let why = "this process cannot be replaced: it is the container, or not `tandem run`";
+            return Err(format!("{why} (help: restart it)"));
+        };
         let (reply, answer) = oneshot::channel();
-        if self.ways.upgrade.try_send(reply).is_err() {
-            return Response::Refused("another upgrade is under way".to_owned());
+        if upgrade.try_send(reply).is_err() {
+            return Err("another upgrade is under way".to_owned());
         }
-        match answer.await {
-            Ok(Ok(pid)) => Response::Done(format!(
-                "process {pid} serves; this one ends with the last of its calls"
-            )),
-            Ok(Err(why)) => Response::Refused(why),
-            Err(_) => Response::Refused("this tandem cannot be upgraded: `tandem run` can".into()),
-        }
+        answer.await.unwrap_or_else(|_| Err("this process ends".to_owned()))
     }
 
     /// Answers from this process alone.
@@ -417,7 +443,12 @@ impl Desk {
             Request::Bans => Response::Bans(self.ask_shard(Order::Bans).await),
             Request::Lift { addresses } => self.lift(&addresses).await,
             Request::Cdr(_) => Response::Refused("the store answers this".to_owned()),
-            Request::Upgrade => self.upgrade().await,
+            Request::Upgrade => match self.upgrade().await {
+                Ok(process) => Response::Done(format!(
+                    "process {process} serves; this one ends with the last of its calls"
+                )),
+                Err(why) => Response::Refused(why),
+            },
             Request::Reload => Response::Reload(self.reload(false).await),
             Request::PlanReload => Response::Reload(self.reload(true).await),
             Request::Drain { within_s } => {

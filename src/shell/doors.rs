@@ -150,6 +150,13 @@ impl Doors {
         }
     }
 
+    /// Closes what another process has now: where it listens no more, nobody may wait to be let in.
+    pub(super) fn give_up(&mut self) {
+        self.udp.clear();
+        self.streams.clear();
+        self.http = None;
+    }
+
     /// Answers operators elsewhere from now on: of calls that stay in this process.
     pub(super) fn open_aside(&mut self, control: Control) {
         let (desk, store) = (self.desk.clone(), self.store.clone());

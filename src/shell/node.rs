@@ -36,7 +36,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 use tokio::{
@@ -127,7 +127,6 @@ pub struct Node {
     pub(super) ingress: Ingress,
     pub(super) key: MintKey,
     pub(super) shard_id: ShardId,
-    pub(super) upgrades: mpsc::Receiver<Upgrade>,
 }
 
 /// The end of a drain.
@@ -203,8 +202,7 @@ impl Node {
         let origin = Origin { file, listen, security };
         let handle = store.handle();
         let elder = succession.as_ref().map(|succession| succession.elder.clone());
-        let (upgrade, upgrades) = mpsc::channel(1);
-        let ways_in = super::desk::Ways { orders: ways.order, upgrade, elder };
+        let ways_in = super::desk::Ways { orders: ways.order, upgrade: OnceLock::new(), elder };
         let desk =
             Desk::new(ways_in, config.clone(), location, handle, media, &bound.listeners, origin);
         let desk = Arc::new(desk);
@@ -223,7 +221,7 @@ impl Node {
             tracing::info!(transport, address = %listener.address, "listening");
         }
         let ingress = ways.ingress;
-        Ok(Self { desk, shard, workers, store, doors, ingress, key, shard_id, upgrades })
+        Ok(Self { desk, shard, workers, store, doors, ingress, key, shard_id })
     }
 
     /// Returns where it listens for SIP.

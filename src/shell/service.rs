@@ -15,6 +15,7 @@ use sd_notify::NotifyState;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
@@ -40,11 +41,12 @@ pub async fn run_until_told(mut node: Node) -> End {
     notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     let mut systemd = Systemd::Ours(tokio::spawn(feed_watchdog(desk.clone())));
     let mut is_draining = false;
+    let mut upgrades = replaceable().then(|| desk.offer_upgrades());
     let end = loop {
         let what = tokio::select! {
             is_drained = node.drained().wait() => What::Drained(is_drained),
             what = signals.next() => what,
-            upgrade = node.upgrades.recv() => What::Upgrade(upgrade),
+            Some(upgrade) = next(&mut upgrades) => What::Upgrade(Some(upgrade)),
         };
         match what {
             What::Drained(true) | What::End => break End::Told,
@@ -59,7 +61,13 @@ pub async fn run_until_told(mut node: Node) -> End {
                 tracing::info!("draining");
                 desk.order(Order::Drain(Some(desk.drain_max()))).await;
             }
-            What::Reload => reload(&desk).await,
+            // It may want an upgrade, which is for this loop.
+            What::Reload => _ = tokio::spawn(reload(desk.clone())),
+            What::Upgrade(_) if upgrades.is_none() => {
+                tracing::error!(
+                    "not handed over: the first process of a container is the container"
+                );
+            }
             What::Upgrade(reply) => upgrade(&mut node, &mut systemd, reply).await,
         }
     };
@@ -79,7 +87,19 @@ enum What {
     Upgrade(Option<Upgrade>),
 }
 
-async fn reload(desk: &Desk) {
+/// The first process of a container is the container.
+fn replaceable() -> bool {
+    std::process::id() != 1
+}
+
+async fn next(upgrades: &mut Option<mpsc::Receiver<Upgrade>>) -> Option<Upgrade> {
+    match upgrades {
+        Some(upgrades) => upgrades.recv().await,
+        None => None,
+    }
+}
+
+async fn reload(desk: Arc<Desk>) {
     if let Response::Reload(report) = desk.ask(Request::Reload).await
         && !report.is_applied
     {

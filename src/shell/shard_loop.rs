@@ -199,7 +199,7 @@ impl ShardLoop {
 
     /// Takes over from another process.
     pub(super) fn inherit(&mut self, inherited: Inherited) {
-        let Inherited { pipe, received, writers } = inherited;
+        let Inherited { pipe, received, writers, .. } = inherited;
         self.shard.succeed(received);
         self.family.predecessor = Some(pipe);
         for (flow, writer) in writers {
@@ -357,7 +357,11 @@ impl ShardLoop {
 
     fn take_message(&mut self, flow: Flow, bytes: Bytes) {
         self.transports.received.count(flow.transport.param());
-        self.shard.handle_message(flow, bytes, now());
+        if self.family.predecessor.is_some() && self.udp.is_elders(flow) {
+            self.shard.handle_elders(flow, bytes, now());
+        } else {
+            self.shard.handle_message(flow, bytes, now());
+        }
     }
 
     fn take_packet(&mut self, packet: Packet) {
@@ -371,6 +375,7 @@ impl ShardLoop {
             Packet::Write { flow, bytes } => self.transmit(flow, bytes),
             Packet::Outlived => {
                 self.family.predecessor = None;
+                self.udp.outlive_elder();
                 self.hands.store.close_lost();
                 self.shard.outlive_predecessor();
             }

@@ -46,8 +46,9 @@ impl ShardThread {
         let (end, ended) = watch::channel(false);
         let (begin, begun) = oneshot::channel();
         let thread = thread::Builder::new().name("shard-0".into()).spawn(move || {
-            let Plan { shard, hands, ears, udp, routes, config, inherited } = plan;
-            match prepare(udp, routes) {
+            let Plan { shard, hands, ears, udp, routes, config, mut inherited } = plan;
+            let elders = inherited.as_mut().map(|left| std::mem::take(&mut left.elders));
+            match prepare(udp, elders.unwrap_or_default(), routes) {
                 Ok((runtime, udp)) => {
                     let mut shard = ShardLoop::new(shard, hands, udp);
                     shard.know_peers(&config);
@@ -76,10 +77,15 @@ impl ShardThread {
     }
 }
 
-fn prepare(sockets: Vec<UdpSocket>, routes: Routes) -> io::Result<(Runtime, Udp)> {
+fn prepare(
+    sockets: Vec<UdpSocket>,
+    elders: Vec<UdpSocket>,
+    routes: Routes,
+) -> io::Result<(Runtime, Udp)> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let guard = runtime.enter();
-    let udp = Udp::new(sockets, routes)?;
+    let mut udp = Udp::new(sockets, routes)?;
+    udp.read_for_elder(elders)?;
     drop(guard);
     Ok((runtime, udp))
 }

@@ -68,28 +68,55 @@ struct Listening {
     local: SocketAddr,
     /// What the kernel dropped, and the reading that this sum ends with.
     dropped: (u64, u32),
+    /// The configuration no longer names it: only the calls of the process before us still have it.
+    is_elders: bool,
+}
+
+impl Listening {
+    /// Takes a bound socket; for the runtime in which this is called.
+    fn new(socket: net::UdpSocket, is_elders: bool) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        let ears = Some(UdpSocket::from_std(socket.try_clone()?)?);
+        Ok(Self { socket, ears, local, dropped: (0, 0), is_elders })
+    }
 }
 
 impl Udp {
     /// Takes bound sockets; for the runtime in which this is called.
     pub(super) fn new(sockets: Vec<net::UdpSocket>, routes: Routes) -> io::Result<Self> {
-        let listening = |socket: net::UdpSocket| {
-            let local = socket.local_addr()?;
-            let ears = Some(UdpSocket::from_std(socket.try_clone()?)?);
-            Ok(Listening { socket, ears, local, dropped: (0, 0) })
-        };
+        let listening = |socket| Listening::new(socket, false);
         let sockets = sockets.into_iter().map(listening).collect::<io::Result<_>>()?;
         Ok(Self { sockets, inbox: Inbox::default(), routes })
     }
 
-    /// Leaves the datagrams that come to another process. It can still send.
+    /// Reads these as well, for the process before us.
+    pub(super) fn read_for_elder(&mut self, sockets: Vec<net::UdpSocket>) -> io::Result<()> {
+        for socket in sockets {
+            self.sockets.push(Listening::new(socket, true)?);
+        }
+        Ok(())
+    }
+
+    /// Returns whether what comes here is for the process before us alone.
+    pub(super) fn is_elders(&self, flow: Flow) -> bool {
+        flow.transport == Transport::Udp
+            && self.socket(flow.local).is_some_and(|listening| listening.is_elders)
+    }
+
+    /// Closes what was read for the process before us, which is gone.
+    pub(super) fn outlive_elder(&mut self) {
+        self.sockets.retain(|at| !at.is_elders);
+    }
+
+    /// Leaves the datagrams that come to another process, but for those that only the one before us
+    /// wants. It can still send.
     pub(super) fn stop_reading(&mut self) {
-        self.sockets.iter_mut().for_each(|at| at.ears = None);
+        self.sockets.iter_mut().filter(|at| !at.is_elders).for_each(|at| at.ears = None);
     }
 
     /// Reads again after [`Self::stop_reading`].
     pub(super) fn read_again(&mut self) -> io::Result<()> {
-        for at in &mut self.sockets {
+        for at in self.sockets.iter_mut().filter(|at| at.ears.is_none()) {
             at.ears = Some(UdpSocket::from_std(at.socket.try_clone()?)?);
         }
         Ok(())

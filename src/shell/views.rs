@@ -406,14 +406,24 @@ fn reload(report: &ReloadReport) -> String {
         (false, false) => "the old configuration stays in use\n",
     }
     .to_owned();
+    if let Some(process) = report.process {
+        _ = writeln!(
+            text,
+            "process {process} has taken over; this one keeps its calls until they end"
+        );
+    }
     for problem in &report.problems {
         _ = writeln!(text, "{}", problem.trim_end());
     }
     for change in &report.changes {
         _ = writeln!(text, "{change}");
     }
-    for what in &report.needs_restart {
-        _ = writeln!(text, "needs `tandem upgrade` or a restart: {what}");
+    let by = match report.is_replaceable {
+        true => "by a new process, which takes over",
+        false => "by a restart only",
+    };
+    for what in &report.by_process {
+        _ = writeln!(text, "{by}: {what}");
     }
     text
 }

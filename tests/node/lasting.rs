@@ -66,7 +66,7 @@ async fn a_reload_brings_users_and_rules_and_keeps_the_call() {
     assert!(plan.is_plan && !plan.is_applied && plan.changes == changes, "{plan:?}");
     assert_eq!(phone.call("700").await.0.status(), 404, "a plan changes nothing");
     let Response::Reload(report) = ask(&node, Request::Reload).await else { panic!() };
-    assert!(report.is_applied && report.needs_restart.is_empty(), "{report:?}");
+    assert!(report.is_applied && report.by_process.is_empty(), "{report:?}");
     assert_eq!(report.changes, changes);
 
     assert_eq!(phone.call("700").await.0.status(), 603);
@@ -102,7 +102,8 @@ async fn a_reload_names_what_needs_a_restart() {
     let node = rig.start().await;
     rig.configure(r#"["udp:127.0.0.1:5099", "tcp:127.0.0.1:0"]"#, "[log]\nlevel = \"debug\"\n");
     let Response::Reload(report) = ask(&node, Request::Reload).await else { panic!() };
-    assert_eq!(report.needs_restart, ["[sip] listen", "[log]"]);
+    assert_eq!(report.by_process, ["[sip] listen", "[log]"]);
+    assert!(!report.is_replaceable && report.process.is_none(), "{report:?}");
     node.stop().await;
 }
 

@@ -320,7 +320,7 @@ async fn a_new_certificate_is_for_new_connections() {
 
     new.write(&rig);
     let Response::Reload(report) = ask(&node, Request::Reload).await else { panic!() };
-    assert!(report.is_applied && report.needs_restart.is_empty(), "{report:?}");
+    assert!(report.is_applied && report.by_process.is_empty(), "{report:?}");
     let mut other = new.phone("1001", &node).await;
     assert_eq!(other.register(600).await.status(), 200);
     assert!(old.try_connect(at(&node, Transport::Tls), None).await.is_err());

@@ -203,6 +203,61 @@ async fn a_hundred_reloads_lose_no_call_and_no_packet() {
     program.kill();
 }
 
+/// Where it listens is what only another process can change: a reload starts it.
+#[tokio::test]
+async fn a_reload_that_moves_the_listeners_keeps_the_calls() {
+    let rig = Rig::new("");
+    let old = Program::start(&rig, "info").await;
+    let former = listens_at(&rig).await;
+    let mut speaker = Phone::udp("1001", former).await;
+    let (ok, mut speech) = speaker.call("600").await;
+    assert_eq!(ok.status(), 200);
+
+    rig.configure(r#"["udp:127.0.0.2:0"]"#, &user("1002"));
+    let Response::Reload(plan) = ask(&rig, Request::PlanReload).await else { panic!() };
+    assert!(plan.is_plan && plan.is_replaceable && plan.process.is_none(), "{plan:?}");
+    assert_eq!(plan.by_process, ["[sip] listen"]);
+    let Response::Reload(report) = ask(&rig, Request::Reload).await else { panic!() };
+    assert!(report.is_applied, "{report:?}");
+    let heir = old.hands_over().await;
+    assert_eq!(report.process, Some(heir));
+
+    let moved = listens_at(&rig).await;
+    assert_eq!(moved.ip(), Ipv4Addr::new(127, 0, 0, 2));
+    let mut phone = Phone::udp("1002", moved).await;
+    assert_eq!(phone.register(600).await.status(), 200);
+    // The former address is its calls' alone: what else is asked there has no answer.
+    assert!(tokio::net::TcpStream::connect(former).await.is_err());
+    let options = speaker.options();
+    speaker.link.send(options.as_bytes()).await;
+    let end = speaker.hang_up(&mut speech).await;
+    assert_eq!((end.status(), end.cseq().method), (200, tandem::sip::Method::Bye));
+    let gone = async { while calls(&rig).await > 0 {} };
+    soon("the end of the call", gone).await;
+    kill(heir, "INT");
+    old.kill();
+}
+
+/// Without a sound configuration there is no other process, and no change at all.
+#[tokio::test]
+async fn a_reload_that_moves_a_listener_to_a_taken_port_changes_nothing() {
+    let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let rig = Rig::new("");
+    let program = Program::start(&rig, "info").await;
+    let remote = listens_at(&rig).await;
+    rig.configure(&format!("[\"udp:{}\"]", taken.local_addr().unwrap()), &user("1002"));
+    let Response::Reload(report) = ask(&rig, Request::Reload).await else { panic!() };
+    assert!(!report.is_applied && report.process.is_none(), "{report:?}");
+    let why = report.problems.last().unwrap();
+    assert!(why.contains("the new process does not come to serve: it has ended"), "{report:?}");
+    assert_eq!(listens_at(&rig).await, remote);
+    let Response::Phones(phones) = ask(&rig, Request::Phones).await else { panic!() };
+    assert_eq!(phones.len(), 1, "the new user is not there either");
+    let mut phone = Phone::udp("1001", remote).await;
+    assert_eq!(phone.register(600).await.status(), 200);
+    program.kill();
+}
+
 /// Whether it is the configuration or the program, nothing has happened.
 #[tokio::test]
 async fn where_the_new_process_does_not_start_the_old_one_goes_on() {

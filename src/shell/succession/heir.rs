@@ -105,12 +105,14 @@ impl Heritage {
     }
 
     /// Tells that everything that can fail has not, and waits until the other process has closed its
-    /// doors. Sockets that the configuration no longer names close here.
+    /// doors. Listeners for connections that the configuration no longer names close here.
     ///
     /// # Errors
     /// If it has changed its mind.
     pub(in crate::shell) async fn ready(self) -> io::Result<Succession> {
-        let Self { stream, estate, .. } = self;
+        let Self { stream, estate, sockets, .. } = self;
+        let datagrams = sockets.into_iter().filter(|(transport, ..)| *transport == Transport::Udp);
+        let elders = datagrams.map(|(.., socket)| UdpSocket::from(socket)).collect();
         let going = move || {
             Frame::from(Word::Ready).write_to(&stream)?;
             let frame = Frame::read_from(&stream)?;
@@ -122,7 +124,7 @@ impl Heritage {
         let (stream, connections, received) = tokio::task::spawn_blocking(going).await??;
         let (pipe, end) = Pipe::new();
         let (lent, writers) = Borrowed::new(&connections, &pipe);
-        let inherited = Inherited { pipe, received, writers };
+        let inherited = Inherited { pipe, received, writers, elders };
         let elder = estate.aside;
         Ok(Succession { stream, connections, lent, end, elder, inherited: Some(inherited) })
     }
@@ -142,6 +144,8 @@ pub(in crate::shell) struct Inherited {
     pub(in crate::shell) received: Vec<Digest>,
     /// Its connections.
     pub(in crate::shell) writers: Vec<(Flow, Writer)>,
+    /// Its sockets for datagrams that are not ours: its calls are still spoken of there.
+    pub(in crate::shell) elders: Vec<UdpSocket>,
 }
 
 /// An heir that has been told to go on.

@@ -67,7 +67,10 @@ pub(in crate::shell) async fn hand_over(node: &mut Node) -> Result<u32, HandOver
 
     node.doors.close().await;
     match go(node, here).await {
-        Ok(()) => Ok(heir.let_go()),
+        Ok(()) => {
+            node.doors.give_up();
+            Ok(heir.let_go())
+        }
         Err(error) => {
             // Before anybody comes in again, nobody else may be there.
             drop(heir);
@@ -168,7 +171,10 @@ impl Drop for Heir {
 
 fn expect(stream: UnixStream, word: Word, patience: Duration) -> io::Result<UnixStream> {
     stream.set_read_timeout(Some(patience))?;
-    let frame = Frame::read_from(&stream)?;
+    let frame = Frame::read_from(&stream).map_err(|error| {
+        let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+        if is_end { io::Error::new(error.kind(), "it has ended") } else { error }
+    })?;
     if frame.word == word { Ok(stream) } else { Err(garbled("another word")) }
 }
 

@@ -250,14 +250,27 @@ fn a_reload_says_what_is_in_use() {
     let plan = ReloadReport {
         is_plan: true,
         changes: vec!["[user.1003] added".into()],
-        needs_restart: vec!["[sip] listen".into()],
+        by_process: vec!["[sip] listen".into()],
         ..ReloadReport::default()
+    };
+    let replaced = ReloadReport {
+        is_applied: true,
+        is_plan: false,
+        is_replaceable: true,
+        process: Some(77),
+        ..plan.clone()
     };
     assert_eq!(text(&Response::Reload(applied)), "the new configuration is in use\n");
     assert_eq!(
         text(&Response::Reload(plan.clone())),
         "the new configuration can be used; the old one is\n[user.1003] added\n\
-         needs `tandem upgrade` or a restart: [sip] listen\n"
+         by a restart only: [sip] listen\n"
+    );
+    assert_eq!(
+        text(&Response::Reload(replaced)),
+        "the new configuration is in use\n\
+         process 77 has taken over; this one keeps its calls until they end\n\
+         [user.1003] added\nby a new process, which takes over: [sip] listen\n"
     );
     assert_eq!(exit(&Response::Reload(plan)), Exit::Ok);
     assert_eq!(
