@@ -32,7 +32,8 @@ impl Shard {
         flow: Flow,
         now: Instant,
     ) {
-        if self.refused.has_turned_away(message.call_id(), message.branch()) {
+        let invite = || self.core.tx.digest_of(&message);
+        if self.refused.has_turned_away(message.call_id(), invite) {
             return self.turn_away(tx, &message, flow, &Refusal::overloaded());
         }
         if self.is_draining || self.is_full() {

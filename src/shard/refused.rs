@@ -10,7 +10,7 @@ use super::{
 use crate::{
     call::{Direction, Effect, Record},
     config::User,
-    ids::Flow,
+    ids::{Digest, Flow},
     observe::{
         cdr::{CallMedia, Cdr, EndedBy, Ending, Explanation, Party, Route, Times},
         log,
@@ -43,7 +43,7 @@ struct Entry {
     /// The record, until it is written.
     cdr: Option<Cdr>,
     /// The INVITE that was turned away, where no transaction remembers it.
-    turned_away: Option<Box<str>>,
+    turned_away: Option<Digest>,
 }
 
 /// The refused calls of one shard.
@@ -64,11 +64,10 @@ impl Refused {
     pub(super) fn note(
         &mut self,
         call_id: &str,
-        turned_away: Option<&str>,
+        turned_away: Option<Digest>,
         cdr: Cdr,
         now: Instant,
     ) -> Option<Cdr> {
-        let turned_away = turned_away.map(Into::into);
         if let Some(entry) = self.entries.get_mut(call_id).filter(|entry| entry.cdr.is_none()) {
             entry.turned_away = turned_away;
             return None;
@@ -82,9 +81,14 @@ impl Refused {
 
     /// Returns whether this very INVITE was turned away a while ago: a copy of it gets the same answer,
     /// though there may be room now (RFC 3261 8.2.7).
-    pub(super) fn has_turned_away(&self, call_id: &str, branch: &str) -> bool {
-        let entry = self.entries.get(call_id);
-        entry.is_some_and(|entry| entry.turned_away.as_deref() == Some(branch))
+    pub(super) fn has_turned_away(&self, call_id: &str, invite: impl FnOnce() -> Digest) -> bool {
+        let turned_away = self.entries.get(call_id).and_then(|entry| entry.turned_away);
+        turned_away.is_some_and(|turned_away| turned_away == invite())
+    }
+
+    /// Returns every INVITE that was turned away a while ago.
+    pub(super) fn turned_away(&self) -> impl Iterator<Item = Digest> {
+        self.entries.values().filter_map(|entry| entry.turned_away)
     }
 
     /// Takes the record of a call whose caller gave a wrong password. It is written where the caller
@@ -228,8 +232,8 @@ impl Shard {
         now: Instant,
     ) {
         let cdr = self.refused_cdr(message, caller, why, now);
-        let branch = why.is_turned_away().then(|| message.branch());
-        if let Some(cdr) = self.refused.note(message.call_id(), branch, cdr, now) {
+        let turned_away = why.is_turned_away().then(|| self.core.tx.digest_of(message));
+        if let Some(cdr) = self.refused.note(message.call_id(), turned_away, cdr, now) {
             self.write_refused(cdr);
         }
     }
@@ -311,7 +315,10 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::cdr::tests::refused;
+    use crate::{
+        ids::{Entropy, MintKey},
+        observe::cdr::tests::refused,
+    };
 
     #[test]
     fn a_call_is_recorded_once() {
@@ -342,14 +349,19 @@ mod tests {
     fn a_copy_of_what_was_turned_away_is_known() {
         let now = crate::sim::epoch();
         let mut calls = Refused::new(now);
-        assert!(calls.note("a", Some("z9hG4bK1"), refused(1), now).is_some());
-        assert!(calls.has_turned_away("a", "z9hG4bK1"));
-        assert!(!calls.has_turned_away("a", "z9hG4bK2"), "called again");
-        assert!(!calls.has_turned_away("b", "z9hG4bK1"));
-        assert!(calls.note("a", Some("z9hG4bK2"), refused(2), now).is_none());
-        assert!(calls.has_turned_away("a", "z9hG4bK2"));
+        let key = MintKey::draw(&mut Entropy::from_u64(1));
+        let [first, again] =
+            ["z9hG4bK1", "z9hG4bK2"].map(|branch| key.digest().text(branch).finish());
+        assert!(calls.note("a", Some(first), refused(1), now).is_some());
+        assert!(calls.has_turned_away("a", || first));
+        assert!(!calls.has_turned_away("a", || again), "called again");
+        assert!(!calls.has_turned_away("b", || first));
+        assert!(calls.note("a", Some(again), refused(2), now).is_none());
+        assert!(calls.has_turned_away("a", || again));
+        assert_eq!(calls.turned_away().collect::<Vec<_>>(), [again]);
         assert!(calls.due(now + REMEMBER).is_empty());
-        assert!(!calls.has_turned_away("a", "z9hG4bK2"), "long ago");
+        assert_eq!(calls.turned_away().count(), 0);
+        assert!(!calls.has_turned_away("a", || again), "long ago");
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Shard {
     }
 
     /// Leaves everything but its own calls to the next process: no OPTIONS, no registrations, no new
-    /// calls. Returns the requests that it has received, or those before it, and that stay here.
+    /// calls. Returns the requests that it has received, or those before it, and that stay here; and the
+    /// INVITEs that were turned away, whose copies must be.
     pub fn leave(&mut self, now: Instant) -> Vec<Digest> {
         self.is_draining = true;
         self.family.has_successor = true;
@@ -62,7 +63,7 @@ impl Shard {
         self.follow_bindings(now);
         self.settle(now);
         let theirs = self.family.predecessor.iter().flatten().copied();
-        theirs.chain(self.core.tx.digests()).collect()
+        theirs.chain(self.core.tx.digests()).chain(self.refused.turned_away()).collect()
     }
 
     /// Goes on as before: the next process did not come to stand.
@@ -78,7 +79,8 @@ impl Shard {
     /// our sockets, and where another process has taken over, nobody repeats a request that only we
     /// know the answer to.
     pub fn may_end(&self) -> bool {
-        let is_unknown_elsewhere = self.family.has_successor && !self.core.tx.is_empty();
+        let is_asked_again = !self.core.tx.is_empty() || self.refused.turned_away().count() > 0;
+        let is_unknown_elsewhere = self.family.has_successor && is_asked_again;
         self.is_idle() && !self.family.has(Kin::Predecessor) && !is_unknown_elsewhere
     }
 

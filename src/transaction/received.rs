@@ -16,6 +16,11 @@ impl Layer {
         self.keys_of(request).into_iter().any(|key| self.servers.find(key).is_some())
     }
 
+    /// Returns the digest of the transaction that a request makes.
+    pub fn digest_of(&self, request: &Message) -> Digest {
+        ServerKey::of(request, self.mint.key()).digest()
+    }
+
     /// Returns under which digests another layer with the same key would know the request.
     pub fn digests_of(&self, request: &Message) -> [Digest; 2] {
         self.keys_of(request).map(ServerKey::digest)

@@ -1,12 +1,16 @@
 //! A newer process takes over while a call rings, talks, holds and ends: nobody notices.
 
 use crate::{
-    house::{House, act, with_pbx, with_phone},
+    house::{DID, House, TANDEM, TWILIO, act, with_pbx, with_phone, with_twilio},
+    inbound::call_in,
     storm::{assert_ladder, faults, storm},
 };
-use tandem::sim::{
-    Network, World,
-    phone::{Act, Heard, On},
+use tandem::{
+    sim::{
+        Network, World,
+        phone::{Act, Heard, On},
+    },
+    sip::Method,
 };
 
 /// A call that is held and taken back, and begins `call_ms` after an upgrade may have been.
@@ -97,4 +101,31 @@ fn on_bad_networks() {
     let play =
         |seed: u64, network| play(seed, network, &[seed * 7 % 4000, 2000 + seed * 11 % 2000]);
     storm(300, play, |world| with_phone(world, "1002", |phone, _| phone.has_heard(&Heard::Up)));
+}
+
+/// The carrier's second call finds no room, and the 503 is lost. Its copy comes to the next process, which has room:
+/// the one before, which lives on for that, says the same again.
+#[test]
+fn a_call_that_was_turned_away_stays_so() {
+    let mut house = House::new(1);
+    house.trunk_keys("qualify = false\nmax_calls = 1").twilio().phone("1001");
+    let mut world = house.open_registered();
+    with_phone(&mut world, "1001", |phone, _| {
+        phone.when(On::Called, 100, Act::Answer).when(On::Up, 1050, Act::HangUp);
+    });
+    for at_ms in [0, 1000] {
+        world.at(at_ms, |world| {
+            with_twilio(world, |twilio, now| _ = twilio.call_in(&call_in(DID), now));
+        });
+    }
+    world.partition(TANDEM, TWILIO, 1010, 1100);
+    world.at(1450, |world| with_pbx(world, |pbx, now| pbx.upgrade(now)));
+    let faults = faults(&mut world);
+    assert!(faults.is_empty(), "{faults:#?}\n{}", world.ladder());
+    let answers = world.sent().iter().filter(|sent| &*sent.from == TANDEM && sent.at_ms > 1000);
+    let of_invites = answers.filter(|sent| sent.message.method() == Method::Invite);
+    let said: Vec<_> = of_invites.map(|sent| (sent.at_ms, sent.message.status())).collect();
+    assert_eq!(said, [(1020, 503), (1520, 503)], "{}", world.ladder());
+    world.run_until(60_000);
+    with_pbx(&mut world, |pbx, _| assert_eq!((pbx.processes(), pbx.cdrs().len()), (1, 2)));
 }
