@@ -67,6 +67,8 @@ pub(super) struct Outgoing {
     /// The attempt that runs now.
     attempt: Option<Attempt>,
     early: Few<Box<str>, (Dialog, ReliableReceiver)>,
+    /// The highest number of a request in an early dialog that was forgotten.
+    forgotten_cseq: u32,
     min_se_s: Option<u32>,
     authenticated: bool,
     /// Whether a too large INVITE went to TCP, and may yet go back to UDP.
@@ -88,7 +90,9 @@ impl Outgoing {
     /// Makes the dialog of an answer to the attempt that runs now.
     fn dialog(&self, response: &Message, flow: Flow, reach: Reach) -> Dialog {
         let Self { spec, tag, call_id, cseq, .. } = self;
-        let asked = Asked { uri: &spec.uri, call_id, tag, cseq: *cseq };
+        // What came before in a dialog that was forgotten would be refused, a gap is no error (RFC 3261 12.2.2).
+        let cseq = (*cseq).max(self.forgotten_cseq);
+        let asked = Asked { uri: &spec.uri, call_id, tag, cseq };
         Dialog::from_answer(&asked, (&spec.from, &spec.to), response, flow, reach)
     }
 
@@ -97,6 +101,8 @@ impl Outgoing {
         if let Some(attempt) = &self.attempt {
             wire.tx.forget_request(attempt.tx);
         }
+        let numbers = self.early.values().map(|(dialog, _)| dialog.local_cseq());
+        self.forgotten_cseq = numbers.fold(self.forgotten_cseq, u32::max);
         self.early = Few::default();
         self.offer = None;
         self.spec.headers = vec![];
@@ -163,6 +169,7 @@ impl Leg {
                 cseq: 0,
                 attempt: None,
                 early: Few::default(),
+                forgotten_cseq: 0,
                 min_se_s: None,
                 authenticated: false,
                 tcp_tried: false,
@@ -278,10 +285,7 @@ impl Leg {
         let Origin::Outgoing(outgoing) = &mut self.origin else { return };
         if !tag.is_empty() && !outgoing.early.contains_key(&tag) && outgoing.early.len() < EARLY_MAX
         {
-            let mut dialog = outgoing.dialog(response, flow, reach);
-            if self.stage != Stage::Ringing {
-                dialog.skip_forgotten();
-            }
+            let dialog = outgoing.dialog(response, flow, reach);
             outgoing.early.insert(tag.clone(), (dialog, ReliableReceiver::default()));
         }
         self.peer_allows_update |= allows_update(response);
@@ -344,13 +348,7 @@ impl Leg {
         // RFC 3261 13.2.2.4 recomputes for RFC 2543 peers loses their BYE.
         let mut dialog = match outgoing.early.remove(&tag) {
             Some((dialog, _)) => dialog,
-            None => {
-                let mut dialog = outgoing.dialog(response, flow, reach);
-                if self.stage != Stage::Ringing {
-                    dialog.skip_forgotten();
-                }
-                dialog
-            }
+            None => outgoing.dialog(response, flow, reach),
         };
         let known = self.dialog.as_ref().is_some_and(|d| *d.remote_tag == *tag);
         if known || !wire.acks.has_room(tx) {

@@ -139,8 +139,6 @@ impl Core {
             return true;
         }
         let (via, branch) = wire.via(flow);
-        // Twice: its leg may have begun anew itself.
-        dialog.skip_forgotten();
         dialog.skip_forgotten();
         let mut bye = dialog.request(Method::Bye, &via);
         bye.header(HeaderName::Reason, "SIP;cause=487;text=\"Call is over\"");
