@@ -100,7 +100,7 @@ impl Shard {
 
     /// Counts the bans that have not ended, by the last reading of the clock.
     pub(super) fn banned(&self) -> usize {
-        self.bans.left(self.core.clock.1)
+        self.bans.left(self.core.clock.last_read())
     }
 
     /// Ends every ban of these addresses at an operator's wish; returns how many there were.

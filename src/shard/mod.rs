@@ -9,6 +9,7 @@
 
 mod admission;
 mod bans;
+mod clock;
 mod dispatch;
 mod expiry;
 mod guards;
@@ -90,8 +91,7 @@ struct Core {
     ladders: Ladders,
     sent: Vec<transaction::Output>,
     effects: VecDeque<Effect>,
-    /// A pair of readings: what the wall clock said at that instant.
-    clock: (Instant, SystemTime),
+    clock: clock::Clock,
     next_leg: u64,
     next_call: u64,
 }
@@ -161,7 +161,7 @@ impl Shard {
                 ladders: Ladders::default(),
                 sent: vec![],
                 effects: VecDeque::new(),
-                clock: (now, wall),
+                clock: clock::Clock::new(now, wall),
                 // A restart must not repeat the numbers of yesterday's CDRs.
                 next_leg: entropy.below(1 << 40),
                 next_call: entropy.below(1 << 40),
@@ -204,7 +204,7 @@ impl Shard {
 
     /// Tells what the wall clock says now: it is set, and drifts.
     pub fn set_clock(&mut self, now: Instant, wall: SystemTime) {
-        self.core.clock = (now, wall);
+        self.core.clock.set(now, wall);
     }
 
     /// Takes a new configuration. Running calls keep theirs.
@@ -545,8 +545,7 @@ impl Shard {
 
 impl Core {
     fn wall(&self, now: Instant) -> SystemTime {
-        let (then, wall) = self.clock;
-        wall + now.saturating_duration_since(then)
+        self.clock.wall(now)
     }
 
     fn wire(&mut self, now: Instant) -> Wire<'_> {
