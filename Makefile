@@ -42,7 +42,7 @@ fuzz:
 # A world that fails says how to play it again.
 SEEDS ?= 10000
 sim:
-	TANDEM_SIM=$(SEEDS) $(CARGO) test --locked --test flows -- chaos
+	TANDEM_SIM=$(SEEDS) $(CARGO) test --locked --release --test flows -- --nocapture chaos
 
 # The figures of docs/RELIABILITY.md, printed. It opens 9,000 connections: `ulimit -n` of 20,000 is enough.
 MESSAGES ?= 1000000

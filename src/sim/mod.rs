@@ -6,6 +6,7 @@
 mod agent;
 pub mod check;
 mod keys;
+mod late;
 mod network;
 pub mod pbx;
 pub mod phone;
@@ -21,4 +22,4 @@ pub use pbx::Pbx;
 pub use phone::Phone;
 pub use sound::Agreement;
 pub use twilio::Twilio;
-pub use world::{Fate, Node, Reach, Sent, World, epoch};
+pub use world::{Fate, Hindered, Node, Reach, Sent, World, epoch};

@@ -3,7 +3,7 @@
 //! Owns: the ports it pretends to open, the answers to the shard's questions, the records kept.
 //! Never: touches a packet, a file or a name server.
 
-use super::world::Node;
+use super::{late::Late, world::Node};
 use crate::{
     call::{Ask, Record},
     config::Config,
@@ -25,8 +25,8 @@ use std::{
 
 /// The first RTP port that is given out.
 const FIRST_PORT: u16 = 10_000;
-/// What the wall clock says when the world begins: a Tuesday in November.
-const WALL_S: u64 = 1_793_700_000;
+/// What the wall clock says when the world begins, in seconds: a Tuesday in November.
+pub const WALL_S: u64 = 1_793_700_000;
 
 /// How long names hold.
 const TTL: Duration = Duration::from_secs(TTL_S as u64);
@@ -59,6 +59,30 @@ struct Media {
     legs_max: Option<usize>,
     /// By the order in which legs get their ports.
     qualities: Vec<Quality>,
+    events: Late<media::Event>,
+    refused: u64,
+}
+
+/// The pretended name server.
+struct Names {
+    hold: Duration,
+    zone: Option<Zone>,
+    mute: BTreeSet<Box<str>>,
+    answers: Late<(ShardId, Answer)>,
+    unknown: u64,
+}
+
+/// How often what was to go wrong did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Troubles {
+    /// Legs that got no port.
+    pub legs_refused: u64,
+    /// Events of the media plane that came late.
+    pub media_late: u64,
+    /// Names that resolved late.
+    pub names_late: u64,
+    /// Names that did not resolve.
+    pub names_unknown: u64,
 }
 
 /// The product in the world: one process, and after an upgrade those before it that still have calls.
@@ -75,12 +99,8 @@ pub struct Pbx {
     /// Calls that would be closed as lost if the process died now.
     running: BTreeSet<CallId>,
     bound: BTreeMap<(Box<str>, Box<str>), Flow>,
-    mute_hosts: BTreeSet<Box<str>>,
-    zone: Option<Zone>,
-    names_take: Duration,
+    names: Names,
     began: Instant,
-    /// Answers of the name server, when they arrive and who asked.
-    names: VecDeque<(Instant, ShardId, Answer)>,
 }
 
 impl Pbx {
@@ -100,10 +120,13 @@ impl Pbx {
             cdrs: vec![],
             running: BTreeSet::new(),
             bound: BTreeMap::new(),
-            mute_hosts: BTreeSet::new(),
-            zone: None,
-            names_take: Duration::ZERO,
-            names: VecDeque::new(),
+            names: Names {
+                hold: TTL,
+                zone: None,
+                mute: BTreeSet::new(),
+                answers: Late::default(),
+                unknown: 0,
+            },
         };
         pbx.start(now);
         pbx
@@ -222,31 +245,52 @@ impl Pbx {
     }
 
     /// Pretends that nothing has come from the peer of the n-th leg that has a port.
-    pub fn silence(&mut self, nth: usize, now: Instant) {
-        if let Some(leg) = self.media.open.keys().nth(nth).copied() {
-            self.hear_media(media::Event::Silent { leg }, now);
-            self.pump(now);
-        }
+    /// Returns whether there is such a leg.
+    pub fn silence(&mut self, nth: usize, now: Instant) -> bool {
+        let Some(leg) = self.media.open.keys().nth(nth).copied() else { return false };
+        self.hear_media(media::Event::Silent { leg }, now);
+        self.pump(now);
+        true
     }
 
     /// Resolves from now on these names as well.
     pub fn use_zone(&mut self, zone: Zone) {
-        self.zone = Some(zone);
+        self.names.zone = Some(zone);
+    }
+
+    /// Lets every answer about a name hold for so long from now on.
+    pub fn hold_names(&mut self, ttl: Duration) {
+        self.names.hold = ttl;
     }
 
     /// Lets every name take so long from now on.
     pub fn delay_names(&mut self, by: Duration) {
-        self.names_take = by;
+        self.names.answers.delay(by);
+    }
+
+    /// Lets the media plane take so long for everything from now on.
+    pub fn delay_media(&mut self, by: Duration) {
+        self.media.events.delay(by);
+    }
+
+    /// Returns what has gone wrong so far.
+    pub fn troubles(&self) -> Troubles {
+        Troubles {
+            legs_refused: self.media.refused,
+            media_late: self.media.events.held_up(),
+            names_late: self.names.answers.held_up(),
+            names_unknown: self.names.unknown,
+        }
     }
 
     /// Pretends from now on that a name does not resolve.
     pub fn forget_host(&mut self, host: &str) {
-        self.mute_hosts.insert(host.into());
+        self.names.mute.insert(host.into());
     }
 
     /// Resolves every name again.
     pub fn recall_hosts(&mut self) {
-        self.mute_hosts.clear();
+        self.names.mute.clear();
     }
 
     /// Carries out what the shard wants, and what that leads to.
@@ -291,17 +335,18 @@ impl Pbx {
             Output::Transmit { flow, bytes } => self.outbox.push_back((flow, bytes)),
             Output::Pass { kin, flow, bytes } => self.pass(at, kin, (flow, bytes), now),
             Output::Media(call, command) => {
-                if let Some(event) = self.media.handle(call, command, now) {
+                let event = self.media.handle(call, command, now);
+                if let Some(event) = event.and_then(|event| self.media.events.pass(event, now)) {
                     self.hear_media(event, now);
                 }
             }
             Output::Ask(Ask::Resolve { token, host, port, transport }) => {
                 let flows = self.resolve(&host, port, transport);
-                let located = Located::alike(flows, Some(TTL));
+                let located = Located::alike(flows, Some(self.names.hold));
                 let answer = Answer::Resolved { token, located };
-                match self.names_take {
-                    Duration::ZERO => self.shards[at].handle_answer(answer, now),
-                    takes => self.names.push_back((now + takes, self.shards[at].id(), answer)),
+                let asker = self.shards[at].id();
+                if let Some((_, answer)) = self.names.answers.pass((asker, answer), now) {
+                    self.shards[at].handle_answer(answer, now);
                 }
             }
             Output::Ask(Ask::Prompt { call, file }) => {
@@ -328,10 +373,13 @@ impl Pbx {
     fn resolve(&mut self, host: &str, port: Option<u16>, transport: Transport) -> Vec<Flow> {
         let known = match (host.parse::<IpAddr>(), self.setup.hosts.get(host)) {
             (Ok(ip), _) => vec![SocketAddr::new(ip, port.unwrap_or(transport.default_port()))],
-            (Err(_), _) if self.mute_hosts.contains(host) => vec![],
+            (Err(_), _) if self.names.mute.contains(host) => {
+                self.names.unknown += 1;
+                vec![]
+            }
             (Err(_), Some(known)) => known.clone(),
             (Err(_), None) => {
-                let zone = self.zone.as_mut();
+                let zone = self.names.zone.as_mut();
                 zone.map(|zone| zone.resolve(host, port, transport)).unwrap_or_default()
             }
         };
@@ -357,6 +405,7 @@ impl Media {
             Command::Open { leg, .. }
                 if self.legs_max.is_some_and(|most| most <= self.open.len()) =>
             {
+                self.refused += 1;
                 Some(media::Event::OpenFailed { leg, refusal: OpenRefusal::PortsExhausted })
             }
             Command::Open { leg, .. } => {
@@ -410,11 +459,14 @@ impl Node for Pbx {
             shard.handle_timeout(now);
         }
         self.pump(now);
-        let arrived = self.names.iter().take_while(|(at, ..)| *at <= now).count();
-        for (_, of, answer) in self.names.drain(..arrived).collect::<Vec<_>>() {
+        while let Some((of, answer)) = self.names.answers.due(now) {
             if let Some(shard) = self.shards.iter_mut().find(|shard| shard.id() == of) {
                 shard.handle_answer(answer, now);
             }
+            self.pump(now);
+        }
+        while let Some(event) = self.media.events.due(now) {
+            self.hear_media(event, now);
             self.pump(now);
         }
         let played: Vec<_> = self.media.playing.extract_if(.., |(at, ..)| *at <= now).collect();
@@ -426,9 +478,9 @@ impl Node for Pbx {
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let played = self.media.playing.iter().map(|(at, ..)| *at).min();
-        let named = self.names.front().map(|(at, ..)| *at);
+        let late = [self.names.answers.next_at(), self.media.events.next_at()];
         let due = self.shards.iter_mut().filter_map(Shard::poll_timeout).min();
-        [due, played, named].into_iter().flatten().min()
+        [due, played].into_iter().chain(late).flatten().min()
     }
 
     fn poll_transmit(&mut self) -> Option<(Flow, Bytes)> {

@@ -107,6 +107,17 @@ pub struct Sent {
     pub fate: Fate,
 }
 
+/// How often what was to go wrong did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Hindered {
+    /// Messages that were lost, or stalled, because two were kept apart.
+    pub parted: u64,
+    /// Messages to an address that could not be reached as it should.
+    pub unreached: u64,
+    /// Connections that were ended.
+    pub disconnected: u64,
+}
+
 /// What waits for its time.
 enum Due {
     /// A message, the way as the receiver sees it.
@@ -132,6 +143,7 @@ pub struct World {
     partitions: Vec<Partition>,
     /// Who accepts no connections.
     datagrams_only: BTreeSet<Box<str>>,
+    hindered: Hindered,
     sent: Vec<Sent>,
     ladder: Ladder,
 }
@@ -152,6 +164,7 @@ impl World {
             streams: BTreeMap::new(),
             partitions: vec![],
             datagrams_only: BTreeSet::new(),
+            hindered: Hindered::default(),
             sent: vec![],
             ladder: Ladder::with_limit(epoch, LADDER_MAX),
         }
@@ -206,6 +219,7 @@ impl World {
         for (from, to) in self.streams.keys().copied().collect::<Vec<_>>() {
             if is_between(self, from, to) {
                 self.streams.remove(&(from, to));
+                self.hindered.disconnected += 1;
                 flows.push(Flow { transport: Transport::Tcp, local: from, remote: to });
                 flows.push(Flow { transport: Transport::Tcp, local: to, remote: from });
             }
@@ -216,9 +230,20 @@ impl World {
             Due::Message(flow, _) => !flows.contains(flow),
             Due::Closed(_) | Due::Plan(_) => true,
         });
+        let now_ms = self.now_ms();
+        let is_under_way = |sent: &&mut Sent| {
+            flows.contains(&sent.flow)
+                && matches!(sent.fate, Fate::Arrives { at_ms } if at_ms >= now_ms)
+        };
+        self.sent.iter_mut().filter(is_under_way).for_each(|sent| sent.fate = Fate::Lost);
         for flow in flows {
             self.schedule(self.now, Due::Closed(flow));
         }
+    }
+
+    /// Returns what has gone wrong so far.
+    pub fn hindered(&self) -> Hindered {
+        self.hindered
     }
 
     /// Does something at a time, or now if that has passed.
@@ -318,6 +343,10 @@ impl World {
             Some(entry) => match entry.remove() {
                 Due::Plan(plan) => plan(self),
                 Due::Message(flow, bytes) => {
+                    let reach = self.node_at(flow.local).map(|node| node.reach(flow.local));
+                    if matches!(reach, Some(Reach::Blackholed | Reach::Refusing)) {
+                        self.lose(flow);
+                    }
                     if let Some(node) = self.node_at(flow.local) {
                         node.receive(flow, bytes, at);
                     }
@@ -335,6 +364,16 @@ impl World {
                     }
                 }
             }
+        }
+    }
+
+    /// Notes that what arrives now arrives where nobody can be reached any more.
+    fn lose(&mut self, seen_there: Flow) {
+        let flow = Flow { local: seen_there.remote, remote: seen_there.local, ..seen_there };
+        let arrives = Fate::Arrives { at_ms: self.now_ms() };
+        let mut latest = self.sent.iter_mut().rev();
+        if let Some(sent) = latest.find(|sent| sent.flow == flow && sent.fate == arrives) {
+            sent.fate = Fate::Lost;
         }
     }
 
@@ -366,6 +405,7 @@ impl World {
         let (to, fate) = match owner.map(Box::<str>::from) {
             Some(to) => {
                 let reach = self.nodes.get(&to).map_or(Reach::Open, |node| node.reach(flow.remote));
+                self.hindered.unreached += u64::from(reach != Reach::Open);
                 if reach == Reach::Refusing {
                     self.schedule(self.now + self.network.latency, Due::Closed(flow));
                     return self.note(from, to, flow, &bytes, Fate::NobodyThere);
@@ -395,6 +435,7 @@ impl World {
             arrivals.iter_mut().for_each(|at| *at += by);
         }
         let parted = self.partitions.iter().filter_map(|p| p.parts(from, to, now)).max();
+        self.hindered.parted += u64::from(parted.is_some());
         match (flow.transport, parted) {
             (Transport::Udp, Some(_)) => arrivals.clear(),
             (Transport::Udp, None) => {}

@@ -70,6 +70,7 @@ pub(crate) struct House {
     account: Option<twilio::Setup>,
     is_v6: bool,
     prompts: BTreeMap<Box<str>, Prompt>,
+    names_hold: Option<Duration>,
     seed: u64,
 }
 
@@ -87,6 +88,7 @@ impl House {
             account: None,
             is_v6: false,
             prompts: BTreeMap::new(),
+            names_hold: None,
             seed,
         }
     }
@@ -162,6 +164,12 @@ impl House {
         self
     }
 
+    /// Lets every answer of the name server hold for so long.
+    pub(crate) fn names_hold(&mut self, ttl: Duration) -> &mut Self {
+        self.names_hold = Some(ttl);
+        self
+    }
+
     /// Adds an ordinary phone of this user.
     pub(crate) fn phone(&mut self, user: &str) -> &mut Self {
         self.phone_like(user, user, |setup| setup)
@@ -222,6 +230,7 @@ impl House {
         let mut pbx = Pbx::new(setup, world.now());
         let account = self.account.take();
         let known = account.clone().unwrap_or_else(|| twilio::Setup::new(addr(TRUNK), TERMINATION));
+        self.names_hold.into_iter().for_each(|ttl| pbx.hold_names(ttl));
         pbx.use_zone(Twilio::new(known, 0).zone(self.seed));
         world.add(TANDEM, &addresses, pbx);
         if let Some(account) = account {

@@ -39,5 +39,6 @@ mod trunk_health;
 mod trunk_limits;
 mod trunk_refuses;
 mod trunk_tcp;
+mod unreached;
 mod upgrade;
 mod vanishing;

@@ -62,7 +62,7 @@ fn a_key_sent_by_info() {
 #[test]
 fn silence_ends_the_call() {
     let mut world = talking();
-    world.at(5000, |world| with_pbx(world, |pbx, now| pbx.silence(0, now)));
+    world.at(5000, |world| _ = with_pbx(world, |pbx, now| pbx.silence(0, now)));
     assert_ladder(
         &mut world,
         "0 ms  1001 calls 1002

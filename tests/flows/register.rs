@@ -4,10 +4,12 @@ use crate::{
     house::{House, act, with_pbx, with_phone},
     storm::{assert_ladder, storm},
 };
+use std::time::{Duration, SystemTime};
 use tandem::{
     ids::Transport,
     sim::{
         Network, World,
+        pbx::WALL_S,
         phone::{Act, Habit, Heard},
     },
     sip::digest::Algorithm,
@@ -148,4 +150,23 @@ fn a_lost_connection_ends_the_binding() {
     world.disconnect("1001", "tandem");
     world.run_until(5000);
     assert_eq!(bound(&mut world), [""; 0]);
+}
+
+/// What a phone proves with is as old as it is, whatever the wall clock is set to: it is not challenged again.
+#[test]
+fn a_clock_that_is_set_makes_no_nonce_stale() {
+    for jump_s in [-7200, -30, 250] {
+        let mut world = House::new(1).phone("1001").open_registered();
+        world.run_until(1000);
+        with_pbx(&mut world, |pbx, now| {
+            let wall =
+                SystemTime::UNIX_EPOCH + Duration::from_secs(WALL_S.saturating_add_signed(jump_s));
+            pbx.with_shard(now, |shard, now| shard.set_clock(now, wall));
+        });
+        act(&mut world, "1001", Act::Register);
+        world.run_until(5000);
+        let answers = world.sent().iter().filter(|sent| sent.message.status() > 0);
+        let said: Vec<_> = answers.map(|sent| sent.message.status()).collect();
+        assert_eq!(said, [200], "{jump_s} s: {}", world.ladder());
+    }
 }

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 use tandem::{
-    sim::{Network, Sent, Twilio, World, check, twilio::Rule},
-    sip::{HeaderName, Method},
+    sim::{Network, Sent, Twilio, World, check, twilio::Deviation},
+    sip::{HeaderName, Message, Method},
 };
 
 /// How long a world may take to come to rest.
@@ -36,14 +36,14 @@ pub(crate) fn storm(
 
 /// Runs a world to its end; returns what is wrong with it.
 pub(crate) fn faults(world: &mut World) -> Vec<String> {
-    faults_but(world, &[])
+    faults_but(world, |_, _| false)
 }
 
-/// What the carrier says of a PBX that it could not reach.
-pub(crate) const UNREACHABLE: [Rule; 2] = [Rule::Acknowledges, Rule::AnswersCalls];
-
-/// The same, where the carrier may have seen these rules broken.
-pub(crate) fn faults_but(world: &mut World, excused: &[Rule]) -> Vec<String> {
+/// The same, where what the carrier says of the PBX may be excused by what was sent.
+pub(crate) fn faults_but(
+    world: &mut World,
+    is_excused: impl Fn(&[Sent], &Deviation) -> bool,
+) -> Vec<String> {
     let mut faults = vec![];
     if !world.settle(REST) {
         faults.push(format!("no rest: {:?} are busy", world.busy()));
@@ -51,7 +51,7 @@ pub(crate) fn faults_but(world: &mut World, excused: &[Rule]) -> Vec<String> {
     faults.extend(check::violations(world));
     let deviations = world.with(TWILIO, |twilio: &mut Twilio, _| twilio.deviations().to_vec());
     let deviations = deviations.unwrap_or_default();
-    let inexcusable = deviations.iter().filter(|seen| !excused.contains(&seen.rule));
+    let inexcusable = deviations.iter().filter(|seen| !is_excused(world.sent(), seen));
     faults.extend(inexcusable.map(ToString::to_string));
     let running = with_pbx(world, |pbx, _| pbx.running().clone());
     if !running.is_empty() {
@@ -88,9 +88,14 @@ fn calls(sent: &[Sent]) -> BTreeSet<&str> {
     let is_call = |sent: &&Sent| &*sent.to == TANDEM && is_new(sent);
     let called: BTreeSet<&str> =
         invites().filter(is_call).map(|sent| sent.message.call_id()).collect();
+    let is_ours = |sent: &&Sent| &*sent.from == TANDEM && !sent.message.is_request();
+    let trying = invites().filter(is_ours).filter(|sent| sent.message.status() == 100);
+    let trying: BTreeSet<&str> = trying.map(|sent| sent.message.branch()).collect();
+    // What is refused for want of time has not even been taken note of.
+    let is_shed = |message: &Message| message.status() == 503 && !trying.contains(message.branch());
     let is_taken = |sent: &&Sent| {
         let is_admission = sent.message.header(HeaderName::Server).is_some();
-        &*sent.from == TANDEM && sent.message.status() > 100 && !is_admission
+        is_ours(sent) && sent.message.status() > 100 && !is_admission && !is_shed(&sent.message)
     };
     let taken: BTreeSet<&str> =
         invites().filter(is_taken).map(|sent| sent.message.call_id()).collect();

@@ -2,7 +2,8 @@
 
 use crate::{
     house::{House, TANDEM, TWILIO, act, with_pbx, with_phone},
-    storm::{UNREACHABLE, faults_but},
+    storm::faults_but,
+    unreached::is_unreached,
 };
 use tandem::sim::{
     Network, Twilio, World,
@@ -30,7 +31,7 @@ fn play(number: &str, who: &str, at_ms: u64) -> World {
     world.partition(TANDEM, who, at_ms, AWAY_MS);
     act(&mut world, "1001", Act::Call(number.into()));
     for nth in [0, 0] {
-        world.at(SILENT_MS, move |world| with_pbx(world, |pbx, now| pbx.silence(nth, now)));
+        world.at(SILENT_MS, move |world| _ = with_pbx(world, |pbx, now| pbx.silence(nth, now)));
     }
     // What comes back finds nobody, and goes.
     for at_ms in [AWAY_MS, AWAY_MS + 40_000, AWAY_MS + 80_000] {
@@ -55,7 +56,7 @@ fn at_any_moment(number: &str, peers: [&str; 2], until_ms: u64) {
                 pbx.with_shard(now, |shard, now| shard.calls(now).len())
             });
             assert_eq!(left, 0, "{who} at {at_ms} ms:\n{}", world.ladder());
-            let faults = faults_but(&mut world, &UNREACHABLE);
+            let faults = faults_but(&mut world, is_unreached);
             assert!(faults.is_empty(), "{who} at {at_ms} ms: {faults:#?}\n{}", world.ladder());
             with_pbx(&mut world, |pbx, _| {
                 assert!(pbx.cdrs().len() <= 1, "{who} at {at_ms} ms");

@@ -102,7 +102,7 @@ fn history(case: u64, corpus: &[Vec<u8>], said: &mut Vec<String>) {
     world.settle(Duration::from_secs(300));
     // Where a goodbye was garbled on a connection, which repeats nothing, the silence tells.
     world.with(TANDEM, |garbler: &mut Garbler, now| {
-        (0..garbler.pbx.open_legs()).rev().for_each(|nth| garbler.pbx.silence(nth, now));
+        (0..garbler.pbx.open_legs()).rev().for_each(|nth| _ = garbler.pbx.silence(nth, now));
     });
     let is_quiet = world.settle(REST);
     world.with(TANDEM, |garbler: &mut Garbler, now| {

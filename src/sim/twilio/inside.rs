@@ -211,7 +211,8 @@ impl Twilio {
         let is_lost =
             matches!(self.calls[index].far_end, FarEnd::Answers { then: Then::LosesAck, .. });
         if !is_lost {
-            self.deviate(Rule::Acknowledges, "no ACK in 30 s, or one that went astray");
+            let evidence = format!("no ACK in 30 s, or one that went astray: {call_id}");
+            self.deviate(Rule::Acknowledges, evidence);
         }
         self.bye(index, now);
     }

@@ -339,10 +339,11 @@ impl Twilio {
         if self.try_next(index, now) {
             return;
         }
-        let inbound = self.calls[index].inbound.as_ref();
-        if inbound.is_some_and(|inbound| !inbound.is_heard) {
-            let at = self.calls[index].talk.flow.remote;
-            self.deviate(Rule::AnswersCalls, format!("{at} said nothing to a call of ours"));
+        let call = &self.calls[index];
+        if call.inbound.as_ref().is_some_and(|inbound| !inbound.is_heard) {
+            let (at, call_id) = (call.talk.flow.remote, &call.talk.call_id);
+            let evidence = format!("{at} said nothing to a call of ours: {call_id}");
+            self.deviate(Rule::AnswersCalls, evidence);
         }
         self.end_call(index, 408);
     }
