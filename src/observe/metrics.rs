@@ -214,10 +214,19 @@ pub struct Shard {
     pub ringing: u64,
     /// Calls that talk now.
     pub talking: u64,
-    /// Transactions now.
+    /// What is kept now because of messages that came and went.
+    pub kept: Kept,
+}
+
+/// What a shard keeps because of messages: nothing once all calls are over and 32 s have passed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Kept {
+    /// Transactions.
     pub transactions: u64,
-    /// Dialogs now.
+    /// Dialogs.
     pub dialogs: u64,
+    /// Transactions and calls that wait for a moment.
+    pub timers: u64,
 }
 
 impl Shard {
@@ -249,8 +258,9 @@ impl Shard {
         self.calls.merge(&other.calls);
         self.ringing += other.ringing;
         self.talking += other.talking;
-        self.transactions += other.transactions;
-        self.dialogs += other.dialogs;
+        self.kept.transactions += other.kept.transactions;
+        self.kept.dialogs += other.kept.dialogs;
+        self.kept.timers += other.kept.timers;
     }
 }
 

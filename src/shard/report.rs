@@ -101,9 +101,12 @@ impl Shard {
         counters.talking = talking;
         counters.ringing = ringing;
         counters.banned = self.banned() as u64;
-        counters.transactions = self.core.tx.len() as u64;
+        counters.kept = metrics::Kept {
+            transactions: self.core.tx.len() as u64,
+            dialogs: self.core.names.dialogs() as u64,
+            timers: self.timers.len().saturating_add(self.core.tx.timers()) as u64,
+        };
         counters.retransmissions = self.core.tx.retransmissions();
-        counters.dialogs = self.core.names.dialogs() as u64;
         let discards = self.core.tx.discards();
         for discard in transaction::Discard::ALL {
             counters.discards.add(discard.name(), discards.of(discard));

@@ -298,8 +298,8 @@ impl Desk {
 
 fn signalling(shard: &Shard, transports: &Transports) -> SignallingCounts {
     SignallingCounts {
-        transactions: shard.transactions,
-        dialogs: shard.dialogs,
+        transactions: shard.kept.transactions,
+        dialogs: shard.kept.dialogs,
         connections: transports.connections.saturating_add(transports.tls_connections),
         retransmissions: shard.retransmissions,
         timeouts: shard.timeouts,

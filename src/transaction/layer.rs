@@ -244,6 +244,11 @@ impl Layer {
         self.servers.len().saturating_add(self.clients.len())
     }
 
+    /// Returns how many of them wait for a moment.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

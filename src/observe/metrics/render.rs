@@ -80,8 +80,10 @@ impl Page<'_> {
         self.tally("registrations_total", help, "result", &shard.registrations)?;
         let help = "Calls dropped because of a fault of ours.";
         self.counter("panics_total", help, shard.panics)?;
-        self.gauge("sip_transactions", "Transactions.", shard.transactions)?;
-        self.gauge("sip_dialogs", "Dialogs.", shard.dialogs)?;
+        self.gauge("sip_transactions", "Transactions.", shard.kept.transactions)?;
+        self.gauge("sip_dialogs", "Dialogs.", shard.kept.dialogs)?;
+        let help = "Transactions and calls that wait for a moment.";
+        self.gauge("sip_timers", help, shard.kept.timers)?;
         let phases =
             [([("phase", "ringing")], shard.ringing), ([("phase", "talking")], shard.talking)];
         self.gauges("calls", "Running calls.", phases)
