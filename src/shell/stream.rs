@@ -41,6 +41,10 @@ pub(super) const CONNECTIONS_MAX: usize = 4096;
 pub(super) const WRITES_MAX: usize = 256;
 /// How long a peer may take to accept a connection, or a written message.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How much is read at once: little, since thousands may connect to say nothing, and four times as much each time that a
+/// peer had as much to say as there was room for.
+const READ_FIRST: usize = 1024;
+const READ_MAX: usize = 16 * 1024;
 /// How long a message may take from its first byte to its last, and how long a peer that has
 /// connected may take for its first, keep-alives or not.
 const MESSAGE_MAX: Duration = Duration::from_secs(12);
@@ -312,7 +316,7 @@ async fn read(
     message_max: Duration,
 ) -> Option<io::Error> {
     let mut framer = Framer::default();
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; READ_FIRST];
     let mut deadline = young.as_ref().map(|_| Instant::now() + message_max);
     loop {
         let received = tokio::select! {
@@ -325,6 +329,9 @@ async fn read(
             Err(error) => return Some(error),
         };
         framer.push(buffer.get(..len).unwrap_or_default());
+        if len == buffer.len() {
+            buffer.resize(len.saturating_mul(4).min(READ_MAX), 0);
+        }
         while let Some(frame) = framer.next() {
             match frame {
                 Frame::Message(bytes) => {
@@ -403,7 +410,11 @@ fn keep_alive() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::duplex;
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+    use tokio::io::{ReadBuf, duplex};
 
     /// Long enough for a busy machine, short enough for a test.
     const SHORT: Duration = Duration::from_millis(100);
@@ -449,6 +460,38 @@ mod tests {
             let (cut, ()) = tokio::join!(timeout(SHORT, reading), needed);
             assert_eq!(cut.is_ok(), is_cut_off, "{said}");
         }
+    }
+
+    /// A peer that says so much, a read after the other; notes how much room there was for each.
+    struct Says {
+        lengths: Vec<usize>,
+        rooms: Vec<usize>,
+    }
+
+    impl AsyncRead for &mut Says {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.rooms.push(buffer.remaining());
+            let length = self.lengths.pop().unwrap_or(0).min(buffer.remaining());
+            buffer.put_slice(&b"\r\n".repeat(length / 2));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A thousand bytes for whoever drips, and no more than sixteen thousand for anybody.
+    #[tokio::test]
+    async fn room_is_made_for_who_has_much_to_say() {
+        let lengths = vec![READ_MAX, READ_MAX, READ_MAX, READ_MAX, 2, 2];
+        let mut says = Says { lengths, rooms: vec![] };
+        let (ingress, _packets) = Ingress::new();
+        let (pongs, _pongs) = mpsc::channel(1);
+        let address = SocketAddr::from(([127, 0, 0, 1], 5060));
+        let flow = Flow { transport: Transport::Tcp, local: address, remote: address };
+        read(&mut says, (flow, None), &ingress, pongs, SHORT).await;
+        assert_eq!(says.rooms, [1024, 1024, 1024, 4096, 16_384, 16_384, 16_384]);
     }
 
     #[test]
