@@ -2,7 +2,7 @@
 //! what is dropped.
 //!
 //! Passes: display names; the end-to-end headers in [`PASS`] and `X-` headers, between phones and
-//! from a trunk to phones. Rewritten: Request-URI, From, To, Contact, Via, Call-ID, CSeq, Max-Forwards,
+//! from a trunk to phones; those of the carrier from a trunk only. Rewritten: Request-URI, From, To, Contact, Via, Call-ID, CSeq, Max-Forwards,
 //! identity. Dropped: everything else, so that neither side sees the other's topology.
 //!
 //! Owns: identity towards each kind of peer.
@@ -25,6 +25,8 @@ const PASS: &[HeaderName] = &[
     HeaderName::Priority,
     HeaderName::Subject,
 ];
+/// How the carrier's own headers begin: `X-Twilio-VerStat` says whether a caller's number was attested.
+const CARRIERS: &str = "x-twilio-";
 /// How many `X-` headers pass, and how long each may be.
 const EXTENSION_HEADERS_MAX: usize = 16;
 const EXTENSION_HEADER_BYTES_MAX: usize = 512;
@@ -69,7 +71,7 @@ pub(super) fn to_phone(
     config: &Config,
 ) -> InviteSpec {
     let realm = &config.sip.realm;
-    let mut headers = passed(invite);
+    let mut headers = passed(identity, invite);
     if identity.is_private {
         headers.push(privacy());
     } else if identity.phone.is_none() {
@@ -139,16 +141,21 @@ pub(super) fn to_uri(
         from: identity.name_addr(&config.sip.realm).into(),
         to: format!("<{uri}>").into_bytes().into(),
         routes: vec![],
-        headers: passed(invite),
+        headers: passed(identity, invite),
         max_forwards: hops_left(invite, config),
     }
 }
 
-fn passed(invite: &Message) -> Vec<(Box<str>, Vec<u8>)> {
+fn passed(identity: &Identity, invite: &Message) -> Vec<(Box<str>, Vec<u8>)> {
     let known = invite.lines().filter(|line| PASS.contains(&line.id()));
+    let begins = |line: &HeaderLine<'_>, with: &str| {
+        line.name().get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
+    // What a carrier says of a caller, a phone may not say of itself.
+    let is_forged = |line: &HeaderLine<'_>| identity.phone.is_some() && begins(line, CARRIERS);
     let extensions = invite
         .lines()
-        .filter(|line| line.name().get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-")))
+        .filter(|line| begins(line, "x-") && !is_forged(line))
         .filter(|line| line.line().len() <= EXTENSION_HEADER_BYTES_MAX)
         .take(EXTENSION_HEADERS_MAX);
     let owned = |line: HeaderLine<'_>| (line.name().into(), line.value().into_owned());

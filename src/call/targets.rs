@@ -18,10 +18,14 @@ use crate::{
     config::User,
     dialplan::{Decision, Dial, E164, Query, Step, Target},
     ids::{Flow, Transport},
+    observe::plain,
     sip::{Message, Scheme, Uri},
     trunk::identity::Inbound,
 };
 use std::sync::Arc;
+
+/// How much of a phone's own display name is shown to others.
+const NAME_CHARS_MAX: usize = 64;
 
 impl Call {
     /// Makes the legs of one target; none of them has sent anything yet.
@@ -168,7 +172,7 @@ impl Identity {
     pub fn of_user(user: &Arc<User>, display: Option<&str>, is_private: bool) -> Self {
         Self {
             user: user.name.clone(),
-            display: user.display.clone().or_else(|| display.map(Into::into)),
+            display: user.display.clone().or_else(|| claimed_name(display?, user)),
             number: user.caller_id.clone(),
             is_private,
             phone: Some(user.clone()),
@@ -185,5 +189,54 @@ impl Identity {
             is_private: inbound.is_private,
             phone: None,
         }
+    }
+}
+
+/// Returns the name that a phone gives itself, where nobody has given it one. Many show a name instead of the
+/// number: one that is a number, and not its own, would be another identity.
+fn claimed_name(name: &str, user: &User) -> Option<Box<str>> {
+    let name: String = name.chars().filter(|c| plain::is_plain(*c)).take(NAME_CHARS_MAX).collect();
+    let name = name.trim();
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let number = Some(digits(name)).filter(|digits| !digits.is_empty());
+    let is_own = |number: &String| {
+        let outside = user.caller_id.as_ref().map(|own| digits(own.expose()));
+        *number == digits(&user.name) || Some(number) == outside.as_ref()
+    };
+    let is_number = !name.chars().any(char::is_alphabetic);
+    let is_anothers = is_number && number.is_some_and(|number| !is_own(&number));
+    (!name.is_empty() && !is_anothers).then(|| name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Files};
+
+    /// What the phone of 1001 calls itself, and what others see.
+    #[test]
+    fn a_phone_may_choose_its_name_and_not_its_number() {
+        let text = "[trunk.t]\nuri = \"t.example.com\"\n[user.1001]\npassword = \"p\"\n\
+                    caller_id = \"+17756187988\"\n";
+        let checked = config::check("pbx.toml", &Files::default().with("pbx.toml", text));
+        let users = checked.config.unwrap_or_else(|| panic!("{}", checked.report)).users;
+        for (name, shown) in [
+            ("Alice", Some("Alice")),
+            ("  Alice 2\u{1b}[2J ", Some("Alice 2[2J")),
+            ("\u{202e}ecilA", Some("ecilA")),
+            ("Größe 電話", Some("Größe 電話")),
+            ("1001", Some("1001")),
+            ("+1 (775) 618-7988", Some("+1 (775) 618-7988")),
+            ("1002", None),
+            ("+1 (900) 555-0100", None),
+            ("\u{200b}+19005550100", None),
+            ("911", None),
+            ("", None),
+            ("\r\n", None),
+        ] {
+            assert_eq!(claimed_name(name, &users["1001"]).as_deref(), shown, "{name:?}");
+        }
+        let long = "a".repeat(100);
+        assert_eq!(claimed_name(&long, &users["1001"]).map(|name| name.len()), Some(64));
     }
 }

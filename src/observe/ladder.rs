@@ -5,7 +5,7 @@
 
 mod kept;
 
-use super::{mask, word::Word};
+use super::{mask, plain, word::Word};
 use kept::{Kept, Words};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::VecDeque, fmt, sync::Arc, time::Instant};
@@ -394,16 +394,15 @@ fn gap_line(omitted: u64) -> String {
     format!("       …   {omitted} more, not kept")
 }
 
-/// Shortens, masks and cleans what peers wrote: no control character reaches a terminal.
+/// Shortens, masks and cleans what peers wrote: nothing but plain text reaches a terminal.
 fn clipped(text: &str) -> Arc<str> {
-    let masked = mask::Text(text).to_string();
-    let clean = masked.chars().map(|c| if c.is_control() { ' ' } else { c });
-    clean.take(TEXT_MAX).collect::<String>().into()
+    let clean = plain::spaced(&mask::Text(text).to_string());
+    clean.chars().take(TEXT_MAX).collect::<String>().into()
 }
 
-/// Masks a participant that is a number.
+/// Masks a participant that is a number, and cleans it.
 fn masked_name(name: &str) -> Arc<str> {
-    mask::Number(name).to_string().into()
+    plain::spaced(&mask::Number(name).to_string()).into()
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

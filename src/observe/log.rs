@@ -1,24 +1,34 @@
 //! How log lines look, and the two that every call has.
 //!
 //! Owns: the format, the names of the identity fields, the wording of a call's two lines.
-//! Never: prints a number in full or a secret.
+//! Never: prints a number in full or a secret, or lets what a peer wrote begin a line.
 //!
 //! Conventions: identity once, in the span (`call leg trunk sip_call_id rule aor flow`); values as
 //! fields; a message of at most four words. ERROR: we are broken. WARN: worth waking someone. INFO:
 //! one line at a call's start, one at its end, one per trunk state change. DEBUG: transitions. TRACE:
 //! packets.
 
-use super::{cdr::Cdr, cdr::Direction, mask::Number};
+use super::{
+    cdr::Cdr,
+    cdr::Direction,
+    mask::Number,
+    plain::{self, Escaping},
+};
 use crate::ids::{CallId, Flow, LegId};
+use std::{
+    fmt::{Debug, Write},
+    io,
+};
 use tracing::{
     Span, debug_span, error_span,
-    field::{Empty, display},
+    field::{Empty, Field, display},
     info,
 };
 use tracing_subscriber::{
     EnvFilter, Layer,
+    field::MakeExt,
     filter::Targets,
-    fmt::{self, MakeWriter},
+    fmt::{self, MakeWriter, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
     util::{SubscriberInitExt, TryInitError},
@@ -89,14 +99,60 @@ where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let lines = fmt::layer().with_writer(writer).with_target(false);
+    // Peers write into values: whatever they wrote, a line stays one line, and shows what it is.
+    let fields = fmt::format::debug_fn(write_field).delimited(" ");
     match format {
-        Format::Text => lines.with_ansi(false).boxed(),
-        Format::Colour => lines.with_ansi(true).boxed(),
+        Format::Text => {
+            let lines = fmt::layer().with_writer(writer).with_target(false);
+            lines.with_ansi(false).fmt_fields(fields).boxed()
+        }
+        Format::Colour => {
+            let lines = fmt::layer().with_writer(writer).with_target(false);
+            lines.with_ansi(true).fmt_fields(fields).boxed()
+        }
         Format::Json => {
+            let lines = fmt::layer().with_writer(PlainJson(writer)).with_target(false);
             let lines = lines.with_ansi(false).json().flatten_event(true);
             lines.with_current_span(false).with_span_list(true).boxed()
         }
+    }
+}
+
+/// Writes `name=value`, or a message without its name.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let name = field.name();
+    if name != "message" {
+        let name = name.strip_prefix("r#").unwrap_or(name);
+        match to.has_ansi_escapes() {
+            true => write!(to, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m")?,
+            false => write!(to, "{name}=")?,
+        }
+    }
+    write!(Escaping(to), "{value:?}")
+}
+
+/// Where JSON lines go that escape more than JSON asks for.
+struct PlainJson<M>(M);
+
+impl<'w, M: MakeWriter<'w>> MakeWriter<'w> for PlainJson<M> {
+    type Writer = PlainJsonWriter<M::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        PlainJsonWriter(self.0.make_writer())
+    }
+}
+
+struct PlainJsonWriter<W>(W);
+
+impl<W: io::Write> io::Write for PlainJsonWriter<W> {
+    /// An event is written at once.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write_all(plain::json(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -156,7 +212,7 @@ mod tests {
         observe::cdr::tests::{answered, refused},
     };
     use std::{
-        io::{self, Write},
+        io::Write,
         sync::mpsc::{SyncSender, sync_channel},
     };
     use tracing::subscriber::with_default;
@@ -224,6 +280,35 @@ mod tests {
         assert!(lines.contains(trouble), "{lines}");
         let lines = written(Format::Text, "info", || call_ended(&answered(1), None));
         assert!(!lines.contains("quality"), "{lines}");
+    }
+
+    /// As a value by itself, by `Display` and as an error; in a span, also told later; as a message.
+    #[test]
+    fn what_a_peer_writes_stays_in_its_line() {
+        let evil =
+            "x\r\n2026-11-21T00:00:00Z ERROR forged \u{1b}[2J\u{9b}2J\u{202e}\u{2028}\u{7f}\0";
+        for format in [Format::Text, Format::Json] {
+            let lines = written(format, "trace", || {
+                let _leg = leg_span(LegId::new(ShardId(0), 1), evil, None).entered();
+                let _trunk = trunk_span(evil).entered();
+                let _call = call_span(CallId::new(ShardId(0), 1)).entered();
+                Span::current().record("rule", display(evil));
+                let error = io::Error::other(evil);
+                let failed: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(value = evil, shown = %evil, debugged = ?evil, failed, "{evil}");
+            });
+            assert_eq!(lines.lines().count(), 1, "{lines:?}");
+            assert_eq!(lines.matches("forged").count(), 8, "{lines}");
+            let bad = lines.trim_end_matches('\n').chars().find(|c| !plain::is_plain(*c));
+            assert_eq!(bad, None, "{lines:?}");
+            if format == Format::Json {
+                let line: serde_json::Value = serde_json::from_str(&lines).unwrap();
+                assert_eq!(line["value"], evil);
+            }
+        }
+        let lines = written(Format::Colour, "trace", || tracing::warn!(value = %evil, "hot"));
+        assert_eq!(lines.lines().count(), 1, "{lines:?}");
+        assert!(lines.contains("\u{1b}[3mvalue") && !lines.contains("\u{1b}[2J"), "{lines:?}");
     }
 
     #[test]

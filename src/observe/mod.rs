@@ -10,5 +10,6 @@ pub mod ladder;
 pub mod log;
 pub mod mask;
 pub mod metrics;
+pub mod plain;
 pub mod status;
 pub mod word;

@@ -3,7 +3,10 @@
 //! Owns: how many each source has left, who was warned about, how many attempts the log has not told.
 //! Never: knows a password, or answers.
 
-use crate::{network, observe::mask::Number};
+use crate::{
+    network,
+    observe::{mask::Number, plain},
+};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -100,7 +103,7 @@ impl Guesses {
 
     /// Notes a wrong password. Returns whether it is to be told now.
     pub(super) fn note(&mut self, user: &str, source: IpAddr, now: Instant) -> bool {
-        let user: Box<str> = user.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
+        let user: Box<str> = user.chars().filter(|c| plain::is_plain(*c)).take(NAME_MAX).collect();
         if let Some(said) = self.said.get_mut(&(user.clone(), source)) {
             said.since = said.since.saturating_add(1);
             return false;

@@ -9,6 +9,7 @@ use crate::{
     config::{Trunk, User},
     dialog::Wanted,
     ids::Flow,
+    observe::plain,
     sdp::Description,
     sip::{HeaderName, Message, Scheme, Uri},
     transaction::ServerId,
@@ -112,9 +113,9 @@ impl Shard {
             }
             Caller::Trunk(trunk) => {
                 let inbound = Inbound::read(message);
-                let did = inbound.did.as_ref().map(|did| did.expose().into());
-                let dialled =
-                    did.or_else(|| dialled(message)).ok_or_else(|| Refusal::plain(484))?;
+                let did = inbound.did.as_ref().map(|did| did.expose()).filter(|did| is_fit(did));
+                let dialled = did.map(Into::into).or_else(|| dialled(message));
+                let dialled = dialled.ok_or_else(|| Refusal::plain(484))?;
                 let identity = Identity::of_trunk(&inbound);
                 let direction = Direction::Inbound;
                 let opening = Opening { context: trunk.context.clone(), dialled, offer, direction };
@@ -185,8 +186,12 @@ pub(super) fn dialled(message: &Message) -> Option<Box<str>> {
         Scheme::Sip | Scheme::Sips | Scheme::Tel => uri.user_unescaped(),
         Scheme::Urn | Scheme::Other => return None,
     };
-    let is_fit = !user.is_empty() && user.len() <= 128 && !user.chars().any(char::is_control);
-    is_fit.then(|| user.into())
+    is_fit(&user).then(|| user.into())
+}
+
+/// Returns whether something could be dialled: it stands in records, and in headers to others.
+fn is_fit(number: &str) -> bool {
+    !number.is_empty() && number.len() <= 128 && number.chars().all(plain::is_plain)
 }
 
 fn wants_privacy(message: &Message) -> bool {

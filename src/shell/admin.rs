@@ -252,10 +252,16 @@ impl AdminCommand {
         let exit = views::exit(&response);
         let wants_lines =
             matches!(self, Self::Call { what: CallCommand::Ladder(args) } if args.lines);
-        let text = match (&response, self.reach().json) {
-            (_, true) => views::json(&response),
-            (Response::Ladder(rungs), false) if wants_lines => rungs.to_string(),
-            (_, false) => views::text(&response),
+        if self.reach().json {
+            return Output { text: views::json(&response), exit };
+        }
+        let response = views::cleaned(response);
+        let text = if let Response::Ladder(rungs) = &response
+            && wants_lines
+        {
+            rungs.to_string()
+        } else {
+            views::text(&response)
         };
         Output { text, exit }
     }

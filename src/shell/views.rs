@@ -7,6 +7,7 @@ use crate::observe::{
     cdr::{Cdr, LegMedia, Stream, UtcMs},
     ladder::Rungs,
     mask::Text,
+    plain,
     status::{
         BanRow, BudgetRow, CallDetail, CallSummary, ContactRow, PhoneRow, ReloadReport, Response,
         SignallingCounts, StatusReport, TrunkRow, TrunkState,
@@ -86,7 +87,43 @@ pub fn json(response: &Response) -> String {
         Response::Refused(sentence) => Ok(serde_json::json!({ "refused": sentence })),
     };
     // Only maps with other keys than strings fail, and there is none.
-    format!("{:#}\n", value.unwrap_or_default())
+    plain::json(&format!("{:#}\n", value.unwrap_or_default())).into_owned()
+}
+
+/// Returns the answer without what peers wrote into it to deceive a terminal. Sentences of our own keep
+/// their lines.
+pub fn cleaned(response: Response) -> Response {
+    match response {
+        Response::Calls(_)
+        | Response::Call(_)
+        | Response::Ladder(_)
+        | Response::Story(_)
+        | Response::Phones(_)
+        | Response::Trunks(_)
+        | Response::Budgets(_)
+        | Response::Bans(_)
+        | Response::Record(_)
+        | Response::Cdrs(_)
+        | Response::Status(_) => {
+            // It has just come as JSON, so it can go through it once more.
+            let mut value = serde_json::to_value(&response).unwrap_or_default();
+            clean(&mut value);
+            serde_json::from_value(value).unwrap_or(response)
+        }
+        Response::Reload(_) | Response::Done(_) | Response::NotFound(_) | Response::Refused(_) => {
+            response
+        }
+    }
+}
+
+fn clean(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => *text = plain::spaced(text),
+        Value::Array(values) => values.iter_mut().for_each(clean),
+        Value::Object(fields) => fields.values_mut().for_each(clean),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Returns the answer as text, ending in a newline.

@@ -10,7 +10,7 @@
 )]
 
 use crate::{
-    observe::mask::NumberBuf,
+    observe::{mask::NumberBuf, plain},
     sip::{HeaderName, Message, NameAddr, Scheme, Uri},
 };
 
@@ -129,7 +129,7 @@ fn is_private(invite: &Message, from: &NameAddr<'_>) -> bool {
 
 /// Returns a name worth showing: printable, and more than the number again.
 fn shown(name: &str, caller: Option<&str>) -> Option<Box<str>> {
-    let printable = name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX);
+    let printable = name.chars().filter(|c| plain::is_plain(*c)).take(NAME_CHARS_MAX);
     let name = printable.collect::<String>();
     let name = name.trim();
     let only_digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();

@@ -5,6 +5,7 @@
 mod bans;
 mod faults;
 mod flood;
+mod injection;
 mod lasting;
 mod listening;
 mod operators;

@@ -118,7 +118,7 @@ pub(crate) struct Talk {
     call_id: String,
     cseq: u32,
     /// Where requests go: the Request-URI.
-    uri: String,
+    pub(crate) uri: String,
     to: String,
 }
 
@@ -184,7 +184,7 @@ impl Phone {
     }
 
     /// Starts a dialog with a user part of the node's.
-    fn talk(&mut self, user: &str) -> Talk {
+    pub(crate) fn talk(&mut self, user: &str) -> Talk {
         self.serial += 1;
         let at = if user.is_empty() { String::new() } else { format!("{user}@") };
         let uri = format!("sip:{at}{}", self.remote);
@@ -242,7 +242,7 @@ impl Phone {
         self.response(talk).await
     }
 
-    fn credentials(&self, challenge: &Message, method: &str, uri: &str) -> String {
+    pub(crate) fn credentials(&self, challenge: &Message, method: &str, uri: &str) -> String {
         let challenge = challenge.challenges().into_iter().next().unwrap();
         let value = digest::respond(&challenge, &self.user, PASSWORD, method, uri, 1, "cnonce");
         format!("Authorization: {value}\r\n")
@@ -416,7 +416,7 @@ pub(crate) fn sdp(at: SocketAddr) -> String {
 }
 
 /// RFC 3261 17.1.1.3.
-fn refusal_ack(invite: &str, response: &Message) -> String {
+pub(crate) fn refusal_ack(invite: &str, response: &Message) -> String {
     let keep = ["Via:", "Max-Forwards:", "From:", "Call-ID:"];
     let line = invite.lines().next().unwrap().replacen("INVITE", "ACK", 1);
     let kept: String = invite

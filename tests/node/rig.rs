@@ -80,6 +80,13 @@ impl Rig {
     }
 
     /// The same with room for so many legs.
+    pub(crate) fn with_carrier_and_legs(carrier: SocketAddr, legs: u16) -> Self {
+        let rig = Self::allot(carrier, 2 * legs);
+        rig.furnish(UDP_AND_TCP, "");
+        rig
+    }
+
+    /// The same, and nobody at the carrier's.
     pub(crate) fn with_legs(legs: u16, more: &str) -> Self {
         let rig = Self::allot(NOBODY, 2 * legs.max(PORTS_EACH / 2));
         rig.furnish(UDP_AND_TCP, more);

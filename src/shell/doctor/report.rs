@@ -3,7 +3,10 @@
 //! Owns: the four verdicts and how a finding is printed.
 //! Never: judges.
 
-use crate::shell::views::{Exit, Table};
+use crate::{
+    observe::plain,
+    shell::views::{Exit, Table},
+};
 use serde::Serialize;
 use std::fmt::{self, Write};
 
@@ -87,7 +90,7 @@ impl Report {
     /// Returns the report as JSON, ending in a newline.
     pub fn json(&self) -> String {
         // Only maps with other keys than strings fail, and there is none.
-        format!("{:#}\n", serde_json::to_value(self).unwrap_or_default())
+        plain::json(&format!("{:#}\n", serde_json::to_value(self).unwrap_or_default())).into_owned()
     }
 
     fn count(&self, verdict: Verdict) -> usize {
@@ -106,7 +109,7 @@ impl fmt::Display for Report {
         for Finding { check, subject, help, .. } in &self.findings {
             let Some(help) = help else { continue };
             let space = if subject.is_empty() { "" } else { " " };
-            writeln!(todo, "{check}{space}{subject}: {help}")?;
+            writeln!(todo, "{check}{space}{}", plain::spaced(&format!("{subject}: {help}")))?;
         }
         if !todo.is_empty() {
             write!(f, "\nWhat to do\n{todo}")?;

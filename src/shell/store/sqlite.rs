@@ -11,6 +11,7 @@ use crate::{
     observe::{
         cdr::{Cdr, UtcMs},
         ladder::Rungs,
+        plain,
         status::{CDR_LIMIT_MAX, CdrQuery},
     },
     registrar::Binding,
@@ -319,7 +320,7 @@ pub(super) fn insert_cdr(transaction: &Transaction<'_>, cdr: &Cdr) -> Result<boo
         "INSERT OR IGNORE INTO cdr (call, start_ms, is_failed, record) VALUES (?, ?, ?, ?)",
     )?;
     let record = serde_json::to_string(cdr)?;
-    Ok(statement.execute(params![call, start, cdr.is_failed(), record])? > 0)
+    Ok(statement.execute(params![call, start, cdr.is_failed(), plain::json(&record)])? > 0)
 }
 
 fn write_binding(transaction: &Transaction<'_>, b: &Binding) -> Result<usize, DatabaseError> {

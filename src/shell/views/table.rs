@@ -3,6 +3,7 @@
 //! Owns: widths, and that nothing which a peer wrote moves the cursor.
 //! Never: knows what a cell means.
 
+use crate::observe::plain;
 use std::fmt;
 
 /// A table with a header, or a list of names and values.
@@ -23,7 +24,7 @@ impl Table {
     }
 
     pub(in crate::shell) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
+        self.rows.push(cells.iter().map(|cell| plain::spaced(cell)).collect());
     }
 
     pub(super) fn pair(&mut self, name: &str, value: String) {
@@ -66,8 +67,4 @@ pub(super) fn dash(text: &str) -> String {
 /// Shows what is absent as a dash.
 pub(super) fn or_dash(value: Option<&impl ToString>) -> String {
     dash(&value.map(ToString::to_string).unwrap_or_default())
-}
-
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
