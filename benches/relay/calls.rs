@@ -52,7 +52,12 @@ impl Calls {
     /// Sets up calls, and lets everybody say one frame, so that all latches are learned.
     pub(crate) fn new(kind: Kind, now: Instant) -> Self {
         let ports = PortRange { first: 10_000, last: 9_999 + 4 * kind.calls };
-        let settings = Settings { ports, silence: Duration::from_secs(60), offloads: false };
+        let settings = Settings {
+            ports,
+            silence: Duration::from_secs(60),
+            unanswered: Duration::from_secs(30),
+            offloads: false,
+        };
         let worker = Worker::new(settings, Entropy::from_u64(1));
         let mut calls = Self { worker, now, frames: 0, next: 0, peers: vec![] };
         for call in 0..u64::from(kind.calls) {
@@ -82,6 +87,7 @@ impl Calls {
             latch: Latch::Learn { near: None },
             sends: true,
             receives: true,
+            must_answer: false,
         };
         let events = TelephoneEvents { receive: 101, send: 101, clock_rate: 8000 };
         let stream = Stream {

@@ -61,7 +61,7 @@ impl Call {
         if let Some(agreed) = found.media.agreed() {
             self.draft.encrypted(leg == self.caller, agreed);
         }
-        if let Some(command) = found.media.aim(leg, found.latch()) {
+        if let Some(command) = found.media.aim(leg, found.latch(), found.signals_from()) {
             wire.media(self.id, command);
         }
     }

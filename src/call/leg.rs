@@ -338,6 +338,13 @@ impl Leg {
         self.profile.latch.clone()
     }
 
+    /// Returns from where a peer's messages come, where its session description is not to be taken on trust:
+    /// everybody's but a carrier's.
+    pub fn signals_from(&self) -> Option<IpAddr> {
+        let flow = self.flow().filter(|_| self.profile.as_trunk().is_none())?;
+        Some(flow.remote.ip())
+    }
+
     /// Returns the Call-ID on its wire.
     pub fn sip_call_id(&self) -> &str {
         match (&self.origin, &self.dialog) {

@@ -262,6 +262,9 @@ impl Call {
                 self.draft.media_timeout();
                 self.end(Ender::Us, 408, Some("Q.850;cause=127;text=\"RTP timeout\""), wire);
             }
+            media::Event::Unanswered { leg, to } => {
+                tracing::warn!(%leg, %to, help = UNANSWERED_HELP, "media never answered");
+            }
             media::Event::Closed { leg, quality } => {
                 self.media_open.remove(&leg);
                 self.draft.quality(leg == self.caller, Some(leg) == self.peer, &quality);
@@ -536,6 +539,9 @@ impl Call {
 }
 
 /// The Reason of an ordinary end (Q.850 cause 16).
+/// What to do where media goes somewhere from which nothing comes.
+const UNANSWERED_HELP: &str = "the phone's session description names an address that is not its own: behind \
+    NAT, let it send; a gateway with media elsewhere must send RTP or RTCP within `[rtp] unanswered`";
 const NORMAL: Option<&str> = Some("Q.850;cause=16;text=\"Normal call clearing\"");
 
 /// What admission has found out about a new call.

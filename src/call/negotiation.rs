@@ -267,15 +267,23 @@ impl LegMedia {
         self.theirs.as_ref().is_some_and(|theirs| theirs.same_media(offer))
     }
 
-    /// Returns where its packets go and which are believed, for the media worker.
-    pub fn aim(&self, leg: LegId, latch: media::Latch) -> Option<media::Command> {
+    /// Returns where its packets go and which are believed, for the media worker. `signals_from` is where
+    /// a peer is that must not aim our packets at others.
+    pub fn aim(
+        &self,
+        leg: LegId,
+        latch: media::Latch,
+        signals_from: Option<IpAddr>,
+    ) -> Option<media::Command> {
         let agreed = self.agreed.as_ref()?;
+        let at = agreed.remote.ip().to_canonical();
         let remote = media::Remote {
             rtp: agreed.remote,
             rtcp: agreed.remote_rtcp,
             latch,
             sends: agreed.direction.sends(),
             receives: agreed.direction.receives(),
+            must_answer: signals_from.is_some_and(|ip| ip.to_canonical() != at),
         };
         let keys = match &agreed.srtp {
             None => None,

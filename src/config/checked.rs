@@ -137,6 +137,9 @@ pub struct Rtp {
     pub codecs: Vec<Codec>,
     /// How long a call lives without media (not while on hold).
     pub timeout: Duration,
+    /// How long we send to an address that is not where a phone's messages come from, and from which nothing
+    /// ever comes.
+    pub unanswered: Duration,
     /// Media threads; the port range is split between them.
     pub workers: usize,
     /// The code point (RFC 2474) of what we send; 0 is none.

@@ -149,6 +149,7 @@ pub(super) fn rtp(root: &Table, reading: &mut Reading<'_>) -> Rtp {
         ports: section.or("ports", (10_000, 20_000), ports),
         codecs: codecs(&mut section, vec![Codec::Pcmu, Codec::Pcma]),
         timeout: section.or("timeout", Duration::from_secs(60), duration_within("5s", "1d")),
+        unanswered: section.or("unanswered", Duration::from_secs(30), duration_within("5s", "1d")),
         workers: section.or("workers", 2, count(1, 64)),
         dscp: section.or("dscp", DSCP_VOICE, count(0, 63)),
         coalesce: section.or("coalesce", Duration::ZERO, duration_within("0s", "2ms")),

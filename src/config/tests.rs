@@ -269,6 +269,7 @@ fn each_mistake_has_its_sentence() {
             "2 C003 expected true, false, or names of network interfaces, found an integer",
         ),
         ("[rtp]\ndscp = 64", "2 C010 64 is out of range: 0 to 63"),
+        ("[rtp]\nunanswered = '1s'", "2 C010 `1s` is out of range: 5s to 1d"),
         ("[rtp]\ncoalesce = '3ms'", "2 C010 `3ms` is out of range: 0s to 2ms"),
         ("[bans]\nguesses = 0", "2 C010 0 is out of range: 1 to 10000"),
         ("[bans]\nguess = 5", "2 C002 `guess` is not a key of [bans]"),

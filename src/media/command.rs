@@ -172,6 +172,13 @@ pub enum Event {
         /// Whose.
         leg: LegId,
     },
+    /// Nothing has ever come from where media was sent, so that nothing more is sent there before it does.
+    Unanswered {
+        /// Whose.
+        leg: LegId,
+        /// Where its session description wanted it.
+        to: SocketAddr,
+    },
     /// The leg is gone, and its ports are free.
     Closed {
         /// Which.
@@ -191,6 +198,7 @@ impl Event {
             | Self::Dtmf { leg, .. }
             | Self::Played { leg, .. }
             | Self::Silent { leg }
+            | Self::Unanswered { leg, .. }
             | Self::Closed { leg, .. } => *leg,
         }
     }
@@ -226,6 +234,9 @@ pub struct Remote {
     pub sends: bool,
     /// Whether it may send to us: where false, what comes is discarded, and silence is no alarm.
     pub receives: bool,
+    /// Whether something must come from there, RTP or RTCP, lest we stop sending: nobody vouches for the
+    /// address but the peer that wrote it.
+    pub must_answer: bool,
 }
 
 /// From where a peer's packets may come (RFC 7362).

@@ -42,6 +42,8 @@ pub enum Discard {
     Unauthentic,
     /// SRTP that was here before, or is too old to tell.
     Replayed,
+    /// Nothing has ever come from where the other side wants it.
+    Unanswered,
 }
 
 impl From<Shut> for Discard {
@@ -57,7 +59,7 @@ impl From<Shut> for Discard {
 
 impl Discard {
     /// Every reason, in the order of [`Discards::iter`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TooShort,
         Self::TooLong,
         Self::NotRtp,
@@ -75,6 +77,7 @@ impl Discard {
         Self::WrongFamily,
         Self::Unauthentic,
         Self::Replayed,
+        Self::Unanswered,
     ];
 
     /// Returns the word for metrics and CDRs.
@@ -97,6 +100,7 @@ impl Discard {
             Self::WrongFamily => "wrong_family",
             Self::Unauthentic => "unauthentic",
             Self::Replayed => "replayed",
+            Self::Unanswered => "unanswered",
         }
     }
 }
@@ -156,6 +160,6 @@ mod tests {
             assert_eq!((count as usize, discards.count(reason)), (n + 1, count));
         }
         discards.merge(&discards.clone());
-        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 153, 26));
+        assert_eq!((discards.total(), discards.count(Discard::Late)), (2 * 171, 26));
     }
 }

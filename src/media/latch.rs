@@ -319,7 +319,7 @@ mod tests {
     fn remote(rtp: &str, latch: Latch) -> Remote {
         let rtp = addr(rtp);
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-        Remote { rtp, rtcp, latch, sends: true, receives: true }
+        Remote { rtp, rtcp, latch, sends: true, receives: true, must_answer: false }
     }
 
     fn addr(text: &str) -> SocketAddr {

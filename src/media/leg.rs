@@ -7,6 +7,7 @@ use super::{
     bond::Bond,
     codec::encode,
     command::{Law, Prompt, Remote, Stream, TelephoneEvents, Voice},
+    consent::Consent,
     discard::{Discard, Discards},
     dtmf::{EventPacket, Keypad, Listener, Released},
     inlet::{Inlet, Run},
@@ -86,6 +87,8 @@ pub(super) struct Leg {
     pub(super) keypad: Keypad,
     pub(super) remote: Option<Remote>,
     pub(super) source: Source,
+    /// Where somebody must answer.
+    pub(super) consent: Option<Box<Consent>>,
     pub(super) reports: Reports,
     pub(super) discards: Discards,
     prompts: u32,
@@ -119,6 +122,7 @@ impl Leg {
             remote: None,
             stream: None,
             source: Source::new(local.ip()),
+            consent: None,
             bond: Bond::new(local.ip()),
             link: Link::default(),
             inlet: Inlet::default(),
@@ -138,9 +142,21 @@ impl Leg {
         }
     }
 
-    pub(super) fn aim(&mut self, remote: Remote, stream: Stream, now: Instant) {
+    /// `until`: how long it is sent to without an answer, from now on.
+    pub(super) fn aim(
+        &mut self,
+        remote: Remote,
+        stream: Stream,
+        until: Option<Instant>,
+        now: Instant,
+    ) {
         let remote = Remote { rtp: plain(remote.rtp), rtcp: plain(remote.rtcp), ..remote };
         self.source.aim(self.remote.as_ref(), &remote);
+        let to = self.source.destination(&remote).ok().map(|to| to.ip());
+        if remote.must_answer || self.consent.is_some() {
+            let until = until.filter(|_| !self.is_resting);
+            self.consent.get_or_insert_default().aim(&remote, to, until);
+        }
         self.is_unheard = true;
         self.remote = Some(remote);
         self.stream = Some(stream);
@@ -172,10 +188,23 @@ impl Leg {
         let (header, payload) = rtp::read(packet.get(..len).unwrap_or_default())?;
         if self.bond.peer() != Some(from) {
             let remote = self.remote.as_ref().ok_or(Discard::TooEarly)?;
+            let is_there = from.ip() == remote.rtp.ip();
             if !remote.receives {
+                // It need not speak. Where it does, somebody is there.
+                if let Some(consent) = &mut self.consent
+                    && is_there
+                    && self.source.expects(remote, from).is_ok()
+                {
+                    consent.answered(from.ip());
+                }
                 return Err(Discard::NotReceiving);
             }
             self.source.admit(remote, from)?;
+            match &mut self.consent {
+                Some(consent) if is_there => consent.answered(from.ip()),
+                Some(consent) => consent.moved(),
+                None => {}
+            }
         }
         let stream = self.stream.as_ref().ok_or(Discard::TooEarly)?;
         let events = stream.telephone_events;
@@ -256,7 +285,15 @@ impl Leg {
         if !remote.sends {
             return Err(Discard::PeerOnHold);
         }
+        if self.is_withheld() {
+            return Err(Discard::Unanswered);
+        }
         self.source.destination(remote)
+    }
+
+    /// Returns whether nothing is sent to the peer before it answers.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.consent.as_ref().is_some_and(|consent| consent.is_withheld())
     }
 
     /// Returns whether something of ours takes the place of a joined leg's voice.
@@ -334,8 +371,8 @@ impl Leg {
     }
 
     /// Returns when something of this leg is due: the keypad, the listener, the prompt, the next
-    /// report, silence, a connected peer that is quiet.
-    pub(super) fn deadlines(&self, silence: Duration) -> [Option<Instant>; 6] {
+    /// report, silence, a connected peer that is quiet, an address that does not answer.
+    pub(super) fn deadlines(&self, silence: Duration) -> [Option<Instant>; 7] {
         let prompt = match &self.player {
             Player::Prompt(playing) => Some(playing.next_at),
             Player::Off | Player::Echo => None,
@@ -343,7 +380,9 @@ impl Leg {
         let reports = self.remote.is_some().then(|| self.report_at());
         let silent = self.silent_since.and_then(|since| since.checked_add(silence));
         let (keypad, listener) = (self.keypad.poll_timeout(), self.listener.poll_timeout());
-        [keypad, listener, prompt, reports, silent, self.bond.poll_timeout()]
+        let (quiet, unanswered) =
+            (self.bond.poll_timeout(), self.consent.as_ref().and_then(|c| c.poll_timeout()));
+        [keypad, listener, prompt, reports, silent, quiet, unanswered]
     }
 
     /// Returns when to look after the next report: a little earlier, while its port is not bound.
@@ -397,6 +436,6 @@ mod tests {
     /// Thousands are held: what few legs need is behind a pointer.
     #[test]
     fn a_leg_is_small() {
-        assert!(size_of::<Leg>() <= 1152, "{} bytes", size_of::<Leg>());
+        assert!(size_of::<Leg>() <= 1168, "{} bytes", size_of::<Leg>());
     }
 }

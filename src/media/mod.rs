@@ -12,6 +12,7 @@
 mod bond;
 mod codec;
 mod command;
+mod consent;
 mod discard;
 mod dtmf;
 mod inlet;

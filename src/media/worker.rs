@@ -108,6 +108,8 @@ pub struct Settings {
     pub ports: PortRange,
     /// How long a peer may be silent.
     pub silence: Duration,
+    /// How long we send to an address that [must answer](super::Remote::must_answer).
+    pub unanswered: Duration,
     /// Whether there is somebody else who may carry packets: see [`Action::Offload`].
     pub offloads: bool,
 }
@@ -251,8 +253,8 @@ impl Worker {
     fn arm(&mut self, slot: usize) {
         let (silence, origin) = (self.settings.silence, self.origin);
         let next = self.leg_mut(slot).and_then(|leg| {
-            let [keypad, listener, prompt, reports, silent, quiet] = leg.deadlines(silence);
-            let patient = [reports, silent, quiet].into_iter().flatten().min();
+            let [keypad, listener, prompt, patient @ ..] = leg.deadlines(silence);
+            let patient = patient.into_iter().flatten().min();
             let patient = patient.map(|at| origin.map_or(at, |origin| next_tick(origin, at)));
             [keypad, listener, prompt, patient].into_iter().flatten().min()
         });
@@ -340,6 +342,8 @@ fn next_tick(origin: Instant, at: Instant) -> Instant {
 
 #[cfg(test)]
 mod bond_tests;
+#[cfg(test)]
+mod consent_tests;
 #[cfg(test)]
 mod offload_tests;
 #[cfg(test)]

@@ -125,8 +125,8 @@ impl MediaWorker {
             .into_iter()
             .enumerate()
             .map(|(index, ports)| {
-                let Rtp { timeout: silence, dscp, coalesce, .. } = *rtp;
-                let legs = Legs { ports, silence, dscp, coalesce };
+                let Rtp { timeout: silence, unanswered, dscp, coalesce, .. } = *rtp;
+                let legs = Legs { ports, silence, unanswered, dscp, coalesce };
                 Self::spawn(index, legs, program.as_ref(), events.clone())
             })
             .collect()
@@ -138,7 +138,7 @@ impl MediaWorker {
         program: Option<&Arc<Program>>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        let Legs { ports, silence, dscp, coalesce } = legs;
+        let Legs { ports, silence, unanswered, dscp, coalesce } = legs;
         let epoll = Epoll::new()?;
         let bell = epoll.bell();
         let (commands, orders) = sync_channel(COMMANDS_MAX);
@@ -146,7 +146,7 @@ impl MediaWorker {
         let total = metrics::Media { ports_total: pairs as u64, ..Default::default() };
         let (publish, published) = watch::channel(Published { at: now(), counters: total });
         let carrier = program.and_then(|program| kernel::carrier(program, dscp));
-        let settings = Settings { ports, silence, offloads: carrier.is_some() };
+        let settings = Settings { ports, silence, unanswered, offloads: carrier.is_some() };
         let mut worker = Worker::new(settings, Entropy::new(super::node::seed()?));
         worker.beware(taken::ports());
         let (sockets, nap) = (Sockets::new(dscp), Nap::new(coalesce, now()));
@@ -178,6 +178,7 @@ impl MediaWorker {
 struct Legs {
     ports: PortRange,
     silence: Duration,
+    unanswered: Duration,
     dscp: u8,
     coalesce: Duration,
 }

@@ -34,6 +34,7 @@ mod srtp;
 mod steps;
 mod storm;
 mod strangers;
+mod third_party;
 mod transports;
 mod trunk_health;
 mod trunk_limits;

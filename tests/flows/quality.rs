@@ -54,7 +54,12 @@ impl Net {
     fn new(seed: u64, losses: &[(Host, Host, u64)], mute: Option<Host>) -> Self {
         let worker = |n: u16| {
             let ports = PortRange { first: 10_000 * (n + 1), last: 10_000 * (n + 1) + 9 };
-            let settings = Settings { ports, silence: Duration::from_secs(60), offloads: false };
+            let settings = Settings {
+                ports,
+                silence: Duration::from_secs(60),
+                unanswered: Duration::from_secs(30),
+                offloads: false,
+            };
             Worker::new(settings, Entropy::from_u64(seed + u64::from(n)))
         };
         let workers = [0, 1, 2].map(worker).into();
@@ -90,8 +95,14 @@ impl Net {
 
     fn aim(&mut self, host: Host, leg: LegId, rtp: SocketAddr) {
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-        let remote =
-            Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true };
+        let remote = Remote {
+            rtp,
+            rtcp,
+            latch: Latch::Learn { near: None },
+            sends: true,
+            receives: true,
+            must_answer: false,
+        };
         let voice = Some(Voice { payload_type: 0, law: Law::Mu });
         let stream = Stream { voice, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
         self.give(host, Command::Aim { leg, remote, stream, keys: None });

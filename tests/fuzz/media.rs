@@ -52,7 +52,12 @@ impl Call {
     /// Opens both; A has these keys.
     pub(crate) fn new(keys: Option<Keys>) -> Self {
         let ports = PortRange { first: 10_000, last: 10_007 };
-        let settings = Settings { ports, silence: Duration::from_secs(60), offloads: false };
+        let settings = Settings {
+            ports,
+            silence: Duration::from_secs(60),
+            unanswered: Duration::from_secs(30),
+            offloads: false,
+        };
         let worker = Worker::new(settings, Entropy::from_u64(1));
         let mut call = Self { worker, slots: vec![], now: epoch() };
         for (leg, keys) in [(A, keys.map(Box::new)), (B, None)] {
@@ -68,7 +73,14 @@ impl Call {
 
     fn remote(leg: LegId) -> Remote {
         let (rtp, rtcp) = (Self::peer(leg), Self::peer_rtcp(leg));
-        Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true }
+        Remote {
+            rtp,
+            rtcp,
+            latch: Latch::Learn { near: None },
+            sends: true,
+            receives: true,
+            must_answer: false,
+        }
     }
 
     pub(crate) fn peer(leg: LegId) -> SocketAddr {

@@ -44,6 +44,7 @@ impl Call {
             ports: (20_000, 20_099),
             codecs: vec![],
             timeout: Duration::from_secs(60),
+            unanswered: Duration::from_secs(30),
             workers: 1,
             dscp: 46,
             coalesce: Duration::ZERO,
@@ -89,8 +90,14 @@ impl Call {
     fn aim(&self, n: usize) {
         let rtp = self.phones[n].address();
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-        let remote =
-            Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true };
+        let remote = Remote {
+            rtp,
+            rtcp,
+            latch: Latch::Learn { near: None },
+            sends: true,
+            receives: true,
+            must_answer: false,
+        };
         let events = TelephoneEvents { receive: DIGITS, send: DIGITS, clock_rate: 8000 };
         let stream =
             Stream { voice: None, clock_rate: 8000, ptime_ms: 20, telephone_events: Some(events) };
@@ -323,7 +330,14 @@ fn an_order_ends_it_at_once() {
 fn hold(call: &Call, sends: bool) {
     let rtp = call.phones[1].address();
     let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-    let remote = Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends, receives: true };
+    let remote = Remote {
+        rtp,
+        rtcp,
+        latch: Latch::Learn { near: None },
+        sends,
+        receives: true,
+        must_answer: false,
+    };
     let stream = Stream { voice: None, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
     call.give(Command::Aim { leg: B, remote, stream, keys: None });
 }

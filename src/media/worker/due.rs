@@ -35,7 +35,8 @@ impl Worker {
         let silence = self.settings.silence;
         let Some(leg) = self.leg_mut(slot) else { return };
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let [keypad, listener, prompt, reports, silent, quiet] = leg.deadlines(silence).map(is_due);
+        let [keypad, listener, prompt, reports, silent, quiet, unanswered] =
+            leg.deadlines(silence).map(is_due);
         if keypad || prompt {
             self.stir(slot, now);
         }
@@ -56,6 +57,9 @@ impl Worker {
         }
         if quiet {
             self.disconnect(slot);
+        }
+        if unanswered {
+            self.tell_unanswered(slot, now);
         }
     }
 
@@ -123,7 +127,8 @@ impl Worker {
         self.want_rtcp(slot);
         let random = self.entropy.next_u64();
         let Some(leg) = self.leg_mut(slot).filter(|leg| leg.reports.next_at <= now) else { return };
-        let remote = leg.remote.as_ref().filter(|_| leg.rtcp_port == RtcpPort::Bound);
+        let may = leg.rtcp_port == RtcpPort::Bound && !leg.is_withheld();
+        let remote = leg.remote.as_ref().filter(|_| may);
         let to = remote.and_then(|remote| leg.source.rtcp_destination(remote));
         let clock_rate = leg.stream.map_or(8000, |stream| stream.clock_rate);
         let (packets, octets) = leg.outlet.sent();
@@ -145,8 +150,21 @@ impl Worker {
     pub(super) fn stir(&mut self, slot: usize, now: Instant) {
         if self.leg_mut(slot).is_some_and(|leg| std::mem::take(&mut leg.is_resting)) {
             let random = self.entropy.next_u64();
-            self.leg_mut(slot).into_iter().for_each(|leg| leg.reports.hurry((random, now)));
+            let until = now.checked_add(self.settings.unanswered);
+            if let Some(leg) = self.leg_mut(slot) {
+                leg.reports.hurry((random, now));
+                leg.consent.as_mut().into_iter().for_each(|consent| consent.sent(until));
+            }
             self.arm(slot);
+        }
+    }
+
+    fn tell_unanswered(&mut self, slot: usize, now: Instant) {
+        let Some(leg) = self.leg_mut(slot) else { return };
+        let (Some(remote), Some(consent)) = (&leg.remote, &mut leg.consent) else { return };
+        let (to, leg) = (remote.rtp, leg.id);
+        if consent.handle_timeout(now) {
+            self.events.push_back(Event::Unanswered { leg, to });
         }
     }
 

@@ -157,11 +157,12 @@ impl Worker {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
         let (remote, stream, keys) = agreed;
         let random = if keys.is_some() { self.entropy.next_u64() } else { 0 };
+        let until = now.checked_add(self.settings.unanswered);
         let Some(leg) = self.leg_mut(slot) else { return };
         if leg.link.aim(keys) {
             leg.outlet.renew(random);
         }
-        leg.aim(remote, stream, now);
+        leg.aim(remote, stream, until, now);
         self.disconnect(slot);
         self.arm(slot);
     }

@@ -206,6 +206,11 @@ impl Leg {
             }
         };
         self.source.admit_rtcp(remote, from)?;
+        if let Some(consent) = &mut self.consent
+            && from.ip() == remote.rtp.ip()
+        {
+            consent.answered(from.ip());
+        }
         let (packets, _) = self.outlet.sent();
         let sent = (self.outlet.ssrc(), packets, self.outlet.holes());
         let is_read = self.reports.read(packet, sent, now);

@@ -184,6 +184,7 @@ fn commands_for_legs_that_are_not_there_do_nothing() {
         latch: Latch::Learn { near: None },
         sends: true,
         receives: true,
+        must_answer: false,
     };
     let map = PathMap::new;
     for command in [

@@ -448,19 +448,35 @@ fn every_reason_to_discard_is_counted_once() {
     rig.say(&mut b);
     note(&rig, Discard::WrongFamily);
     let key = MasterKey::draw(Suite::AesCm128HmacSha1_80, &mut Entropy::from_u64(1));
-    let mut sealed = [a.next(), vec![0; TRAILER_MAX]].concat();
-    let len = sealed.len() - TRAILER_MAX;
-    let len = Sender::new(&key).unwrap().protect_rtp(&mut sealed, len).unwrap();
+    let sealed = sealed(&a.next(), &key);
     let keys = Some(Box::new(Keys { send: key.clone(), receive: key }));
     rig.give(Command::Aim { leg: A, remote: a.remote(), stream: pcmu, keys });
     rig.say(&mut a);
     note(&rig, Discard::Unauthentic);
-    rig.packet(A, a.address, &sealed[..len]).unwrap();
-    rig.packet(A, a.address, &sealed[..len]);
+    rig.packet(A, a.address, &sealed).unwrap();
+    rig.packet(A, a.address, &sealed);
     note(&rig, Discard::Replayed);
+    nobody_answers(&mut rig, &a, &mut b);
+    note(&rig, Discard::Unanswered);
     assert_eq!(counted.len(), Discard::ALL.len());
 
     let all = rig.discards();
     let sum = [A, B, C].map(|leg| rig.close(leg).discards.total()).iter().sum::<u64>();
     assert_eq!((rig.discards(), sum), (all, all.total()), "those of closed legs too");
+}
+
+fn sealed(packet: &[u8], key: &MasterKey) -> Vec<u8> {
+    let mut sealed = [packet, &[0; TRAILER_MAX]].concat();
+    let len = Sender::new(key).unwrap().protect_rtp(&mut sealed, packet.len()).unwrap();
+    sealed.truncate(len);
+    sealed
+}
+
+/// Sends to somebody for longer than without an answer.
+fn nobody_answers(rig: &mut Rig, a: &Peer, b: &mut Peer) {
+    let rtp = "192.0.2.99:4000".parse().unwrap();
+    rig.aim(a, Remote { rtp, must_answer: true, ..a.remote() }, stream(Law::Mu, 101));
+    rig.say(b).unwrap();
+    rig.pass(31_000);
+    rig.say(b);
 }

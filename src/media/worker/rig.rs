@@ -87,7 +87,12 @@ impl Rig {
 
     pub(super) fn with_pairs(pairs: u16) -> Self {
         let ports = PortRange { first: 10_000, last: 9_999 + 2 * pairs };
-        let settings = Settings { ports, silence: Duration::from_secs(SILENCE_S), offloads: true };
+        let settings = Settings {
+            ports,
+            silence: Duration::from_secs(SILENCE_S),
+            unanswered: Duration::from_secs(30),
+            offloads: true,
+        };
         let worker = Worker::new(settings, Entropy::from_u64(1));
         let start = epoch();
         let (slots, connected) = (BTreeMap::new(), BTreeMap::new());
@@ -293,6 +298,7 @@ impl Peer {
             latch: Latch::Learn { near: None },
             sends: true,
             receives: true,
+            must_answer: false,
         }
     }
 

@@ -210,6 +210,7 @@ mod tests {
             ports,
             codecs: vec![Codec::Pcmu],
             timeout: Duration::from_secs(60),
+            unanswered: Duration::from_secs(30),
             workers: 1,
             coalesce: Duration::ZERO,
             dscp: 46,

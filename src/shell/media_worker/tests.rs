@@ -30,7 +30,8 @@ impl Bench {
         let (events, receiver) = mpsc::channel(events_max);
         let worker = {
             let (silence, coalesce) = (Duration::from_secs(60), Duration::ZERO);
-            let legs = Legs { ports, silence, dscp: 46, coalesce };
+            let unanswered = Duration::from_secs(30);
+            let legs = Legs { ports, silence, unanswered, dscp: 46, coalesce };
             MediaWorker::spawn(0, legs, None, events)
         }
         .unwrap();
@@ -62,8 +63,14 @@ impl Bench {
     fn aim(&self, leg: LegId, peer: &Peer, law: Law) {
         let rtp = peer.local_addr().unwrap();
         let rtcp = SocketAddr::new(rtp.ip(), rtp.port().wrapping_add(1));
-        let remote =
-            Remote { rtp, rtcp, latch: Latch::Learn { near: None }, sends: true, receives: true };
+        let remote = Remote {
+            rtp,
+            rtcp,
+            latch: Latch::Learn { near: None },
+            sends: true,
+            receives: true,
+            must_answer: false,
+        };
         let payload_type = if law == Law::Mu { 0 } else { 8 };
         let voice = Some(Voice { payload_type, law });
         let stream = Stream { voice, clock_rate: 8000, ptime_ms: 20, telephone_events: None };
