@@ -538,10 +538,10 @@ impl Call {
     }
 }
 
-/// The Reason of an ordinary end (Q.850 cause 16).
 /// What to do where media goes somewhere from which nothing comes.
 const UNANSWERED_HELP: &str = "the phone's session description names an address that is not its own: behind \
     NAT, let it send; a gateway with media elsewhere must send RTP or RTCP within `[rtp] unanswered`";
+/// The Reason of an ordinary end (Q.850 cause 16).
 const NORMAL: Option<&str> = Some("Q.850;cause=16;text=\"Normal call clearing\"");
 
 /// What admission has found out about a new call.
