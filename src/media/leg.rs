@@ -12,7 +12,7 @@ use super::{
     dtmf::{EventPacket, Keypad, Listener, Released},
     inlet::{Inlet, Run},
     latch::{Source, plain},
-    offload::{Turns, v4},
+    offload::Turns,
     outlet::{Feed, Outlet, Pace},
     player::{Player, Playing},
     quality::{Measured, Quality},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::ids::{Entropy, LegId};
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -92,8 +92,8 @@ pub(super) struct Leg {
     pub(super) reports: Reports,
     pub(super) discards: Discards,
     prompts: u32,
-    /// Ours, where it is one.
-    pub(super) ipv4: Option<Ipv4Addr>,
+    /// Ours.
+    pub(super) ip: IpAddr,
     pub(super) port: u16,
     pub(super) rtcp_port: RtcpPort,
     pub(super) is_held: bool,
@@ -116,7 +116,7 @@ impl Leg {
     pub(super) fn new(id: LegId, local: SocketAddr, entropy: &mut Entropy, now: Instant) -> Self {
         Self {
             id,
-            ipv4: v4(local).map(|local| *local.ip()),
+            ip: local.ip(),
             port: local.port(),
             rtcp_port: RtcpPort::Waiting,
             remote: None,

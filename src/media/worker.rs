@@ -7,6 +7,7 @@ mod due;
 mod legs;
 mod offload;
 mod packets;
+mod rests;
 
 use super::{
     Discard, Discards,
@@ -76,6 +77,18 @@ pub enum Action {
         /// Whose.
         slot: usize,
     },
+    /// Close the RTCP port, and take RTP from anyone: it is nobody's for now, and what comes is
+    /// thrown away.
+    Rest {
+        /// Whose.
+        slot: usize,
+    },
+    /// Take the RTP port that rested for another leg, then tell [`Worker::bound`]: not, where there was anything
+    /// to read.
+    Reuse {
+        /// Whose.
+        slot: usize,
+    },
     /// Close what is bound.
     Unbind {
         /// Whose.
@@ -142,6 +155,10 @@ enum Slot {
     Free,
     Opening(legs::Opening),
     Open(Box<Leg>),
+    /// The port is open and nobody's.
+    Resting {
+        was_disturbed: bool,
+    },
 }
 
 /// What joins a leg to another.
@@ -161,6 +178,7 @@ pub struct Worker {
     /// By slot.
     joins: Vec<Option<Join>>,
     free: Vec<usize>,
+    rests: rests::Rests,
     by_id: BTreeMap<LegId, usize>,
     /// By slot. A packet that puts a deadline off does not arm it anew: a step that finds nothing due
     /// arms the later one.
@@ -184,6 +202,7 @@ impl Worker {
             slots: vec![],
             joins: vec![],
             free: vec![],
+            rests: rests::Rests::default(),
             by_id: BTreeMap::new(),
             timers: Timers::default(),
             origin: None,
@@ -207,9 +226,9 @@ impl Worker {
             self.restart_turns(&command);
         }
         match command {
-            Command::Open { leg, ip } => self.open(leg, ip),
+            Command::Open { leg, ip } => self.open(leg, ip, now),
             Command::Rename { from, leg } => self.rename(from, leg),
-            Command::Close { leg } => self.close(leg),
+            Command::Close { leg } => self.close(leg, now),
             Command::Bridge { a, b, a_to_b, b_to_a } => self.bridge((a, a_to_b), (b, b_to_a)),
             Command::Unbridge { leg } => {
                 if let Some(slot) = self.by_id.get(&leg).copied() {
@@ -246,7 +265,7 @@ impl Worker {
     fn leg_mut(&mut self, slot: usize) -> Option<&mut Leg> {
         match self.slots.get_mut(slot)? {
             Slot::Open(leg) => Some(leg),
-            Slot::Free | Slot::Opening(_) => None,
+            Slot::Free | Slot::Opening(_) | Slot::Resting { .. } => None,
         }
     }
 
@@ -303,7 +322,7 @@ impl Worker {
 
     /// Returns how many legs there are, and how many pairs of ports are free.
     pub fn usage(&self) -> (usize, usize) {
-        (self.by_id.len(), self.ports.free())
+        (self.by_id.len(), self.ports.free().saturating_add(self.rests.len()))
     }
 
     /// Starts again with nothing, after a bug of ours: no leg survives, and each is told of as if its
@@ -316,7 +335,9 @@ impl Worker {
         for (leg, slot) in old.by_id {
             let quality = match old.slots.get(slot) {
                 Some(Slot::Open(leg)) => leg.quality(),
-                Some(Slot::Opening(_) | Slot::Free) | None => Quality::default(),
+                Some(Slot::Opening(_) | Slot::Free | Slot::Resting { .. }) | None => {
+                    Quality::default()
+                }
             };
             self.events.push_back(Event::Silent { leg });
             self.events.push_back(Event::Closed { leg, quality: Box::new(quality) });
@@ -327,7 +348,9 @@ impl Worker {
     fn discard(&mut self, slot: usize, reason: Discard) {
         match self.slots.get_mut(slot) {
             Some(Slot::Open(leg)) => leg.discards.add(reason),
-            Some(Slot::Free | Slot::Opening(_)) | None => self.discards.add(reason),
+            Some(Slot::Free | Slot::Opening(_) | Slot::Resting { .. }) | None => {
+                self.discards.add(reason);
+            }
         }
     }
 }
@@ -352,6 +375,8 @@ mod player_tests;
 mod port_tests;
 #[cfg(test)]
 mod relay_tests;
+#[cfg(test)]
+mod rest_tests;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

@@ -94,7 +94,7 @@ impl Call {
     fn give(&mut self, command: Command) {
         self.worker.handle_command(command, self.now);
         while let Some(action) = self.worker.poll_action() {
-            if let Action::Bind { slot, .. } = action {
+            if let Action::Bind { slot, .. } | Action::Reuse { slot } = action {
                 self.slots.push(slot);
                 self.worker.bound(slot, true, self.now);
             }

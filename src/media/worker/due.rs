@@ -3,7 +3,7 @@
 //! Owns: which of a leg's deadlines are due, and the packets that are made then.
 //! Never: knows when they are due; what waits for something does.
 
-use super::{Channel, Datagram, Worker};
+use super::{Channel, Datagram, Worker, next_tick};
 use crate::media::{
     command::Event,
     discard::Discard,
@@ -20,7 +20,9 @@ type Send<'s> = dyn FnMut(Datagram<'_>) + 's;
 impl Worker {
     /// Returns when [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        self.timers.next_deadline()
+        let origin = self.origin;
+        let rested = self.rests.poll_timeout().map(|at| origin.map_or(at, |o| next_tick(o, at)));
+        [self.timers.next_deadline(), rested].into_iter().flatten().min()
     }
 
     /// Fires what is due; what is to be sent goes to `send`.
@@ -29,6 +31,7 @@ impl Worker {
             self.fire(slot, now, send);
             self.arm(slot);
         }
+        self.close_unneeded(now);
     }
 
     fn fire(&mut self, slot: usize, now: Instant, send: &mut Send<'_>) {

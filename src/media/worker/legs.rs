@@ -37,10 +37,23 @@ pub(super) struct Opening {
     tries: u8,
 }
 
+impl Opening {
+    /// Opens a leg at a port that is bound already.
+    pub(super) fn again(id: LegId, ip: IpAddr, port: u16) -> Self {
+        Self { id, ip, port, with_rtcp: false, tries: 0 }
+    }
+}
+
 impl Worker {
-    pub(super) fn open(&mut self, id: LegId, ip: IpAddr) {
+    pub(super) fn open(&mut self, id: LegId, ip: IpAddr, now: Instant) {
         if self.by_id.contains_key(&id) {
             return self.refuse(id, OpenRefusal::AlreadyOpen);
+        }
+        if self.open_rested(id, ip, now) {
+            return;
+        }
+        if self.ports.free() == 0 {
+            self.close_oldest();
         }
         let Some(Pair { port, with_rtcp }) = self.ports.take() else {
             return self.refuse(id, OpenRefusal::PortsExhausted);
@@ -73,7 +86,9 @@ impl Worker {
         match self.slots.get_mut(slot) {
             Some(Slot::Open(open)) => open.id = leg,
             Some(Slot::Opening(opening)) => opening.id = leg,
-            Some(Slot::Free) | None => debug_assert!(false, "{leg} has no slot"),
+            Some(Slot::Free | Slot::Resting { .. }) | None => {
+                debug_assert!(false, "{leg} has no slot");
+            }
         }
     }
 
@@ -129,26 +144,31 @@ impl Worker {
         }
     }
 
-    pub(super) fn close(&mut self, id: LegId) {
+    pub(super) fn close(&mut self, id: LegId, now: Instant) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
-        let (port, is_bad, quality) = match self.slots.get(slot) {
+        let (port, bound, is_bad, quality) = match self.slots.get(slot) {
             Some(Slot::Open(leg)) => {
                 self.discards.merge(&leg.discards);
-                (leg.port, leg.rtcp_port == RtcpPort::Taken, leg.quality())
+                let is_bad = leg.rtcp_port == RtcpPort::Taken;
+                (leg.port, Some(leg.ip), is_bad, leg.quality())
             }
-            Some(Slot::Opening(opening)) => (opening.port, false, Quality::default()),
-            Some(Slot::Free) | None => {
+            Some(Slot::Opening(opening)) => (opening.port, None, false, Quality::default()),
+            Some(Slot::Free | Slot::Resting { .. }) | None => {
                 debug_assert!(false, "{id} has no slot");
                 return;
             }
         };
-        if is_bad {
-            self.ports.give_back_bad(port);
-        } else {
-            self.ports.give_back(port);
+        self.vacate(slot, id);
+        let rests = !is_bad && bound.is_some_and(|ip| self.rest(slot, (ip, port), now));
+        if !rests {
+            if is_bad {
+                self.ports.give_back_bad(port);
+            } else {
+                self.ports.give_back(port);
+            }
+            self.actions.push_back(Action::Unbind { slot });
+            self.free.push(slot);
         }
-        self.actions.push_back(Action::Unbind { slot });
-        self.release(slot, id);
         self.events.push_back(Event::Closed { leg: id, quality: Box::new(quality) });
     }
 
@@ -176,14 +196,18 @@ impl Worker {
     }
 
     fn release(&mut self, slot: usize, id: LegId) {
+        self.vacate(slot, id);
+        self.free.push(slot);
+    }
+
+    fn vacate(&mut self, slot: usize, id: LegId) {
         self.separate(slot);
         self.timers.arm(slot, None);
         self.by_id.remove(&id);
         self.put(slot, Slot::Free);
-        self.free.push(slot);
     }
 
-    fn put(&mut self, slot: usize, value: Slot) {
+    pub(super) fn put(&mut self, slot: usize, value: Slot) {
         if let Some(place) = self.slots.get_mut(slot) {
             *place = value;
         }

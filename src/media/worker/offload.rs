@@ -127,7 +127,7 @@ impl Worker {
     fn open_leg(&self, slot: usize) -> Option<&Leg> {
         match self.slots.get(slot)? {
             Slot::Open(leg) => Some(leg),
-            Slot::Free | Slot::Opening(_) => None,
+            Slot::Free | Slot::Opening(_) | Slot::Resting { .. } => None,
         }
     }
 }
@@ -171,7 +171,7 @@ impl Leg {
     }
 
     fn local(&self) -> Option<SocketAddrV4> {
-        Some(SocketAddrV4::new(self.ipv4?, self.port))
+        v4(SocketAddr::new(self.ip, self.port))
     }
 
     /// What passes unread: not digits, which are heard, and nothing that is transcoded.

@@ -36,6 +36,7 @@ impl Worker {
                 Some(Datagram { slot, channel: Channel::Rtp, to, packet })
             }
             Err(reason) => {
+                self.disturb(slot);
                 self.discard(slot, reason);
                 None
             }

@@ -44,6 +44,8 @@ pub(super) struct Rig {
     /// Peers of connected ports, by slot.
     connected: BTreeMap<usize, SocketAddr>,
     offers: Vec<usize>,
+    /// How many ports were taken again without being bound.
+    pub(super) reused: usize,
 }
 
 /// A packet that came out.
@@ -96,7 +98,7 @@ impl Rig {
         let worker = Worker::new(settings, Entropy::from_u64(1));
         let start = epoch();
         let (slots, connected) = (BTreeMap::new(), BTreeMap::new());
-        Self { worker, start, now: start, slots, connected, offers: vec![] }
+        Self { worker, start, now: start, slots, connected, offers: vec![], reused: 0 }
     }
 
     /// Two legs joined, PCMU on both sides, digits as 101 and 96.
@@ -155,6 +157,14 @@ impl Rig {
                     self.worker.bound(slot, true, self.now);
                 }
                 Action::BindRtcp { slot } => self.worker.bound_rtcp(slot, true),
+                Action::Rest { slot } => {
+                    self.connected.remove(&slot);
+                }
+                Action::Reuse { slot } => {
+                    self.slots.extend(opens.map(|leg| (leg, slot)));
+                    self.reused += 1;
+                    self.worker.bound(slot, true, self.now);
+                }
                 Action::Unbind { slot } => {
                     self.connected.remove(&slot);
                 }

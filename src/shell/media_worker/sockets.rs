@@ -92,6 +92,27 @@ impl Sockets {
         Ok(socket)
     }
 
+    /// Lets a pair rest: RTP from anyone, no RTCP.
+    pub(super) fn rest(&mut self, slot: usize) {
+        let Some(place) = self.pairs.get_mut(slot) else { return };
+        let Some(pair) = place else { return };
+        pair.rtcp = None;
+        if pair.peer.take().is_some() && epoll::point(&pair.rtp, None).is_err() {
+            // The next leg would hear nobody but this one's peer.
+            *place = None;
+        }
+    }
+
+    /// Takes a pair that rested; returns whether it can be used: there is one, it is nobody's, and nothing has
+    /// come for the leg before.
+    pub(super) fn reuse(&self, slot: usize) -> bool {
+        let Some(Some(pair)) = self.pairs.get(slot) else { return false };
+        let nothing = |read: io::Result<usize>| {
+            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        pair.peer.is_none() && nothing(pair.rtp.recv(&mut []))
+    }
+
     /// Closes a pair.
     pub(super) fn unbind(&mut self, slot: usize) {
         if let Some(pair) = self.pairs.get_mut(slot) {
@@ -160,4 +181,28 @@ pub(super) fn slot_of(token: usize) -> usize {
 /// Returns which of the two it is.
 pub(super) fn channel_of(token: usize) -> Channel {
     if token.is_multiple_of(2) { Channel::Rtp } else { Channel::Rtcp }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn a_pair_that_rested_is_free_where_nothing_has_come() {
+        let (epoll, mut sockets) = (Epoll::new().unwrap(), Sockets::new(0));
+        assert!(!sockets.reuse(0), "there is none");
+        sockets.bind(&epoll, 0, ANY, false).unwrap();
+        let local = sockets.pairs[0].as_ref().unwrap().rtp.local_addr().unwrap();
+        let [peer, stranger] = [0, 1].map(|_| UdpSocket::bind(ANY).unwrap());
+        sockets.connect(0, Some(peer.local_addr().unwrap()));
+        stranger.send_to(b"kept out", local).unwrap();
+        sockets.rest(0);
+        assert!(sockets.reuse(0), "the kernel let nobody else through");
+        stranger.send_to(b"heard", local).unwrap();
+        assert!(!sockets.reuse(0), "whoever comes next must not hear this");
+        sockets.unbind(0);
+        assert!(!sockets.reuse(0));
+    }
 }

@@ -216,6 +216,11 @@ impl Thread {
                     }
                     self.worker.bound_rtcp(slot, bound.is_ok());
                 }
+                Action::Rest { slot } => self.sockets.rest(slot),
+                Action::Reuse { slot } => {
+                    let is_free = self.sockets.reuse(slot);
+                    self.worker.bound(slot, is_free, now());
+                }
                 Action::Unbind { slot } => self.sockets.unbind(slot),
                 Action::Connect { slot, peer } => self.sockets.connect(slot, Some(peer)),
                 Action::Disconnect { slot } => self.sockets.connect(slot, None),
