@@ -85,6 +85,13 @@ impl Country {
     /// library would read `112` as a number of every country, so what is too short, or contains
     /// anything but digits, a leading `+` and separators, never gets to it.
     pub fn normalise(self, dialled: &str) -> Option<E164> {
+        if is_north_american_e164(dialled) {
+            return E164::parse(dialled);
+        }
+        self.by_the_plans(dialled)
+    }
+
+    fn by_the_plans(self, dialled: &str) -> Option<E164> {
         if !is_dialable(dialled) {
             return None;
         }
@@ -154,9 +161,18 @@ fn kind_of_parsed(parsed: &PhoneNumber) -> Kind {
     }
 }
 
+/// Returns whether `dialled` is a number of country code 1 in full. All of these have ten digits, so that to
+/// read it by the plans, which costs a fifth of a call's routing, changes nothing.
+fn is_north_american_e164(dialled: &str) -> bool {
+    let [b'+', b'1', national @ ..] = dialled.as_bytes() else { return false };
+    national.len() == 10
+        && matches!(national, [b'2'..=b'9', ..])
+        && national.iter().all(u8::is_ascii_digit)
+}
+
 /// Loads the numbering of the world (some 10 ms), so that the first call need not wait for it.
 pub fn warm() {
-    let _ = Country::US.normalise("+14155550199");
+    let _ = Country::US.normalise("(415) 555-0199");
 }
 
 /// Returns whether `dialled` can be a telephone number at all.
@@ -224,6 +240,25 @@ mod tests {
             let country = Country::parse(country).unwrap();
             let got = country.normalise(dialled);
             assert_eq!(got.as_ref().map(E164::expose), want, "{country} {dialled}");
+        }
+    }
+
+    #[test]
+    fn what_is_complete_is_read_as_the_plans_read_it() {
+        let countries = ["US", "CA", "NL", "GB"].map(|code| Country::parse(code).unwrap());
+        for n in 0..2000_u64 {
+            let national = 2_000_000_000 + n * 3_999_983 + n % 7;
+            let dialled = format!("+1{national}");
+            assert!(is_north_american_e164(&dialled), "{dialled}");
+            for country in countries {
+                let read = country.by_the_plans(&dialled);
+                assert_eq!(country.normalise(&dialled), read, "{country} {dialled}");
+                assert!(read.is_some(), "{country} {dialled}");
+            }
+        }
+        for other in ["+11155550199", "+1415555019", "+141555501999", "+1 4155550199", "4155550199"]
+        {
+            assert!(!is_north_american_e164(other), "{other}");
         }
     }
 
