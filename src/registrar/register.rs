@@ -193,6 +193,7 @@ impl Asker<'_> {
             return Err(Denied::BadContact("Contact Too Long"));
         }
         let user_agent = self.request.header_str(HeaderName::UserAgent);
+        let expires_at = self.wall.checked_add(expires).unwrap_or(self.wall);
         let binding = Binding {
             aor: self.aor.into(),
             contact: contact.uri.into(),
@@ -205,8 +206,9 @@ impl Asker<'_> {
             call_id: self.request.call_id().into(),
             cseq: self.request.cseq().number,
             updated_at: self.wall,
-            expires_at: self.wall.checked_add(expires).unwrap_or(self.wall),
+            expires_at,
             user_agent: user_agent.map(|name| shorten(&name).into()),
+            stored_until: expires_at,
         };
         Ok(Wish { binding, is_removal: expires.is_zero() })
     }
@@ -261,7 +263,10 @@ impl Asker<'_> {
             stays.push(!is_replaced && !old.is_expired(self.wall));
         }
         let mut new: Vec<Binding> = vec![];
-        for Wish { binding, is_removal } in wishes {
+        for Wish { mut binding, is_removal } in wishes {
+            if let Some(old) = bindings.iter().find(|old| old.contact == binding.contact) {
+                binding.refresh(old);
+            }
             new.retain(|other| !other.is_replaced_by(&binding));
             if !is_removal {
                 new.push(binding);

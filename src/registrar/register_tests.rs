@@ -60,6 +60,35 @@ fn the_time_is_the_contacts_then_the_requests_then_ours() {
     }
 }
 
+/// After how many seconds, what of the phone is new; whether the store is told.
+#[test]
+fn a_refresh_soon_after_the_last_is_not_stored() {
+    let mut bench = Bench::new();
+    for (n, (wait_s, call_id, lines, is_news)) in [
+        (0, "call-1", "Contact: <sip:a@192.0.2.1>\r\n", true),
+        (60, "call-1", "Contact: <sip:a@192.0.2.1>\r\n", false),
+        (119, "call-1", "Contact: <sip:a@192.0.2.1>\r\n", false),
+        (1, "call-1", "Contact: <sip:a@192.0.2.1>\r\n", true),
+        (1, "call-2", "Contact: <sip:a@192.0.2.1>\r\n", true),
+        (1, "call-2", "Contact: <sip:a@192.0.2.1>;q=0.5\r\n", true),
+        (1, "call-2", "Contact: <sip:a@192.0.2.1>;q=0.5;expires=600\r\n", true),
+        (29, "call-2", "Contact: <sip:a@192.0.2.1>;q=0.5;expires=600\r\n", false),
+        (1, "call-2", "Contact: <sip:a@192.0.2.1>;q=0.5;expires=600\r\n", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        bench.wall += Duration::from_secs(wait_s);
+        bench.call_id = call_id;
+        let reply = bench.register(n as u32 + 1, lines);
+        let [RegisterEvent::Bound(binding)] = &reply.events[..] else { panic!("{n}: {reply:?}") };
+        assert_eq!(binding.is_news(), is_news, "{n}");
+        assert_eq!(**binding, bench.bound()[0]);
+        let early = binding.expires_at.duration_since(binding.stored_until).unwrap();
+        assert!(early < Duration::from_secs(180), "{n}: {early:?}");
+    }
+}
+
 #[test]
 fn several_contacts_come_and_go_on_their_own() {
     let bench = Bench::new();

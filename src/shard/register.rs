@@ -47,7 +47,9 @@ impl Shard {
                 RegisterEvent::Bound(binding) => {
                     self.ping_first(&binding, now);
                     self.expiries.note(&binding.aor, binding.expires_at);
-                    self.core.effects.push_back(Effect::Record(Record::Bind(binding)));
+                    if binding.is_news() {
+                        self.core.effects.push_back(Effect::Record(Record::Bind(binding)));
+                    }
                 }
                 RegisterEvent::Unbound { aor, contact } => self.unbound(aor, contact, now),
             }

@@ -122,5 +122,6 @@ pub(super) fn binding(user: &str) -> Binding {
         updated_at: SystemTime::UNIX_EPOCH,
         expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(600),
         user_agent: None,
+        stored_until: SystemTime::UNIX_EPOCH + Duration::from_secs(600),
     }
 }

@@ -363,6 +363,7 @@ fn read_binding(row: &Row<'_>) -> Result<Option<Binding>, rusqlite::Error> {
     else {
         return Ok(None);
     };
+    let expires_at = from_sql(row.get("expires_ms")?);
     Ok(Some(Binding {
         aor: row.get("aor")?,
         contact: row.get("contact")?,
@@ -375,8 +376,9 @@ fn read_binding(row: &Row<'_>) -> Result<Option<Binding>, rusqlite::Error> {
         call_id: row.get("call_id")?,
         cseq: row.get("cseq")?,
         updated_at: from_sql(row.get("updated_ms")?),
-        expires_at: from_sql(row.get("expires_ms")?),
+        expires_at,
         user_agent: row.get("user_agent")?,
+        stored_until: expires_at,
     }))
 }
 
@@ -441,6 +443,7 @@ mod tests {
             updated_at: wall(5),
             expires_at: wall(expires_s),
             user_agent: None,
+            stored_until: wall(expires_s),
         }
     }
 
