@@ -472,13 +472,18 @@ impl Call {
     /// Returns the record of a call that is over, or ended some time ago: a peer that vanished is told
     /// so for half a minute, which is nothing to the record. Once.
     pub fn record(&mut self, wire: &Wire<'_>) -> Option<Cdr> {
-        let is_due = self.phase == Phase::Over || self.record_at().is_some_and(|at| at <= wire.now);
-        if !is_due || self.draft.is_recorded() {
+        if !self.is_to_record(wire.now) {
             return None;
         }
         let peer = self.peer.and_then(|peer| self.legs.get(&peer));
         peer.into_iter().for_each(|peer| self.draft.tried(peer));
         Some(self.draft.finish(wire))
+    }
+
+    /// Returns whether [`Self::record`] has one to return.
+    pub fn is_to_record(&self, now: Instant) -> bool {
+        let is_due = self.phase == Phase::Over || self.record_at().is_some_and(|at| at <= now);
+        is_due && !self.draft.is_recorded()
     }
 
     /// Returns whether there is something that the store should know should nobody be there at the

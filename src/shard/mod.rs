@@ -515,14 +515,15 @@ impl Shard {
         if call.has_news() {
             self.news.note(id, now);
         }
-        let span = call.draft().span().clone();
-        let entered = span.enter();
-        if let Some(mut cdr) = call.record(&self.core.wire(now)) {
-            cdr.ladder = self.core.ladders.of(id);
-            self.counters.calls.count_end(&cdr);
-            self.core.effects.push_back(Effect::Record(Record::Cdr(Box::new(cdr))));
+        if call.is_to_record(now) {
+            let span = call.draft().span().clone();
+            let _entered = span.enter();
+            if let Some(mut cdr) = call.record(&self.core.wire(now)) {
+                cdr.ladder = self.core.ladders.keep(id, cdr.is_failed(), now);
+                self.counters.calls.count_end(&cdr);
+                self.core.effects.push_back(Effect::Record(Record::Cdr(Box::new(cdr))));
+            }
         }
-        drop(entered);
         self.timers.arm(id, call.poll_timeout().filter(|_| !is_over));
         if is_over {
             if let Some(invite) = call.invite() {
