@@ -25,3 +25,4 @@ pub mod timers;
 pub mod tls;
 pub mod transaction;
 pub mod trunk;
+pub mod wipe;

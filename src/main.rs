@@ -8,7 +8,7 @@ use tandem::{
     observe::log,
     shell::{
         admin::AdminCommand,
-        cli_check, config_files,
+        cli_check, config_files, core_dumps,
         demo::{self, DemoArgs},
         doctor::{self, DoctorArgs},
         log_lines::Lines,
@@ -148,6 +148,7 @@ fn done(is_well: bool) -> ExitCode {
 }
 
 fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {
+    core_dumps::switch_off();
     let file = config_files::path(config);
     let Checked { config, report, .. } = config_files::load(file);
     for problem in report.problems() {

@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Trunk, User},
     dialplan::E164,
     ids::Transport,
-    sip::{HeaderLine, HeaderName, Message, quote},
+    sip::{HeaderLine, HeaderName, Message, Uri, quote},
     trunk::routes::{Edge, authority},
 };
 
@@ -79,7 +79,7 @@ pub(super) fn to_phone(
         headers.push((HeaderName::PAssertedIdentity.as_str().into(), asserted.into_bytes()));
     }
     InviteSpec {
-        uri: uri.into(),
+        uri: without_headers(&uri).into(),
         from: identity.name_addr(realm).into(),
         to: format!("<sip:{}@{realm}>", escape_user(&callee.name)).into_bytes().into(),
         routes,
@@ -136,6 +136,7 @@ pub(super) fn to_uri(
     invite: &Message,
     config: &Config,
 ) -> InviteSpec {
+    let uri = without_headers(uri);
     InviteSpec {
         uri: uri.into(),
         from: identity.name_addr(&config.sip.realm).into(),
@@ -144,6 +145,15 @@ pub(super) fn to_uri(
         headers: passed(identity, invite),
         max_forwards: hops_left(invite, config),
     }
+}
+
+/// Leaves out the headers that a URI asks for: they are not for a Request-URI (RFC 3261 19.1.1), and would be
+/// what a phone says in the name of another.
+fn without_headers(uri: &str) -> &str {
+    let headers = Some(uri).filter(|uri| uri.contains('?')).and_then(Uri::parse);
+    let headers = headers.map(|uri| uri.headers).filter(|headers| !headers.is_empty());
+    let bare = headers.and_then(|headers| uri.strip_suffix(headers)?.strip_suffix('?'));
+    bare.unwrap_or(uri)
 }
 
 fn passed(identity: &Identity, invite: &Message) -> Vec<(Box<str>, Vec<u8>)> {
@@ -183,4 +193,21 @@ pub(super) fn escape_user(user: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_in_a_uri_are_left_out() {
+        for (uri, bare) in [
+            ("sip:1002@192.0.2.1:5060", "sip:1002@192.0.2.1:5060"),
+            ("sip:1002@192.0.2.1;transport=tcp?From=x&To=y", "sip:1002@192.0.2.1;transport=tcp"),
+            ("sip:a?b@192.0.2.1", "sip:a?b@192.0.2.1"),
+            ("sip:a?b@192.0.2.1?P-Asserted-Identity=c%3F", "sip:a?b@192.0.2.1"),
+        ] {
+            assert_eq!(without_headers(uri), bare);
+        }
+    }
 }

@@ -161,6 +161,12 @@ impl Call {
         self.phase
     }
 
+    /// Returns whether its caller waits for somebody to answer.
+    pub fn is_ringing(&self) -> bool {
+        let caller = self.legs.get(&self.caller).map(|leg| leg.stage());
+        matches!(caller, Some(Stage::Opening | Stage::Ringing))
+    }
+
     /// Returns a leg.
     pub fn leg(&self, leg: LegId) -> Option<&Leg> {
         self.legs.get(&leg)

@@ -101,6 +101,8 @@ pub struct Sip {
     pub session_expires: Duration,
     /// The shortest session interval that we accept; at least 90 s.
     pub min_se: Duration,
+    /// How many calls one user may have that nobody has answered yet.
+    pub max_ringing: usize,
     /// How many hops our OPTIONS and INVITEs may take; an INVITE for a caller takes one less than it
     /// allowed, if that is fewer.
     pub max_forwards: u8,

@@ -3,9 +3,10 @@
 //! Owns: keeping a secret out of logs, reports and panics.
 //! Never: finds one; `env:` and `file:` are resolved before.
 
+use crate::wipe;
 use std::fmt;
 
-/// A password or a hash of one. Prints as `***`.
+/// A password or a hash of one. Prints as `***`, and is overwritten when it is dropped.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Secret(Box<str>);
 
@@ -18,6 +19,12 @@ impl Secret {
     /// Returns the secret, for the digest and nothing else.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wipe::text(&mut self.0);
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{
         HeaderName, Message, Method, NameAddr, Uri,
         digest::{self, Algorithm, Challenge, Credentials},
     },
+    wipe::Passing,
 };
 use std::{
     net::IpAddr,
@@ -212,17 +213,18 @@ impl Authenticator {
 
     /// Returns what to compare with, and whether it is real: with the stand-in nobody gets in. One hash is
     /// computed whoever asks, known or not, for the first time or again.
-    fn ha1(&self, credentials: &Credentials, known: Option<Known<'_>>) -> (String, bool) {
+    fn ha1(&self, credentials: &Credentials, known: Option<Known<'_>>) -> (Passing, bool) {
         let algorithm = credentials.algorithm;
         let expected = known.map_or(Expected::Nothing, |known| known.by(algorithm));
         let password = match expected {
             Expected::Password(password) => password,
             Expected::Ha1(_) | Expected::Nothing => NOBODYS_PASSWORD,
         };
-        let hashed = digest::ha1(algorithm, &credentials.username, &self.realm, password);
+        let hashed =
+            Passing::new(digest::ha1(algorithm, &credentials.username, &self.realm, password));
         match expected {
             Expected::Password(_) => (hashed, true),
-            Expected::Ha1(stored) => (stored.to_owned(), true),
+            Expected::Ha1(stored) => (Passing::new(stored.to_owned()), true),
             Expected::Nothing => (hashed, false),
         }
     }

@@ -3,7 +3,7 @@
 //! Owns: their form, the names of suites, our own keys for one leg.
 //! Never: prints a key, or gives one key to two legs or two directions.
 
-use crate::ids::Spring;
+use crate::{ids::Spring, wipe};
 use base64::{
     Engine,
     alphabet::STANDARD,
@@ -97,6 +97,12 @@ impl CryptoKey {
     /// Returns the bytes, for the peer and for the media plane.
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Drop for CryptoKey {
+    fn drop(&mut self) {
+        wipe::bytes(&mut self.0);
     }
 }
 

@@ -59,6 +59,13 @@ impl Shard {
                 }
             }
         };
+        if let Caller::Phone(user) = &caller
+            && self.ringing.of(&user.name) >= self.core.shared.config.sip.max_ringing
+            && !self.is_for_help(&message)
+        {
+            self.record_refused(&message, &caller, Why::Ringing, now);
+            return self.turn_away(tx, &message, flow, &Refusal::overloaded());
+        }
         self.say_trying(tx, &message, flow, now);
         match self.opening(&caller, &message) {
             Ok((opening, identity, profile)) => {
@@ -173,6 +180,9 @@ impl Shard {
         }
         self.counters.calls.count_start(opening.direction);
         let call = Call::new(owner.call, leg, identity, opening, &mut wire);
+        if let Caller::Phone(user) = caller {
+            self.ringing.begin(owner.call, &user.name);
+        }
         self.invites.insert(tx, owner);
         self.calls.insert(owner.call, Box::new(call));
         self.touched.push(owner.call);

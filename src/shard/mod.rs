@@ -24,6 +24,7 @@ mod phones;
 mod refused;
 mod register;
 mod report;
+mod ringing;
 mod standing;
 mod succession;
 mod trunks;
@@ -118,6 +119,7 @@ pub struct Shard {
     refused: refused::Refused,
     overload: overload::Overload,
     guesses: guesses::Guesses,
+    ringing: ringing::Ringing,
     bans: Bans,
     counters: metrics::Shard,
     sweep_at: Instant,
@@ -181,6 +183,7 @@ impl Shard {
             refused: refused::Refused::new(now),
             overload,
             guesses: guesses::Guesses::default(),
+            ringing: ringing::Ringing::default(),
             bans: Bans::default(),
             counters: metrics::Shard::default(),
             sweep_at: now + SWEEP_EVERY,
@@ -260,6 +263,7 @@ impl Shard {
             && self.probes.is_empty()
             && self.pings.is_quiet()
             && self.refused.is_quiet()
+            && self.ringing.is_quiet()
             && self.core.trunks.is_quiet()
     }
 
@@ -441,6 +445,7 @@ impl Shard {
             .or_else(|_| catch_unwind(AssertUnwindSafe(|| call.abandon(&mut wire))));
         if ended.is_err() {
             tracing::error!("call lost without record");
+            self.ringing.end(id);
             for leg in self.calls.remove(&id).iter().flat_map(|call| call.legs()) {
                 if let Some(trunk) = leg.profile.as_trunk() {
                     self.core.trunks.release(&trunk.name, leg.id());
@@ -512,6 +517,9 @@ impl Shard {
     fn forget_or_arm(&mut self, id: CallId, now: Instant) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let is_over = call.phase() == crate::call::Phase::Over;
+        if !call.is_ringing() {
+            self.ringing.end(id);
+        }
         if call.has_news() {
             self.news.note(id, now);
         }

@@ -103,7 +103,8 @@ impl Shard {
         true
     }
 
-    fn is_for_help(&self, message: &Message) -> bool {
+    /// Returns whether somebody calls for help.
+    pub(super) fn is_for_help(&self, message: &Message) -> bool {
         let user = Uri::parse(message.uri()).and_then(|uri| uri.user);
         user.is_some_and(|user| self.core.shared.config.emergency.is(user))
     }

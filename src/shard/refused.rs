@@ -157,6 +157,8 @@ pub(super) enum Why {
     Overloaded,
     /// The trunk carries all that it may.
     TrunkFull,
+    /// The user has as many unanswered calls as one may.
+    Ringing,
     /// The phone claims to be another.
     Claim,
     /// The phone does not know its user's password.
@@ -169,14 +171,14 @@ impl Why {
     /// Returns whether the answer is sent without a transaction.
     fn is_turned_away(self) -> bool {
         match self {
-            Self::Draining | Self::Overloaded | Self::TrunkFull => true,
+            Self::Draining | Self::Overloaded | Self::TrunkFull | Self::Ringing => true,
             Self::Claim | Self::Password | Self::Status(..) => false,
         }
     }
 
     fn status(self) -> u16 {
         match self {
-            Self::Draining | Self::Overloaded | Self::TrunkFull => 503,
+            Self::Draining | Self::Overloaded | Self::TrunkFull | Self::Ringing => 503,
             Self::Claim => 403,
             Self::Password => 401,
             Self::Status(status, _) => status,
@@ -213,6 +215,11 @@ impl Why {
                 "A005",
                 format!("a phone that says it is {shown} does not know the password"),
                 Some(format!("correct it on the phone, or `password` in `[user.{shown}]`")),
+            ),
+            Self::Ringing => (
+                "A007",
+                format!("{shown} has as many calls that nobody has answered as a user may"),
+                Some("raise `[sip] max_ringing`, if it dials that many".to_owned()),
             ),
             Self::Status(status, reason) => {
                 ("A006", format!("the call could not be taken: {status} {reason}"), None)

@@ -3,7 +3,7 @@
 //! Owns: the socket file, and the bounds on what comes through it.
 //! Never: answers by itself, except about calls that are over, which the store knows.
 
-use super::store;
+use super::{exposure, store};
 use crate::{
     ids::CallId,
     observe::{
@@ -128,6 +128,10 @@ impl Control {
         fs::DirBuilder::new().mode(0o700).create(&nest).map_err(io)?;
         let bound = bind_in(&nest, path);
         fs::remove_dir_all(&nest).map_err(io)?;
+        if let Some(risk) = exposure::of_folder(path) {
+            let (path, help) = (path.display(), exposure::FOLDER_HELP);
+            tracing::warn!(%path, %risk, help, "control socket exposed");
+        }
         Ok(Self { listener: bound.map_err(io)?, path: path.to_owned() })
     }
 

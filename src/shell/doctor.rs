@@ -75,7 +75,10 @@ pub async fn run(args: &DoctorArgs) -> Output {
             let text = format!("error: no trunk `{name}`; there are: {}\n", known.join(", "));
             return Output { text, exit: Exit::Usage };
         }
-        let socket = Place::of(&config, Some(file)).socket;
+        let place = Place::of(&config, Some(file));
+        report.add(host::exposure("control socket", &place.socket));
+        report.add(host::exposure("database", &place.database));
+        let socket = place.socket;
         let running = match control::ask(&socket, &Request::Status).await {
             Ok(Response::Status(status)) => Some(*status),
             Ok(_) | Err(_) => None,

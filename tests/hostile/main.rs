@@ -10,4 +10,5 @@ mod leaks;
 mod mutate;
 mod node;
 mod siege;
+mod spoof;
 mod subject;

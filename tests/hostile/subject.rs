@@ -53,12 +53,18 @@ pub(crate) const PASSWORD: &str = "secret";
 pub(crate) struct Subject {
     pub(crate) pbx: Pbx,
     pub(crate) now: Instant,
-    serial: u32,
+    pub(crate) serial: u32,
 }
 
 impl Subject {
     pub(crate) fn new() -> Self {
-        let files = Files::default().with("pbx.toml", CONFIG).with("rules.toml", RULES);
+        Self::with("")
+    }
+
+    /// With further sections in its configuration.
+    pub(crate) fn with(sections: &str) -> Self {
+        let config = format!("{CONFIG}{sections}");
+        let files = Files::default().with("pbx.toml", &config).with("rules.toml", RULES);
         let checked = config::check("pbx.toml", &files);
         let config = checked.config.unwrap_or_else(|| panic!("{}", checked.report));
         let now = epoch();

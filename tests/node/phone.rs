@@ -248,6 +248,23 @@ impl Phone {
         format!("Authorization: {value}\r\n")
     }
 
+    /// Sends a request with a body and answers the challenge; returns the final response, and the proof.
+    pub(crate) async fn prove(
+        &mut self,
+        talk: &mut Talk,
+        method: &str,
+        body: &str,
+    ) -> (Message, String) {
+        let request = self.request(talk, method, "", body);
+        self.link.send(request.as_bytes()).await;
+        let challenge = self.response(talk).await;
+        self.link.send(refusal_ack(&request, &challenge).as_bytes()).await;
+        let proof = self.credentials(&challenge, method, &talk.uri);
+        let request = self.request(talk, method, &proof, body);
+        self.link.send(request.as_bytes()).await;
+        (self.response(talk).await, proof)
+    }
+
     async fn response(&mut self, talk: &Talk) -> Message {
         loop {
             let message = self.link.message().await;

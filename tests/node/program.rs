@@ -8,6 +8,7 @@ use super::{
 use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
 };
 use tandem::{
@@ -270,6 +271,69 @@ async fn the_log_tells_no_number_and_no_secret() {
     for secret in ["5550199", "555-0199", "6187988", "71838750", PASSWORD, TRUNK_PASSWORD] {
         let leak = log.lines().find(|line| line.contains(secret));
         assert_eq!(leak, None, "{secret}");
+    }
+}
+
+/// A core dump would hold every password and key. What aborts leaves none, whatever the machine does with
+/// them, and its owner can still look at it.
+#[tokio::test]
+async fn there_are_no_core_dumps() {
+    let rig = Rig::new("");
+    let program = Program::start(&rig, "info").await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
+    let limit = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let soft = limit.split_whitespace().nth(4).unwrap();
+    assert!(["0", "1"].contains(&soft), "{limit}");
+    assert!(std::fs::read_dir(format!("/proc/{}/fd", program.pid())).is_ok());
+    program.signal("ABRT");
+    let status = program.ended().await;
+    assert!(!status.core_dumped() && status.signal() == Some(6), "{status}");
+}
+
+/// What proves who a phone is, and what its voice is encrypted with, is nowhere but on the wire.
+#[tokio::test]
+async fn keys_and_proofs_are_shown_to_nobody() {
+    let rig = Rig::new("");
+    rig.configure(UDP_AND_TCP, "srtp = \"require\"\n");
+    let program = Program::start(&rig, "trace").await;
+    let mut phone = Phone::udp("1001", listens_at(&rig).await).await;
+    assert_eq!(phone.register(600).await.status(), 200);
+    let key = "d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj";
+    let mut talk = phone.talk("600");
+    let body = sdp(phone.link.local()).replace("RTP/AVP", "RTP/SAVP")
+        + &format!("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{key}\r\n");
+    let (ok, proof) = phone.prove(&mut talk, "INVITE", &body).await;
+    assert_eq!(ok.status(), 200);
+    let answer = String::from_utf8_lossy(&ok.sdp().unwrap()).into_owned();
+    let ours = answer.split("inline:").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let response = proof.split("response=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let config = rig.config().to_string_lossy().into_owned();
+    let Ok(Response::Calls(calls)) = control::ask(&rig.socket(), &Request::Calls).await else {
+        panic!("no calls")
+    };
+    let call = calls[0].call;
+    let mut shown = String::new();
+    for command in
+        ["calls", "phones", "status", "cdr", "call show ID", "call ladder ID", "explain ID"]
+    {
+        for json in ["", " --json"] {
+            let command = format!("{command}{json}").replace("ID", &call.to_string());
+            let mut run = Command::new(PROGRAM);
+            run.args(command.split(' ')).args(["-c", &config]);
+            let output = tokio::task::spawn_blocking(move || run.output().unwrap());
+            shown += &String::from_utf8_lossy(&soon("an answer", output).await.unwrap().stdout);
+        }
+    }
+    assert!(shown.contains("AES_CM_128_HMAC_SHA1_80"), "{shown}");
+    program.signal("INT");
+    program.signal("INT");
+    assert!(program.ended().await.success());
+    shown += &std::fs::read_to_string(rig.path("log")).unwrap();
+    shown += &String::from_utf8_lossy(&std::fs::read(rig.path("tandem.db")).unwrap());
+    assert!(shown.contains("TRACE") && shown.contains("call started"));
+    for secret in [key, &ours, &response, PASSWORD] {
+        assert!(secret.len() > 15, "{secret}");
+        assert!(!shown.contains(secret), "{secret}\n{shown}");
     }
 }
 

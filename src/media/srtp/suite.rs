@@ -3,7 +3,7 @@
 //! Owns: lengths of keys, salts and tags; the bytes of a master key and its salt.
 //! Never: prints a key.
 
-use crate::ids::Entropy;
+use crate::{ids::Entropy, wipe};
 use std::fmt;
 
 /// The longest master key with its salt: AEAD_AES_256_GCM's.
@@ -79,8 +79,9 @@ impl MasterKey {
     /// Says that packets name their key in so many bytes before their tag (RFC 3711 3.1). The name is
     /// skipped: there is one key.
     #[must_use]
-    pub fn with_mki(self, mki_len: u8) -> Self {
-        Self { mki_len, ..self }
+    pub fn with_mki(mut self, mki_len: u8) -> Self {
+        self.mki_len = mki_len;
+        self
     }
 
     /// Returns the suite that it is for.
@@ -109,6 +110,12 @@ impl MasterKey {
 
     pub(super) fn mki_len(&self) -> usize {
         self.mki_len.into()
+    }
+}
+
+impl Drop for MasterKey {
+    fn drop(&mut self) {
+        wipe::bytes(&mut self.bytes);
     }
 }
 

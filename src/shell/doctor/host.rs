@@ -7,12 +7,13 @@ use super::report::{Finding, Verdict};
 use crate::{
     config::{KernelPath, Listen, Rtp},
     ids::Transport,
-    shell::{kernel, listeners::is_free, udp},
+    shell::{exposure, kernel, listeners::is_free, udp},
 };
 use rsntp::AsyncSntpClient;
 use std::{
     fs,
     net::{Ipv4Addr, UdpSocket},
+    path::Path,
     time::Duration,
 };
 
@@ -139,6 +140,19 @@ pub(super) fn kernel_path(wanted: &KernelPath) -> Finding {
     }
 }
 
+/// Whether others on this machine can replace a file of ours, or read it.
+pub(super) fn exposure(what: &'static str, path: &Path) -> Finding {
+    let finding = |verdict, found: &str| Finding::new(what, verdict, found).of(path.display());
+    if let Some(risk) = exposure::of_folder(path) {
+        return finding(Verdict::Wrong, &risk).help(exposure::FOLDER_HELP);
+    }
+    match exposure::of_file(path) {
+        Some(risk) => finding(Verdict::Note, &risk).help(exposure::FILE_HELP),
+        None if path.exists() => finding(Verdict::Well, "ours alone"),
+        None => finding(Verdict::Well, "not there yet"),
+    }
+}
+
 /// Compares how many files this user may open with what the RTP ports can carry.
 pub(super) fn files(rtp: &Rtp) -> Finding {
     let Some(limit) =
@@ -197,6 +211,24 @@ mod tests {
         assert_eq!(listener(&listen, &[format!("udp:{address}")]).verdict, Verdict::Well);
         drop(taken);
         assert_eq!(listener(&listen, &[]).verdict, Verdict::Well);
+    }
+
+    #[test]
+    fn files_are_ours_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tandem.db");
+        let verdict = || exposure("database", &file).verdict;
+        assert_eq!(verdict(), Verdict::Well, "not there yet");
+        fs::write(&file, "x").unwrap();
+        for (mode, want) in [(0o600, Verdict::Well), (0o644, Verdict::Note)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(verdict(), want);
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let found = exposure("database", &file);
+        assert_eq!(found.verdict, Verdict::Wrong);
+        assert!(found.help.unwrap().contains("chmod go-w"));
     }
 
     #[test]
