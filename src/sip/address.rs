@@ -170,6 +170,10 @@ impl<'a> NameAddr<'a> {
     }
 }
 
+/// How long parameters with quotes, commas or folds may be: many times what anybody writes. To find their ends takes
+/// many steps, again and again.
+const ODD_PARAMS_MAX: usize = 8 * 1024;
+
 /// Reads `;a=1;b` or nothing, without the first semicolon. A value's end is the end of its last parameter: no comma
 /// outside of quotes, and every quote closed. No controls, which could not be written back.
 fn params(rest: &[u8]) -> Option<Params<'_>> {
@@ -181,6 +185,9 @@ fn params(rest: &[u8]) -> Option<Params<'_>> {
     };
     if text::find(params, |byte| text::is(byte, text::ODD_IN_PARAMS)).is_none() {
         return Some(Params::without_quotes(params));
+    }
+    if params.len() > ODD_PARAMS_MAX {
+        return None;
     }
     let is_control = |byte: u8| byte.is_ascii_control() && !text::is_lws(byte);
     if text::find(params, is_control).is_some() || text::has_stray_cr(params) {
@@ -390,6 +397,26 @@ mod tests {
             "SIP/2.0/U<P h",
         ] {
             assert_eq!(Via::parse(value.as_bytes()), None, "{value}");
+        }
+    }
+
+    /// What is plain may be as long as a message.
+    #[test]
+    fn odd_parameters_have_a_limit() {
+        for (unit, count, is_good) in [
+            (";a=\"x,\"", 1000, true),
+            (";a=\"x,\"", 1200, false),
+            (";a=b", 16_000, true),
+            ("\r\n ;a=b", 1000, true),
+            ("\r\n ;a=b", 1200, false),
+        ] {
+            let params = unit.repeat(count);
+            let (via, address) = (format!("SIP/2.0/UDP h{params}"), format!("<sip:a@b>{params}"));
+            let read = [
+                ViaParts::read(via.as_bytes()).is_some(),
+                NameAddr::parse(address.as_bytes()).is_some(),
+            ];
+            assert_eq!(read, [is_good; 2], "{count} of {unit:?}");
         }
     }
 
