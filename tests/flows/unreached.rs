@@ -3,15 +3,18 @@
 use crate::house::{TANDEM, TWILIO};
 use std::collections::BTreeMap;
 use tandem::{
+    ids::Transport,
     sim::{
         Fate, Sent,
         twilio::{Deviation, Rule},
     },
-    sip::Method,
+    sip::{HeaderName, Method},
 };
 
 /// After so long the carrier waits for an answer, or for an ACK, no more.
 const PATIENCE_MS: u64 = 30_000;
+/// After its last copy an INVITE waits for so long (RFC 3261 17.1.1.2: 64 less 63 times T1).
+const LAST_COPY_MS: u64 = 500;
 
 /// Returns whether the network is to blame for what the carrier misses: the PBX was not asked, or what it said
 /// got lost, all of it.
@@ -66,15 +69,25 @@ fn lacks_answers(of_call: &[&Sent]) -> bool {
         .into_iter()
         .filter(|sent| sent.message.method() == Method::Invite && sent.message.is_request())
         .collect();
-    let end_ms = invites.first().map_or(0, |first| first.at_ms + PATIENCE_MS);
+    // Over UDP it goes on asking while it hears nothing; its last copy is sent when half a second is left. Those
+    // that did not leave it are not seen.
+    let end_ms = invites.last().map_or(0, |last| match last.flow.transport {
+        Transport::Udp => last.at_ms + LAST_COPY_MS,
+        Transport::Tcp | Transport::Tls => last.at_ms + PATIENCE_MS,
+    });
     let is_asked = invites.iter().any(|invite| arrives_before(invite, end_ms));
     let ours = by(of_call, TANDEM);
     let mut answers = ours
         .iter()
         .filter(|sent| sent.message.method() == Method::Invite && sent.message.status() > 0)
         .peekable();
-    if is_asked && answers.peek().is_none() {
-        return false;
+    match answers.peek() {
+        None if is_asked => return false,
+        // A connection loses nothing but with its end, and the carrier's patience ends with it.
+        Some(first) if first.flow.transport.is_reliable() && first.fate == Fate::Lost => {
+            return true;
+        }
+        Some(_) | None => {}
     }
     !answers.any(|answer| arrives_before(answer, end_ms))
 }
@@ -97,13 +110,38 @@ pub(crate) fn is_given_up(sent: &[Sent], fault: &str) -> bool {
     !is_asked || by(&all, TANDEM).iter().any(|sent| is_final(&sent))
 }
 
+/// Returns whether an INVITE has two answers, as [`tandem::sim::check`] tells it, because one of them was given without
+/// reading more than its first lines: nothing is remembered of what there is no time for (RFC 3261 8.2.7, RFC 5390).
+pub(crate) fn is_shed(sent: &[Sent], fault: &str) -> bool {
+    let Some((at_ms, said)) = fault.split_once(" ms, tandem: INVITE answered ") else {
+        return false;
+    };
+    let is_told = |answer: &&Sent| {
+        let (status, is_ours) = (answer.message.status(), &*answer.from == TANDEM);
+        is_ours && answer.at_ms.to_string() == at_ms && said.ends_with(&format!(" {status}"))
+    };
+    sent.iter().filter(is_told).any(|second| {
+        let of_invite = |sent: &&Sent| {
+            &*sent.from == TANDEM
+                && sent.message.branch() == second.message.branch()
+                && sent.message.method() == Method::Invite
+                && !sent.message.is_request()
+        };
+        let answers = sent.iter().filter(of_invite).take_while(|sent| sent.at_ms <= second.at_ms);
+        // What was read began with a 100.
+        let mut unread = answers.take_while(|sent| sent.message.status() != 100);
+        unread.any(|answer| {
+            answer.message.status() == 503
+                && answer.message.header(HeaderName::RetryAfter).is_some()
+                && answer.message.header(HeaderName::Server).is_none()
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tandem::{
-        ids::{Flow, Transport},
-        sip::Message,
-    };
+    use tandem::{ids::Flow, sip::Message};
 
     /// A story is a line for each message: `t INVITE 1` from the carrier, `p 200 1` of the PBX, `lost` where it is.
     fn story(lines: &[&str]) -> Vec<Sent> {
@@ -117,9 +155,10 @@ mod tests {
                 Err(_) => format!("{} sip:a@b SIP/2.0", words[1]),
             };
             let method = if words[1] == "ACK" { "ACK" } else { "INVITE" };
+            let shed = if words.contains(&"shed") { "Retry-After: 3\r\n" } else { "" };
             let text = format!(
                 "{start}\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\n\
-                 To: <sip:a@b>\r\nCall-ID: c\r\nCSeq: {} {method}\r\n\r\n",
+                 To: <sip:a@b>\r\nCall-ID: c\r\nCSeq: {} {method}\r\n{shed}\r\n",
                 words[2]
             );
             let message = Message::parse(text.into()).unwrap();
@@ -162,5 +201,18 @@ mod tests {
             assert_eq!(is_given_up(&story(lines), fault), want, "{lines:?}");
         }
         assert!(!is_given_up(&[], "1001: INVITE z9hG4bKx of 0 ms has not ended"));
+    }
+    #[test]
+    fn only_what_was_shed_has_two_answers() {
+        for (lines, then, want) in [
+            (&["p 503 1 shed", "p 100 1", "p 200 1"][..], "503, then 200", true),
+            (&["p 401 1", "p 503 1 shed"], "401, then 503", true),
+            (&["p 503 1", "p 200 1"], "503, then 200", false),
+            (&["p 100 1", "p 503 1 shed", "p 200 1"], "503, then 200", false),
+            (&["p 486 1", "p 200 1"], "486, then 200", false),
+        ] {
+            let fault = format!("0 ms, tandem: INVITE answered {then}");
+            assert_eq!(is_shed(&story(lines), &fault), want, "{lines:?}");
+        }
     }
 }

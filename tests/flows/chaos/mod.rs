@@ -9,7 +9,7 @@ mod faults;
 use crate::{
     house::{DID, House, PBX, TWILIO, addr, with_pbx, with_phone},
     storm::faults_but,
-    unreached::{is_given_up, is_unreached},
+    unreached::{is_given_up, is_shed, is_unreached},
 };
 use faults::{FIRST_KINDS, Felt, KINDS, Plan, Tally};
 use std::{env, panic, thread, time::Duration};
@@ -285,7 +285,7 @@ fn play(seed: u64, kinds: u64) -> Played {
     }
     let mut broken = faults_but(&mut world, is_unreached);
     // A carrier that nothing reaches gives its INVITE up without a word.
-    broken.retain(|fault| !is_given_up(world.sent(), fault));
+    broken.retain(|fault| !is_given_up(world.sent(), fault) && !is_shed(world.sent(), fault));
     found.extend(broken);
     found.extend(left_over(&mut world, &names));
     Played { found, world, plan }
