@@ -6,7 +6,7 @@
 # make sim     random worlds: phones, a carrier and failures of every kind (SEEDS=10000)
 # make siege   the running program as it is shipped under MESSAGES mutated messages, floods and dripping connections
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
-# make soak    mixed traffic for MINUTES=10, and what is left of it: to target/bench/SOAK.md
+# make soak    mixed traffic for MINUTES=10, and what is left of it: to target/bench/SOAK.md; root, or user namespaces
 # make kernel  the kernel path, between network namespaces: needs root
 # make bpf     the kernel path's program anew, after a change of its source
 

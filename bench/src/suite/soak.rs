@@ -16,7 +16,8 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::PathBuf,
-    thread::sleep,
+    sync::atomic::{AtomicBool, Ordering},
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -25,7 +26,12 @@ const REST: Duration = Duration::from_secs(40);
 /// Where the target tells its counters.
 const METRICS: &str = "127.0.0.1:8090";
 /// What must be zero when nobody calls any more.
-const GAUGES: [&str; 4] = ["calls", "sip_dialogs", "sip_transactions", "rtp_port_pairs_used"];
+const GAUGES: [&str; 5] =
+    ["calls", "sip_dialogs", "sip_transactions", "sip_timers", "rtp_port_pairs_used"];
+/// How often it is looked at for the chart.
+const CHART_EVERY: Duration = Duration::from_secs(2);
+/// How wide the chart is at most.
+const CHART_WIDTH: usize = 100;
 /// What may stay, of the memory of the first rest: pages that the allocator keeps.
 const GROWTH_MAX: f64 = 0.05;
 /// Phones that register in each round.
@@ -47,12 +53,29 @@ pub struct Args {
 
 /// What the target had at one moment.
 #[derive(Clone, Debug)]
-struct Look {
+struct Moment {
     at: Duration,
-    /// Calls until then.
-    calls: f64,
     usage: Usage,
     gauges: [f64; GAUGES.len()],
+}
+
+/// What it had between two rounds.
+#[derive(Clone, Debug)]
+struct Look {
+    /// Calls until then.
+    calls: f64,
+    moment: Moment,
+}
+
+/// Everything that was seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// After the first round's rest, after each further round, and after the last rest.
+    looks: Vec<Look>,
+    /// Every two seconds.
+    chart: Vec<Moment>,
+    /// What went wrong.
+    faults: Vec<String>,
 }
 
 /// Lets it all happen again and again; true if nothing failed and nothing is left.
@@ -75,15 +98,15 @@ pub fn run(args: &Args) -> Result<bool> {
     };
     let suite = Suite { args: &suite_args, place, descriptors, runs: Runs::default() };
     let soak = Soak::begin(&suite, Duration::from_secs_f64(args.minutes * 60.0))?;
-    let (looks, mut faults) = soak.go_on()?;
-    faults.extend(left(&looks));
-    let document = document(&looks, &faults);
+    let mut seen = soak.go_on()?;
+    seen.faults.extend(left(&seen.looks));
+    let document = document(&seen);
     if let Some(folder) = args.out.parent() {
         fs::create_dir_all(folder)?;
     }
     fs::write(&args.out, &document).with_context(|| args.out.display().to_string())?;
     eprint!("{document}");
-    Ok(faults.is_empty())
+    Ok(seen.faults.is_empty())
 }
 
 struct Soak<'s, 'a> {
@@ -100,21 +123,33 @@ impl<'s, 'a> Soak<'s, 'a> {
         Ok(Self { suite, running, began, until: began + length })
     }
 
-    /// Returns what was seen after the first round's rest, after each further round, and after the last
-    /// rest; and what went wrong.
-    fn go_on(&self) -> Result<(Vec<Look>, Vec<String>)> {
-        let (mut looks, mut faults, mut calls) = (vec![], vec![], 0.0);
+    /// Goes on to the end, with somebody beside it who looks.
+    fn go_on(&self) -> Result<Seen> {
+        let is_over = AtomicBool::new(false);
+        let (pid, began) = (self.running.pid(), self.began);
+        thread::scope(|scope| {
+            let watching = scope.spawn(|| watch((pid, began), &is_over));
+            let seen = self.rounds();
+            is_over.store(true, Ordering::Relaxed);
+            let chart = watching.join().unwrap_or_default();
+            seen.map(|seen| Seen { chart, ..seen })
+        })
+    }
+
+    fn rounds(&self) -> Result<Seen> {
+        let (mut seen, mut calls) = (Seen::default(), 0.0);
         loop {
-            calls += self.round(&mut faults)?;
-            let is_first = looks.is_empty();
+            calls += self.round(&mut seen.faults)?;
+            let is_first = seen.looks.is_empty();
             let is_last = !is_first && Instant::now() + REST >= self.until;
             if is_first || is_last {
                 sleep(REST);
             }
-            looks.push(self.look(calls)?);
-            eprintln!("{calls} calls, {} faults", faults.len());
+            let moment = look(self.running.pid(), self.began)?;
+            seen.looks.push(Look { calls, moment });
+            eprintln!("{calls} calls, {} faults", seen.faults.len());
             if is_last {
-                return Ok((looks, faults));
+                return Ok(seen);
             }
         }
     }
@@ -124,7 +159,7 @@ impl<'s, 'a> Soak<'s, 'a> {
         let phones = PHONES.to_string();
         let mut calls = 0.0;
         for load in [
-            &["calls", "--from-user", FROM_USER, "--rate", "1000", "--seconds", "12"][..],
+            &["calls", "--from-user", FROM_USER, "--rate", "600", "--seconds", "20"][..],
             &[
                 "calls",
                 "--from-user",
@@ -165,13 +200,22 @@ impl<'s, 'a> Soak<'s, 'a> {
         }
         Ok(calls)
     }
+}
 
-    fn look(&self, calls: f64) -> Result<Look> {
-        let page = fetch()?;
-        let gauges = GAUGES.map(|name| gauge(&page, name));
-        let usage = Usage::of(self.running.pid())?;
-        Ok(Look { at: self.began.elapsed(), calls, usage, gauges })
+/// Looks again and again, until it is over; a look that fails is left out of the chart.
+fn watch((pid, began): (u32, Instant), is_over: &AtomicBool) -> Vec<Moment> {
+    let mut chart = vec![];
+    while !is_over.load(Ordering::Relaxed) {
+        chart.extend(look(pid, began).ok());
+        sleep(CHART_EVERY);
     }
+    chart
+}
+
+fn look(pid: u32, began: Instant) -> Result<Moment> {
+    let page = fetch()?;
+    let gauges = GAUGES.map(|name| gauge(&page, name));
+    Ok(Moment { at: began.elapsed(), usage: Usage::of(pid)?, gauges })
 }
 
 /// Reads the counters.
@@ -196,8 +240,8 @@ fn gauge(page: &str, name: &str) -> f64 {
 
 /// What is left at the end that was not there after the first round.
 fn left(looks: &[Look]) -> Vec<String> {
-    let (Some(first), Some(last)) = (looks.first(), looks.last()) else {
-        return vec!["nothing was seen".to_owned()];
+    let [Look { moment: first, .. }, .., Look { moment: last, .. }] = looks else {
+        return vec!["there were no two rounds to compare".to_owned()];
     };
     let mut faults = vec![];
     for (name, value) in GAUGES.iter().zip(last.gauges) {
@@ -224,37 +268,57 @@ fn left(looks: &[Look]) -> Vec<String> {
 
 /// Growth of memory between the two rests, in KB for a million calls.
 fn leak_kb_per_million(looks: &[Look]) -> f64 {
-    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return 0.0 };
-    let grown = last.usage.pss_kb as f64 - first.usage.pss_kb as f64;
+    let [first, .., last] = looks else { return 0.0 };
+    let grown = last.moment.usage.pss_kb as f64 - first.moment.usage.pss_kb as f64;
     1e6 * grown / (last.calls - first.calls).max(1.0)
 }
 
-fn document(looks: &[Look], faults: &[String]) -> String {
+fn document(seen: &Seen) -> String {
+    let Seen { looks, chart, faults } = seen;
     let mut text = "# Soak\n\nMade by `make soak`; not written by hand. The first and the last line are after \
                     40 s of rest, the others in the middle of things.\n\n\
-                    | min | calls | memory, KB | | descriptors | threads |"
+                    | min | calls | memory, KB | descriptors | threads |"
         .to_owned();
     GAUGES.iter().for_each(|name| _ = write!(text, " {name} |"));
-    text.push_str("\n|---|---|---|---|---|---|");
+    text.push_str("\n|---|---|---|---|---|");
     GAUGES.iter().for_each(|_| text.push_str("---|"));
     text.push('\n');
-    let most = looks.iter().map(|look| look.usage.pss_kb).max().unwrap_or(1).max(1);
-    for Look { at, calls, usage, gauges } in looks {
-        let bar = "#".repeat((usage.pss_kb * 30 / most) as usize);
+    for Look { calls, moment: Moment { at, usage, gauges } } in looks {
         let Usage { pss_kb, fds, threads, .. } = usage;
         let minutes = at.as_secs_f64() / 60.0;
-        _ = write!(text, "| {minutes:.1} | {calls} | {pss_kb} | {bar} | {fds} | {threads} |");
+        _ = write!(text, "| {minutes:.1} | {calls} | {pss_kb} | {fds} | {threads} |");
         gauges.iter().for_each(|value| _ = write!(text, " {value} |"));
         text.push('\n');
     }
+    text.push_str("\nFrom the beginning to the end, each against its most:\n\n```text\n");
+    let of = |value: fn(&Moment) -> f64| chart.iter().map(value).collect::<Vec<_>>();
+    _ = writeln!(text, "{}", curve("memory, KB", &of(|moment| moment.usage.pss_kb as f64)));
+    _ = writeln!(text, "{}", curve("descriptors", &of(|moment| moment.usage.fds as f64)));
+    for (nth, name) in GAUGES.iter().enumerate() {
+        let values: Vec<f64> = chart.iter().map(|moment| moment.gauges[nth]).collect();
+        _ = writeln!(text, "{}", curve(name, &values));
+    }
     _ = writeln!(
         text,
-        "\nMemory grew by {:.0} KB for a million calls. {} faults.\n",
+        "```\n\nMemory grew by {:.0} KB for a million calls. {} faults.\n",
         leak_kb_per_million(looks),
         faults.len()
     );
     faults.iter().for_each(|fault| _ = writeln!(text, "- {fault}"));
     text
+}
+
+/// Draws values as columns: of neighbours that share one, the largest. None is a dot.
+fn curve(name: &str, values: &[f64]) -> String {
+    const COLUMNS: [char; 9] = ['.', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let shared = values.len().div_ceil(CHART_WIDTH).max(1);
+    let columns = values.chunks(shared).map(|some| {
+        let largest = some.iter().copied().fold(0.0, f64::max);
+        // Whatever is not nothing can be seen.
+        COLUMNS[(8.0 * largest / most.max(f64::MIN_POSITIVE)).ceil() as usize]
+    });
+    format!("{name:>20} {most:>8} {}", columns.collect::<String>())
 }
 
 #[cfg(test)]
@@ -263,8 +327,8 @@ mod tests {
 
     fn look(calls: f64, pss_kb: u64, fds: u64, transactions: f64) -> Look {
         let usage = Usage { pss_kb, fds, threads: 6, ..Usage::default() };
-        let gauges = [0.0, 0.0, transactions, 0.0];
-        Look { at: Duration::from_secs(60), calls, usage, gauges }
+        let gauges = [0.0, 0.0, transactions, transactions, 0.0];
+        Look { calls, moment: Moment { at: Duration::from_secs(60), usage, gauges } }
     }
 
     #[test]
@@ -277,14 +341,23 @@ mod tests {
 
     #[test]
     fn what_is_left_is_a_fault_and_a_leak_has_a_rate() {
-        let well = [look(1000.0, 50_000, 40, 0.0), look(501_000.0, 50_500, 40, 0.0)];
+        let well = vec![look(1000.0, 50_000, 40, 0.0), look(501_000.0, 50_500, 40, 0.0)];
         assert_eq!(left(&well), [""; 0]);
         assert_eq!(leak_kb_per_million(&well), 1000.0);
-        assert!(
-            document(&well, &[]).contains("Memory grew by 1000 KB for a million calls. 0 faults.")
-        );
+        let chart = well.iter().map(|look| look.moment.clone()).collect();
+        let told = document(&Seen { looks: well, chart, faults: vec![] });
+        assert!(told.contains("Memory grew by 1000 KB for a million calls. 0 faults."), "{told}");
+        assert!(told.contains("          sip_timers        0 ..\n"), "{told}");
         let ill = [look(1000.0, 50_000, 40, 0.0), look(2000.0, 53_000, 41, 7.0)];
-        assert_eq!(left(&ill).len(), 3, "{:?}", left(&ill));
+        assert_eq!(left(&ill).len(), 4, "{:?}", left(&ill));
         assert_eq!(left(&[]).len(), 1);
+        assert_eq!(left(&ill[..1]).len(), 1);
+    }
+
+    #[test]
+    fn a_curve_is_as_wide_as_it_may_be() {
+        assert_eq!(curve("calls", &[0.0, 1.0, 40.0, 80.0]), "               calls       80 .▁▄█");
+        let long = curve("calls", &[3.0; 2 * CHART_WIDTH + 1]);
+        assert_eq!(long.matches('█').count(), 67);
     }
 }
