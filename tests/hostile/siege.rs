@@ -228,6 +228,7 @@ fn dripping_connections_hold_nobody_up() {
     println!(
         "{count} dripping: {closed} closed, the last after {oldest:?}; slowest {slowest:?}; {kept} KiB kept"
     );
+    assert!(kept < KEPT_MAX_KIB, "{kept} KiB");
     assert_eq!(closed, count, "after {oldest:?}");
     assert!(oldest < Duration::from_secs(15), "{oldest:?}");
     assert!(slowest.max(other.slowest) < within(Duration::from_millis(100)), "{slowest:?}");
