@@ -12,7 +12,7 @@ use super::{
     dtmf::{EventPacket, Keypad, Listener, Released},
     inlet::{Inlet, Run},
     latch::{Source, plain},
-    offload::Turns,
+    offload::{Turns, v4},
     outlet::{Feed, Outlet, Pace},
     player::{Player, Playing},
     quality::{Measured, Quality},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::ids::{Entropy, LegId};
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -92,8 +92,8 @@ pub(super) struct Leg {
     pub(super) reports: Reports,
     pub(super) discards: Discards,
     prompts: u32,
-    /// Ours.
-    pub(super) ip: IpAddr,
+    /// Ours, where it is one.
+    pub(super) ipv4: Option<Ipv4Addr>,
     pub(super) port: u16,
     pub(super) rtcp_port: RtcpPort,
     pub(super) is_held: bool,
@@ -116,7 +116,7 @@ impl Leg {
     pub(super) fn new(id: LegId, local: SocketAddr, entropy: &mut Entropy, now: Instant) -> Self {
         Self {
             id,
-            ip: local.ip(),
+            ipv4: v4(local).map(|local| *local.ip()),
             port: local.port(),
             rtcp_port: RtcpPort::Waiting,
             remote: None,

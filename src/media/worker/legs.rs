@@ -103,6 +103,7 @@ impl Worker {
         let opening = *opening;
         self.origin.get_or_insert(now);
         if is_bound {
+            self.rests.note_place(slot, opening.ip);
             let local = SocketAddr::new(opening.ip, opening.port);
             let mut leg = Leg::new(opening.id, local, &mut self.entropy, now);
             if opening.with_rtcp {
@@ -146,20 +147,20 @@ impl Worker {
 
     pub(super) fn close(&mut self, id: LegId, now: Instant) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
-        let (port, bound, is_bad, quality) = match self.slots.get(slot) {
+        let (port, is_open, is_bad, quality) = match self.slots.get(slot) {
             Some(Slot::Open(leg)) => {
                 self.discards.merge(&leg.discards);
                 let is_bad = leg.rtcp_port == RtcpPort::Taken;
-                (leg.port, Some(leg.ip), is_bad, leg.quality())
+                (leg.port, true, is_bad, leg.quality())
             }
-            Some(Slot::Opening(opening)) => (opening.port, None, false, Quality::default()),
+            Some(Slot::Opening(opening)) => (opening.port, false, false, Quality::default()),
             Some(Slot::Free | Slot::Resting { .. }) | None => {
                 debug_assert!(false, "{id} has no slot");
                 return;
             }
         };
         self.vacate(slot, id);
-        let rests = !is_bad && bound.is_some_and(|ip| self.rest(slot, (ip, port), now));
+        let rests = is_open && !is_bad && self.rest(slot, port, now);
         if !rests {
             if is_bad {
                 self.ports.give_back_bad(port);

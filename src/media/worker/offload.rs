@@ -171,7 +171,7 @@ impl Leg {
     }
 
     fn local(&self) -> Option<SocketAddrV4> {
-        v4(SocketAddr::new(self.ip, self.port))
+        Some(SocketAddrV4::new(self.ipv4?, self.port))
     }
 
     /// What passes unread: not digits, which are heard, and nothing that is transcoded.

@@ -39,6 +39,8 @@ struct Rest {
 #[derive(Debug, Default)]
 pub(super) struct Rests {
     queue: VecDeque<Rest>,
+    /// By slot: at which address its port was bound.
+    places: Vec<Option<IpAddr>>,
     counted_since: Option<Instant>,
     opened: u32,
     is_busy: bool,
@@ -71,6 +73,16 @@ impl Rests {
         quiet.position(|rest| rest.ip == ip)
     }
 
+    /// Notes where a port was bound.
+    pub(super) fn note_place(&mut self, slot: usize, ip: IpAddr) {
+        if self.places.len() <= slot {
+            self.places.resize(slot.saturating_add(1), None);
+        }
+        if let Some(place) = self.places.get_mut(slot) {
+            *place = Some(ip);
+        }
+    }
+
     /// Returns how many there are.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
@@ -101,11 +113,11 @@ impl Worker {
     }
 
     /// Keeps the port of a leg that was open in this slot; returns false where that is not worth it.
-    pub(super) fn rest(&mut self, slot: usize, local: (IpAddr, u16), now: Instant) -> bool {
+    pub(super) fn rest(&mut self, slot: usize, port: u16, now: Instant) -> bool {
+        let Some(Some(ip)) = self.rests.places.get(slot).copied() else { return false };
         if !self.rests.is_worth_it(now) {
             return false;
         }
-        let (ip, port) = local;
         self.rests.queue.push_back(Rest { slot, ip, port, since: now });
         self.put(slot, Slot::Resting { was_disturbed: false });
         self.actions.push_back(Action::Rest { slot });
