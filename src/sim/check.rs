@@ -192,14 +192,17 @@ impl Exchange {
 /// Every dialog that an answer has made ends: one of the two says BYE (RFC 3261 15), if its caller has
 /// heard of it at all, and before everybody has given up: over a connection it may take any time.
 pub fn dialogs_end(sent: &[Sent]) -> Vec<String> {
-    let is_heard = |sent_ms: u64, fate: &Fate| matches!(fate, Fate::Arrives { at_ms } if *at_ms < sent_ms + 2 * GIVE_UP_MS);
+    let mut first_ms: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut made: BTreeMap<(&str, &str), (u64, &str)> = BTreeMap::new();
     let mut ended: BTreeSet<(&str, &str)> = BTreeSet::new();
     for Sent { at_ms, to, message, fate, .. } in sent {
         let (call_id, to_tag) = (message.call_id(), message.to_tag().unwrap_or_default());
         match (message.method(), message.status()) {
-            (Method::Invite, 200..300) if is_heard(*at_ms, fate) => {
-                made.entry((call_id, to_tag)).or_insert((*at_ms, to));
+            (Method::Invite, 200..300) => {
+                let end_ms = *first_ms.entry((call_id, to_tag)).or_insert(*at_ms) + 2 * GIVE_UP_MS;
+                if matches!(fate, Fate::Arrives { at_ms } if *at_ms < end_ms) {
+                    made.entry((call_id, to_tag)).or_insert((*at_ms, to));
+                }
             }
             (Method::Bye, 0) => {
                 ended.insert((call_id, to_tag));
