@@ -5,10 +5,10 @@
 
 use super::{Shard, admission::Refusal, refused::Why};
 use crate::{
-    call::{Call, Direction, Identity, Leg, Opening, Profile},
+    call::{Call, Direction, Identity, Leg, Opening, Owner, Profile},
     config::{Trunk, User},
     dialog::Wanted,
-    ids::Flow,
+    ids::{CallId, Flow, LegId},
     observe::plain,
     sdp::Description,
     sip::{HeaderName, Message, Scheme, Uri},
@@ -16,6 +16,9 @@ use crate::{
     trunk::identity::Inbound,
 };
 use std::{sync::Arc, time::Instant};
+
+/// How many calls one shard may hold; more are refused with 503.
+const CALLS_MAX: usize = 10_000;
 
 /// Who an INVITE comes from, as far as we believe it.
 pub(super) enum Caller {
@@ -34,7 +37,7 @@ impl Shard {
         now: Instant,
     ) {
         let invite = || self.core.tx.digest_of(&message);
-        if self.refused.has_turned_away(message.call_id(), invite) {
+        if self.refused.has_turned_away(message.call_id(), invite) || self.was_shed(&message) {
             return self.turn_away(tx, &message, flow, &Refusal::overloaded());
         }
         if self.is_draining || self.is_full() {
@@ -61,7 +64,7 @@ impl Shard {
         };
         if let Caller::Phone(user) = &caller
             && self.ringing.of(&user.name) >= self.core.shared.config.sip.max_ringing
-            && !self.is_for_help(&message)
+            && !self.is_for_help(message.uri())
         {
             self.record_refused(&message, &caller, Why::Ringing, now);
             return self.turn_away(tx, &message, flow, &Refusal::overloaded());
@@ -148,6 +151,18 @@ impl Shard {
             return Err(refusal);
         }
         Ok(())
+    }
+
+    /// Names a new call and its first leg.
+    pub(super) fn new_owner(&mut self) -> Owner {
+        self.core.next_call = self.core.next_call.wrapping_add(1);
+        self.core.next_leg = self.core.next_leg.wrapping_add(1);
+        let call = CallId::new(self.id, self.core.next_call);
+        Owner { call, leg: LegId::new(self.id, self.core.next_leg) }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.calls.len() >= CALLS_MAX
     }
 
     fn open_call(

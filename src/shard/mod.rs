@@ -28,6 +28,8 @@ mod ringing;
 mod standing;
 mod succession;
 mod trunks;
+mod turned;
+mod waiting;
 
 pub use key::shard_of;
 pub use output::{Answer, Output};
@@ -61,8 +63,6 @@ use std::{
 
 /// How often expired bindings are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// How many calls one shard may hold; more are refused with 503.
-const CALLS_MAX: usize = 10_000;
 
 /// What makes shards one program.
 #[derive(Clone, Debug)]
@@ -287,9 +287,6 @@ impl Shard {
                     let bytes = message.bytes().clone();
                     return self.out.push_back(Output::Pass { kin, flow, bytes });
                 }
-                if self.is_shed(&message, flow, now) {
-                    return;
-                }
                 packets::received(&message, flow);
                 self.count_received(&message);
                 if self.is_scan(&message, flow, now) {
@@ -390,6 +387,7 @@ impl Shard {
             self.pings.poll_timeout(),
             self.refused.poll_timeout(),
             self.guesses.poll_timeout(),
+            self.overload.turned.poll_timeout(),
             self.timers.next_deadline(),
             self.news.poll_timeout(),
         ];
@@ -414,6 +412,7 @@ impl Shard {
         }
         self.fire_pings(now);
         self.fire_refused(now);
+        self.overload.turned.handle_timeout(now);
         self.guesses.tell(now);
         self.settle(now);
     }
@@ -589,20 +588,6 @@ fn derive(entropy: &mut Entropy) -> Entropy {
 
 fn method_word(method: Method) -> &'static str {
     if method == Method::Other { "other" } else { method.as_str() }
-}
-
-impl Shard {
-    /// Names a new call and its first leg.
-    fn new_owner(&mut self) -> Owner {
-        self.core.next_call = self.core.next_call.wrapping_add(1);
-        self.core.next_leg = self.core.next_leg.wrapping_add(1);
-        let call = CallId::new(self.id, self.core.next_call);
-        Owner { call, leg: LegId::new(self.id, self.core.next_leg) }
-    }
-
-    fn is_full(&self) -> bool {
-        self.calls.len() >= CALLS_MAX
-    }
 }
 
 #[cfg(test)]

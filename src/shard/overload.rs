@@ -1,16 +1,25 @@
-//! More comes than can be done: new work is refused while it is still cheap (RFC 5390, RFC 7339).
+//! More comes than can be done: what is under way goes first, new work waits for a moment, and what has waited too
+//! long is refused while that is still cheap (RFC 5390, RFC 7339).
 //!
-//! Owns: what is refused, and the answer.
-//! Never: measures how much there is to do; the shell sees what waits. Keeps anything of what it refuses.
+//! Owns: what waits, in which order it is served, what is refused, and the answer.
+//! Never: reads a socket; the shell asks for one thing after the other. Keeps anything but a digest of what it refuses.
 
-use super::{Output, Shard};
-use crate::{
-    ids::{Flow, Mint},
-    observe::metrics,
-    sip::{Builder, HeaderName, Message, Method, Uri, default_reason},
+use super::{
+    Output, Shard, admission,
+    turned::Turned,
+    waiting::{Patience, Waiting},
 };
+use crate::{
+    ids::{Digest, Flow, Mint},
+    observe::metrics,
+    sip::{HeaderName, Message, Method, Outline, Uri, default_reason},
+};
+use bytes::Bytes;
 use memchr::memmem;
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 /// When whoever is refused may come again, in seconds: at random, so that they do not come together.
 const CALL_AGAIN_S: Range<u64> = 1..10;
@@ -19,10 +28,76 @@ const REGISTER_AGAIN_S: Range<u64> = 5..60;
 /// How often the log speaks of it.
 const EVERY_S: u64 = 60;
 
-/// Whether, and how much of it was told.
+/// Peers repeat requests after half a second; bursts are shorter than what is calm.
+const FIRST_TRIES: Patience =
+    Patience { calm: Duration::from_millis(100), hurried: Duration::from_millis(20) };
+/// What was done for its challenge should not be in vain; there are no more of these than of challenges.
+const SECOND_TRIES: Patience =
+    Patience { calm: Duration::from_millis(400), hurried: Duration::from_millis(400) };
+
+/// What waits for its turn.
+#[derive(Debug)]
+enum Job {
+    /// New work.
+    New(Outline),
+    /// A CANCEL, which must not overtake its INVITE.
+    Cancel(Bytes),
+}
+
+/// The lines in which new work waits. They take turns, so that neither calls nor phones keep the others out.
+#[derive(Debug)]
+struct Lines {
+    /// Calls, REGISTERs with credentials, REGISTERs without.
+    lines: [Waiting<(Flow, Job)>; 3],
+    /// Whose turn it is.
+    next: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { lines: [FIRST_TRIES, SECOND_TRIES, FIRST_TRIES].map(Waiting::new), next: 0 }
+    }
+}
+
+impl Lines {
+    fn calls(&mut self) -> &mut Waiting<(Flow, Job)> {
+        let [calls, ..] = &mut self.lines;
+        calls
+    }
+
+    fn of(&mut self, outline: &Outline) -> &mut Waiting<(Flow, Job)> {
+        let [calls, proofs, registers] = &mut self.lines;
+        if outline.method() == Method::Invite {
+            calls
+        } else if outline.has_credentials() {
+            proofs
+        } else {
+            registers
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Flow, Job)> {
+        let [a, b, c] = &mut self.lines;
+        let turns = match self.next {
+            0 => [a, b, c],
+            1 => [b, c, a],
+            _ => [c, a, b],
+        };
+        self.next = self.next.wrapping_add(1) % 3;
+        turns.into_iter().find_map(Waiting::pop)
+    }
+
+    fn pop_stale(&mut self, now: Instant) -> Option<(Flow, Job)> {
+        self.lines.iter_mut().find_map(|line| line.pop_stale(now))
+    }
+}
+
+/// What waits, and what of it had to be refused.
 #[derive(Debug, Default)]
 pub(super) struct Overload {
-    is_on: bool,
+    lines: Lines,
+    /// INVITEs that were refused.
+    pub(super) turned: Turned,
     refused: u64,
     /// In the To of every answer: they have no state that could tell them apart, and their ACKs are
     /// known by it.
@@ -58,54 +133,136 @@ impl Overload {
 }
 
 impl Shard {
-    /// Learns whether more waits than can be done in time.
-    pub fn set_overloaded(&mut self, is_on: bool) {
-        self.overload.is_on = is_on;
+    /// Accepts one message while others wait. What belongs to a call, or calls for help, is done at once; new calls
+    /// and registrations wait for [`Self::serve_next`].
+    pub fn queue_message(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
+        // Who leaves gives new work to the next process.
+        if self.family.is_leaving() {
+            return self.handle_message(flow, bytes, now);
+        }
+        if self.is_silenced(flow, now) {
+            return;
+        }
+        self.guarded(|shard| {
+            if let Some(bytes) = shard.line_up(flow, bytes, now) {
+                shard.receive(None, flow, bytes, now);
+            }
+        });
+        self.settle(now);
     }
 
-    /// Refuses what would be new work, without state, if there is too much of it. What belongs to a
-    /// call, repeats a request or calls for help is never refused. Returns whether it was.
-    pub(super) fn is_shed(&mut self, message: &Message, flow: Flow, now: Instant) -> bool {
-        if !self.overload.is_on || !message.is_request() || message.to_tag().is_some() {
-            return false;
-        }
-        let again_s = match message.method() {
-            Method::Invite => CALL_AGAIN_S,
-            Method::Register => REGISTER_AGAIN_S,
-            // Cheap, or of no use without a call that is up.
-            Method::Ack
-            | Method::Bye
-            | Method::Cancel
-            | Method::Info
-            | Method::Message
-            | Method::Notify
-            | Method::Options
-            | Method::Prack
-            | Method::Publish
-            | Method::Refer
-            | Method::Subscribe
-            | Method::Update
-            | Method::Other => return false,
-        };
-        if self.core.tx.knows(message) || self.is_for_help(message) {
-            return false;
-        }
-        let span = again_s.end.saturating_sub(again_s.start);
-        let again_s = again_s.start.saturating_add(self.core.entropy.below(span));
-        let tag = Some(&*self.overload.tag);
-        let mut reply = Builder::reply(message, 503, default_reason(503), tag, flow.remote);
-        reply.number(HeaderName::RetryAfter, again_s);
-        self.overload.refused = self.overload.refused.saturating_add(1);
-        self.counters.discards.count("overload");
-        self.overload.tell(now);
-        self.counters.responses_sent.count(metrics::Shard::class(503));
-        self.out.push_back(Output::Transmit { flow, bytes: reply.finish() });
+    /// Returns whether something waits for [`Self::serve_next`].
+    pub fn has_waiting(&self) -> bool {
+        self.overload.lines.lines.iter().any(|line| !line.is_empty())
+    }
+
+    /// Does what has waited longest of one kind, each kind in turn. Returns whether there was anything.
+    pub fn serve_next(&mut self, now: Instant) -> bool {
+        let Some((flow, job)) = self.overload.lines.pop() else { return false };
+        self.serve(flow, job, now);
         true
     }
 
-    /// Returns whether somebody calls for help.
-    pub(super) fn is_for_help(&self, message: &Message) -> bool {
-        let user = Uri::parse(message.uri()).and_then(|uri| uri.user);
+    /// Refuses what has waited for too long, without state. What repeats a request that was taken is never refused.
+    pub fn refuse_stale(&mut self, now: Instant) {
+        while let Some((flow, job)) = self.overload.lines.pop_stale(now) {
+            self.refuse_job(flow, job, now);
+        }
+        self.settle(now);
+    }
+
+    /// Refuses all that waits, for however short a time, as [`Self::refuse_stale`] does.
+    pub fn refuse_waiting(&mut self, now: Instant) {
+        while let Some((flow, job)) = self.overload.lines.pop() {
+            self.refuse_job(flow, job, now);
+        }
+        self.settle(now);
+    }
+
+    fn refuse_job(&mut self, flow: Flow, job: Job, now: Instant) {
+        match job {
+            Job::New(outline) => self.guarded(|shard| shard.shed(flow, outline, now)),
+            Job::Cancel(_) => self.serve(flow, job, now),
+        }
+    }
+
+    fn serve(&mut self, flow: Flow, job: Job, now: Instant) {
+        let bytes = match job {
+            Job::New(outline) => outline.into_bytes(),
+            Job::Cancel(bytes) => bytes,
+        };
+        self.guarded(|shard| shard.receive(None, flow, bytes, now));
+        self.settle(now);
+    }
+
+    /// Lets new work wait. Returns what does not, to be done at once.
+    fn line_up(&mut self, flow: Flow, bytes: Bytes, now: Instant) -> Option<Bytes> {
+        let len = bytes.len();
+        let outline = match Outline::of(bytes) {
+            Ok(outline) => outline,
+            Err(bytes) => {
+                let calls = self.overload.lines.calls();
+                if calls.is_empty() || !bytes.starts_with(b"CANCEL ") {
+                    return Some(bytes);
+                }
+                return match calls.push((flow, Job::Cancel(bytes)), len, now) {
+                    Ok(()) | Err((_, Job::New(_))) => None,
+                    Err((_, Job::Cancel(bytes))) => Some(bytes),
+                };
+            }
+        };
+        if self.is_for_help(outline.uri()) {
+            return Some(outline.into_bytes());
+        }
+        let line = self.overload.lines.of(&outline);
+        if let Err((_, Job::New(outline))) = line.push((flow, Job::New(outline)), len, now) {
+            self.shed(flow, outline, now);
+        }
+        None
+    }
+
+    /// Answers new work with 503, unless it repeats a request that was taken.
+    fn shed(&mut self, flow: Flow, outline: Outline, now: Instant) {
+        let Some(digest) = self.digest_of(&outline).filter(|digest| !self.is_taken(*digest)) else {
+            return self.receive(None, flow, outline.into_bytes(), now);
+        };
+        let again_s = if outline.method() == Method::Invite {
+            self.overload.turned.note(digest, now);
+            CALL_AGAIN_S
+        } else {
+            REGISTER_AGAIN_S
+        };
+        let span = again_s.end.saturating_sub(again_s.start);
+        let again_s = again_s.start.saturating_add(self.core.entropy.below(span));
+        let mut reply = outline.reply(503, default_reason(503), &self.overload.tag, flow.remote);
+        reply.number(HeaderName::RetryAfter, again_s);
+        let bytes = reply.finish();
+        self.overload.refused = self.overload.refused.saturating_add(1);
+        self.counters.discards.count("overload");
+        self.overload.tell(now);
+        if bytes.len() <= admission::room_for(outline.bytes().len(), flow) {
+            self.counters.responses_sent.count(metrics::Shard::class(503));
+            self.out.push_back(Output::Transmit { flow, bytes });
+        }
+    }
+
+    /// Returns what a request is known by; `None` where it cannot be read.
+    fn digest_of(&self, outline: &Outline) -> Option<Digest> {
+        let (branch, sent_by) = (outline.branch(), outline.sent_by());
+        self.core.tx.digest_of_via(branch, sent_by, outline.method()).or_else(|| {
+            let message = Message::parse(outline.bytes().clone()).ok()?;
+            Some(self.core.tx.digest_of(&message))
+        })
+    }
+
+    /// Returns whether a request was received before, here or by the process before this one.
+    fn is_taken(&self, digest: Digest) -> bool {
+        self.core.tx.has_received(digest) || self.family.predecessor_has(digest)
+    }
+
+    /// Returns whether a Request-URI calls for help.
+    pub(super) fn is_for_help(&self, uri: &str) -> bool {
+        let user = Uri::parse(uri).and_then(|uri| uri.user);
         user.is_some_and(|user| self.core.shared.config.emergency.is(user))
     }
 }
@@ -117,11 +274,10 @@ mod tests {
         shard::tests::{USERS, flow, invite, shard},
         sim::epoch,
     };
-    use bytes::Bytes;
 
-    /// What the shard answers at once.
-    fn answers(shard: &mut Shard, text: &str, now: Instant) -> Vec<Message> {
-        shard.handle_message(flow(), Bytes::from(text.to_owned()), now);
+    /// What the shard answers to what it is made to do.
+    fn answers(shard: &mut Shard, act: impl FnOnce(&mut Shard)) -> Vec<Message> {
+        act(shard);
         let sent = std::iter::from_fn(|| shard.poll_output()).filter_map(|output| match output {
             Output::Transmit { bytes, .. } => Some(Message::parse(bytes).unwrap()),
             Output::Pass { .. } | Output::Media(..) | Output::Ask(_) | Output::Record(_) => None,
@@ -129,47 +285,142 @@ mod tests {
         sent.collect()
     }
 
-    fn statuses(shard: &mut Shard, text: &str, now: Instant) -> Vec<u16> {
-        answers(shard, text, now).iter().map(Message::status).collect()
+    fn statuses(shard: &mut Shard, act: impl FnOnce(&mut Shard)) -> Vec<u16> {
+        answers(shard, act).iter().map(Message::status).collect()
+    }
+
+    fn queue(text: &str, now: Instant) -> impl FnOnce(&mut Shard) + '_ {
+        move |shard| shard.queue_message(flow(), Bytes::from(text.to_owned()), now)
+    }
+
+    fn after(now: Instant, ms: u64) -> Instant {
+        now + Duration::from_millis(ms)
+    }
+
+    fn refused(shard: &mut Shard, now: Instant) -> Vec<Message> {
+        answers(shard, |shard| shard.refuse_stale(now))
     }
 
     #[test]
-    fn new_work_is_refused_and_nothing_of_it_kept() {
+    fn new_work_waits_and_is_then_refused_and_nothing_of_it_kept() {
         let now = epoch();
         let mut shard = shard(USERS, now);
-        shard.set_overloaded(true);
         let register = invite("r").replace("INVITE", "REGISTER");
-        for (text, again_s) in [(invite("one"), CALL_AGAIN_S), (register, REGISTER_AGAIN_S)] {
-            let first = answers(&mut shard, &text, now);
+        let odd = invite("odd").replace("z9hG4bK", "of-rfc-2543");
+        for (text, again_s) in
+            [(invite("one"), CALL_AGAIN_S), (odd, CALL_AGAIN_S), (register, REGISTER_AGAIN_S)]
+        {
+            assert_eq!(statuses(&mut shard, queue(&text, now)), [0; 0]);
+            assert_eq!(refused(&mut shard, after(now, 99)).len(), 0);
+            let first = refused(&mut shard, after(now, 100));
             let [refusal] = &first[..] else { panic!("{first:?}") };
             assert_eq!(refusal.status(), 503);
             assert!(again_s.contains(&refusal.number(HeaderName::RetryAfter).unwrap().into()));
-            let copy = answers(&mut shard, &text, now);
+            _ = statuses(&mut shard, queue(&text, after(now, 101)));
+            let copy = refused(&mut shard, after(now, 201));
             assert_eq!(copy[0].to_tag(), refusal.to_tag(), "the same for a copy");
             let tag =
                 format!("{};tag={}", "<sip:+14155550100@10.0.0.1>", refusal.to_tag().unwrap());
             let ack = text.replace("INVITE", "ACK").replace("<sip:+14155550100@10.0.0.1>", &tag);
             if text.starts_with("INVITE") {
-                assert_eq!(statuses(&mut shard, &ack, now), [0; 0]);
+                assert_eq!(statuses(&mut shard, queue(&ack, after(now, 201))), [0; 0]);
             }
         }
-        assert!(shard.is_empty());
-        shard.set_overloaded(false);
-        assert_eq!(statuses(&mut shard, &invite("two"), now)[0], 100);
+        assert!(shard.is_empty() && !shard.has_waiting());
     }
 
     #[test]
-    fn what_is_under_way_and_what_calls_for_help_is_not() {
+    fn what_waits_is_served_in_turn() {
         let now = epoch();
         let mut shard = shard(USERS, now);
-        assert_eq!(statuses(&mut shard, &invite("one"), now)[0], 100);
-        shard.set_overloaded(true);
-        assert_eq!(statuses(&mut shard, &invite("one"), now), [100], "a copy");
-        let cancel = invite("one").replace("INVITE", "CANCEL");
-        assert!(statuses(&mut shard, &cancel, now).contains(&200));
+        let call = |name: &str| invite(name);
+        let register = |name: &str| invite(name).replace("INVITE", "REGISTER");
+        let proof =
+            register("p").replace("Max-Forwards", "Authorization: Digest x=y\r\nMax-Forwards");
+        for text in [register("1"), register("2"), call("3"), call("4"), proof] {
+            assert_eq!(statuses(&mut shard, queue(&text, now)), [0; 0]);
+        }
+        let mut order = vec![];
+        while shard.has_waiting() {
+            let served = answers(&mut shard, |shard| assert!(shard.serve_next(now)));
+            let first = served.first().map(|first| (first.cseq().method, first.status()));
+            order.push(first.unwrap());
+        }
+        let (call, register) = ((Method::Invite, 100), (Method::Register, 401));
+        assert_eq!(order[0], call);
+        assert_eq!(order[3], call, "after one of each kind");
+        assert_eq!(order.iter().filter(|one| **one == register).count(), 3, "{order:?}");
+        assert!(!shard.serve_next(now));
+    }
+
+    #[test]
+    fn what_is_under_way_and_what_calls_for_help_does_not_wait() {
+        let now = epoch();
+        let mut shard = shard(USERS, now);
+        let one = invite("one");
+        shard.handle_message(flow(), Bytes::from(one.clone()), now);
+        _ = statuses(&mut shard, |_| ());
+        _ = statuses(&mut shard, queue(&one, now));
+        assert_eq!(refused(&mut shard, after(now, 100))[0].status(), 100, "a copy");
         let help = invite("two").replace("sip:+14155550100@", "sip:112@");
-        assert_eq!(statuses(&mut shard, &help, now)[0], 100);
+        assert_eq!(statuses(&mut shard, queue(&help, now))[0], 100);
         let options = invite("three").replace("INVITE", "OPTIONS");
-        assert_eq!(statuses(&mut shard, &options, now), [200]);
+        assert_eq!(statuses(&mut shard, queue(&options, now)), [200]);
+        let cancel = one.replace("INVITE", "CANCEL");
+        assert!(statuses(&mut shard, queue(&cancel, now)).contains(&200));
+    }
+
+    #[test]
+    fn a_cancel_does_not_overtake_its_invite() {
+        let now = epoch();
+        let mut shard = shard(USERS, now);
+        let one = invite("one");
+        _ = statuses(&mut shard, queue(&one, now));
+        let cancel = one.replace("INVITE", "CANCEL");
+        assert_eq!(statuses(&mut shard, queue(&cancel, now)), [0; 0]);
+        assert_eq!(statuses(&mut shard, |shard| _ = shard.serve_next(now))[0], 100);
+        let ended = statuses(&mut shard, |shard| _ = shard.serve_next(now));
+        assert_eq!(ended, [200, 487]);
+        // Where the INVITE was refused, there is nothing to cancel.
+        let two = invite("two");
+        _ = statuses(&mut shard, queue(&two, now));
+        _ = statuses(&mut shard, queue(&two.replace("INVITE", "CANCEL"), now));
+        let answers = statuses(&mut shard, |shard| shard.refuse_stale(after(now, 100)));
+        assert_eq!(answers, [503, 481]);
+    }
+
+    /// The client did not hear the refusal. By the time its copy comes, there is room.
+    #[test]
+    fn a_copy_of_what_was_refused_does_not_become_a_call() {
+        let now = epoch();
+        let mut shard = shard(USERS, now);
+        let one = invite("one");
+        _ = statuses(&mut shard, queue(&one, now));
+        assert_eq!(refused(&mut shard, after(now, 100))[0].status(), 503);
+        for ms in [500, 1500, 3500, 7500, 15_500, 31_500] {
+            let at = after(now, ms);
+            shard.handle_timeout(at);
+            let handle = |shard: &mut Shard| {
+                shard.handle_message(flow(), Bytes::from(one.clone()), at);
+            };
+            assert_eq!(statuses(&mut shard, handle), [503], "{ms} ms");
+        }
+        assert!(shard.is_empty());
+        let again = one.replace("z9hG4bK", "z9hG4bK-again-");
+        let at = after(now, 32_000);
+        assert_eq!(statuses(&mut shard, queue(&again, at)), [0; 0]);
+        assert_eq!(statuses(&mut shard, |shard| _ = shard.serve_next(at))[0], 100);
+    }
+
+    /// What is too much for the line is refused at once, and what it holds is bounded.
+    #[test]
+    fn there_is_room_for_so_many() {
+        let now = epoch();
+        let mut shard = shard(USERS, now);
+        let refused: usize = (0..5000)
+            .map(|n| statuses(&mut shard, queue(&invite(&format!("call-{n}")), now)).len())
+            .sum();
+        assert_eq!(refused, 5000 - 4096);
+        assert_eq!(statuses(&mut shard, |shard| shard.refuse_stale(after(now, 100))), [503; 4096]);
     }
 }

@@ -36,6 +36,11 @@ impl Family {
         }
     }
 
+    /// Returns whether the process before us had received a request when it left.
+    pub(super) fn predecessor_has(&self, digest: Digest) -> bool {
+        self.predecessor.as_ref().is_some_and(|received| received.contains(&digest))
+    }
+
     /// Returns whether this process answers for its calls only.
     pub(super) fn is_leaving(&self) -> bool {
         self.has_successor

@@ -32,6 +32,10 @@ const DATAGRAM_ROOM: usize = 65_536;
 const READ_MAX: usize = 32;
 /// As many are asked for first: under little load there is one, and each place costs.
 const READ_FIRST: usize = 4;
+/// Datagrams written by one question to the kernel: as many as any kernel takes, and no more bytes than there are in
+/// one datagram.
+const TOGETHER_MAX: usize = 64;
+const TOGETHER_BYTES_MAX: usize = 65_000;
 
 /// Asks the kernel for more room than `net.core.rmem_max` allows: a privilege.
 pub(super) fn force_buffers(socket: &Socket, bytes: usize) -> io::Result<()> {
@@ -167,26 +171,64 @@ pub(super) fn write(
     remote: SocketAddr,
     bytes: &[u8],
 ) -> io::Result<()> {
-    let to = SockaddrStorage::from(remote);
-    let send = |detail: &[ControlMessage<'_>]| {
-        let bytes = [IoSlice::new(bytes)];
-        let flags = MsgFlags::MSG_DONTWAIT;
-        sendmsg(socket.as_raw_fd(), &bytes, detail, flags, Some(&to)).map(drop)
-    };
-    let sent = match from {
+    match from {
         // Not by the runtime, which sends nothing before its first look at a socket.
-        None => sendto(socket.as_raw_fd(), bytes, &to, MsgFlags::MSG_DONTWAIT).map(drop),
+        None => {
+            let to = SockaddrStorage::from(remote);
+            sendto(socket.as_raw_fd(), bytes, &to, MsgFlags::MSG_DONTWAIT)?;
+        }
+        Some(_) => send(socket, from, remote, &[IoSlice::new(bytes)], None)?,
+    }
+    Ok(())
+}
+
+/// Writes the first of several datagrams of one length, as many as the kernel takes in one go (UDP_SEGMENT): that is
+/// a tenth of the work of writing them one by one. Returns how many.
+///
+/// # Errors
+/// As `Unsupported` where there is nothing to be gained; whatever the kernel says where it does not take them together,
+/// though it might take each of them.
+pub(super) fn write_alike(
+    socket: &impl AsRawFd,
+    from: Option<IpAddr>,
+    remote: SocketAddr,
+    datagrams: &[&[u8]],
+) -> io::Result<usize> {
+    let length = datagrams.first().map_or(0, |first| first.len());
+    let room = TOGETHER_BYTES_MAX.checked_div(length).unwrap_or(0).min(TOGETHER_MAX);
+    let taken = datagrams.get(..room).unwrap_or(datagrams);
+    let segment = u16::try_from(length).ok().filter(|_| taken.len() > 1);
+    let segment = segment.ok_or(io::ErrorKind::Unsupported)?;
+    let parts: Vec<IoSlice<'_>> = taken.iter().map(|datagram| IoSlice::new(datagram)).collect();
+    send(socket, from, remote, &parts, Some(segment))?;
+    Ok(taken.len())
+}
+
+fn send(
+    socket: &impl AsRawFd,
+    from: Option<IpAddr>,
+    remote: SocketAddr,
+    parts: &[IoSlice<'_>],
+    segment: Option<u16>,
+) -> nix::Result<()> {
+    let to = SockaddrStorage::from(remote);
+    let ipi_spec_dst = |ip: Ipv4Addr| libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+    let any = libc::in_addr { s_addr: 0 };
+    let (v4, v6) = match from {
+        None => (None, None),
         Some(IpAddr::V4(ip)) => {
-            let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
-            let any = libc::in_addr { s_addr: 0 };
-            let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr: any };
-            send(&[ControlMessage::Ipv4PacketInfo(&info)])
+            let ipi_spec_dst = ipi_spec_dst(ip);
+            (Some(libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr: any }), None)
         }
         Some(IpAddr::V6(ip)) => {
             let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
-            let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
-            send(&[ControlMessage::Ipv6PacketInfo(&info)])
+            (None, Some(libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 }))
         }
     };
-    Ok(sent?)
+    let v4 = v4.as_ref().map(ControlMessage::Ipv4PacketInfo);
+    let v6 = v6.as_ref().map(ControlMessage::Ipv6PacketInfo);
+    let segment = segment.as_ref().map(ControlMessage::UdpGsoSegments);
+    let details: Vec<_> = [v4, v6, segment].into_iter().flatten().collect();
+    let flags = MsgFlags::MSG_DONTWAIT;
+    sendmsg(socket.as_raw_fd(), parts, &details, flags, Some(&to)).map(drop)
 }

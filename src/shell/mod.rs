@@ -6,7 +6,6 @@
 
 mod accept;
 pub mod admin;
-mod backlog;
 pub mod cli_check;
 pub mod config_files;
 pub mod control;

@@ -3,8 +3,9 @@
 //! Owns: the shard, the streams to its peers, the order of what it hears.
 //! Never: decides anything about a call.
 
+mod crowd;
+
 use super::{
-    backlog::Backlog,
     epoll,
     helpers::Helpers,
     ingress::Packet,
@@ -161,6 +162,10 @@ pub(super) struct ShardLoop {
     udp: Udp,
     /// Datagrams of one batch; empty between batches.
     arrived: Vec<(Flow, Bytes)>,
+    /// Datagrams that leave together; empty between turns.
+    departing: Vec<(Flow, Bytes)>,
+    /// Whether more has come than was taken: then it is sorted.
+    is_crowded: bool,
     nap: Nap,
     streams: Streams,
     peers: Peers,
@@ -180,6 +185,8 @@ impl ShardLoop {
             hands,
             udp,
             arrived: vec![],
+            departing: vec![],
+            is_crowded: false,
             nap: Nap::new(LOOK_EVERY, now()),
             streams: Streams::default(),
             peers: Peers::default(),
@@ -211,7 +218,6 @@ impl ShardLoop {
     pub(super) async fn run(mut self, mut ears: Ears) {
         let mut alarm = Alarm::new();
         let mut is_more = false;
-        let mut backlog = Backlog::default();
         epoll::sleep_precisely();
         self.carry_out();
         while !self.is_over() {
@@ -232,7 +238,6 @@ impl ShardLoop {
             is_more = more;
             self.tick();
             let ended = now();
-            self.shard.set_overloaded(backlog.note(more, ended));
             let nap = self.nap.after(began, datagrams, ended);
             if !is_more && !nap.is_zero() {
                 thread::sleep(nap);
@@ -275,16 +280,14 @@ impl ShardLoop {
         let mut is_more = self.drain(&mut ears.orders, Self::obey);
         is_more |= self.drain(&mut ears.media, Self::take_event);
         is_more |= self.drain(&mut ears.answers, Self::take_answer);
-        is_more |= self.drain(&mut ears.packets, Self::take_packet);
-        let mut arrived = std::mem::take(&mut self.arrived);
-        is_more |= self.udp.read(&mut arrived);
-        let datagrams = arrived.len();
-        for (flow, bytes) in arrived.drain(..) {
-            self.take_message(flow, bytes);
-            self.carry_out();
+        let is_more_framed = self.drain(&mut ears.packets, Self::take_packet);
+        self.is_crowded |= is_more_framed;
+        let (is_left, datagrams) = self.take_datagrams();
+        if self.shard.has_waiting() {
+            self.serve(is_more);
         }
-        self.arrived = arrived;
-        (is_more, datagrams)
+        self.is_crowded = is_left || is_more_framed || self.shard.has_waiting();
+        (is_more || self.is_crowded, datagrams)
     }
 
     fn drain<T>(&mut self, queue: &mut mpsc::Receiver<T>, take: fn(&mut Self, T)) -> bool {
@@ -359,6 +362,8 @@ impl ShardLoop {
         self.transports.received.count(flow.transport.param());
         if self.family.predecessor.is_some() && self.udp.is_elders(flow) {
             self.shard.handle_elders(flow, bytes, now());
+        } else if self.is_crowded {
+            self.shard.queue_message(flow, bytes, now());
         } else {
             self.shard.handle_message(flow, bytes, now());
         }
@@ -474,23 +479,27 @@ impl ShardLoop {
     /// Drains the shard's outbox completely.
     fn carry_out(&mut self) {
         while let Some(output) = self.shard.poll_output() {
-            match output {
-                Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
-                Output::Pass { kin, flow, bytes } => self.pass(kin, flow, bytes),
-                Output::Media(call, command) => self.media(call, command),
-                Output::Ask(ask) => {
-                    self.peers.asked(&ask);
-                    self.hands.helpers.ask(ask);
-                }
-                Output::Record(record) => self.hands.store.write(match record {
-                    Record::Cdr(cdr) => Write::Cdr(cdr),
-                    Record::Running(cdr) => Write::Running(cdr),
-                    Record::Bind(binding) => Write::Bind(binding),
-                    Record::Unbind { aor, contact } => Write::Unbind { aor, contact },
-                    Record::Ban(ban) => Write::Ban(ban),
-                    Record::Lift(network) => Write::Lift(network),
-                }),
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
+            Output::Pass { kin, flow, bytes } => self.pass(kin, flow, bytes),
+            Output::Media(call, command) => self.media(call, command),
+            Output::Ask(ask) => {
+                self.peers.asked(&ask);
+                self.hands.helpers.ask(ask);
             }
+            Output::Record(record) => self.hands.store.write(match record {
+                Record::Cdr(cdr) => Write::Cdr(cdr),
+                Record::Running(cdr) => Write::Running(cdr),
+                Record::Bind(binding) => Write::Bind(binding),
+                Record::Unbind { aor, contact } => Write::Unbind { aor, contact },
+                Record::Ban(ban) => Write::Ban(ban),
+                Record::Lift(network) => Write::Lift(network),
+            }),
         }
     }
 

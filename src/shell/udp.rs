@@ -183,6 +183,16 @@ impl Udp {
         }
     }
 
+    /// Sends the first of several datagrams of one length from the address that their flow names, as many as the
+    /// kernel takes in one go. Returns how many.
+    pub(super) fn send_alike(&self, flow: Flow, datagrams: &[(Flow, Bytes)]) -> io::Result<usize> {
+        let at = self.socket(flow.local).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let ip = flow.local.ip();
+        let from = (at.local.ip() != ip).then_some(ip);
+        let texts: Vec<&[u8]> = datagrams.iter().map(|(_, bytes)| &**bytes).collect();
+        datagrams::write_alike(&at.socket, from, flow.remote, &texts)
+    }
+
     fn socket(&self, local: SocketAddr) -> Option<&Listening> {
         let is_wild = |at: &&Listening| {
             at.local.ip().is_unspecified()

@@ -100,6 +100,8 @@ pub struct Pbx {
     running: BTreeSet<CallId>,
     bound: BTreeMap<(Box<str>, Box<str>), Flow>,
     names: Names,
+    /// Whether more comes than is done: new work waits, and is refused.
+    is_crowded: bool,
     began: Instant,
 }
 
@@ -114,6 +116,7 @@ impl Pbx {
             key,
             entropy,
             setup,
+            is_crowded: false,
             began: now,
             media: Media::default(),
             outbox: VecDeque::new(),
@@ -266,6 +269,11 @@ impl Pbx {
     /// Lets every name take so long from now on.
     pub fn delay_names(&mut self, by: Duration) {
         self.names.answers.delay(by);
+    }
+
+    /// Lets more come than can be done, or no longer.
+    pub fn crowd(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
     }
 
     /// Lets the media plane take so long for everything from now on.
@@ -442,7 +450,14 @@ impl Media {
 impl Node for Pbx {
     fn receive(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
         let flow = self.inside(flow);
-        self.newest().handle_message(flow, bytes, now);
+        let is_crowded = self.is_crowded;
+        let shard = self.newest();
+        if is_crowded {
+            shard.queue_message(flow, bytes, now);
+            shard.refuse_waiting(now);
+        } else {
+            shard.handle_message(flow, bytes, now);
+        }
         self.pump(now);
     }
 

@@ -233,6 +233,13 @@ impl Index {
 }
 
 impl Head {
+    /// Makes the head of what these lines of a message are.
+    pub(super) fn of(bytes: Bytes, lines: Vec<Line>) -> Self {
+        let mut index = Index::new();
+        lines.iter().enumerate().for_each(|(number, line)| index.add(line.id, number));
+        Self { bytes, lines, index }
+    }
+
     /// Returns the first line of that name.
     pub(super) fn first(&self, name: HeaderName) -> Option<&Line> {
         self.all(name).next()
@@ -564,7 +571,7 @@ fn check_addresses(head: &Head, name: HeaderName) -> Result<(), Problem> {
     if head.all(name).all(is_good_line) { Ok(()) } else { Err(Problem::Bad(name)) }
 }
 
-fn first_value(value: &[u8]) -> Option<&[u8]> {
+pub(super) fn first_value(value: &[u8]) -> Option<&[u8]> {
     text::commas(value, Hiding::Brackets).next()
 }
 

@@ -30,12 +30,38 @@ impl ServerKey {
     }
 
     fn with_method(request: &Message, method: &str, key: &MintKey) -> Self {
-        let (branch, (host, port)) = (request.branch(), request.sent_by());
+        let branch = request.branch();
         let start =
             if branch.starts_with(MAGIC_COOKIE) { key.digest() } else { rfc2543(request, key) };
+        Self::from_start(start, branch, request.sent_by(), method)
+    }
+
+    /// Returns the key of a request of which no more than its topmost Via and its method are known; `None`
+    /// where that is not enough.
+    pub(super) fn of_via(
+        branch: &str,
+        sent_by: (&str, Option<u16>),
+        method: &str,
+        key: &MintKey,
+    ) -> Option<Self> {
+        let is_enough = branch.starts_with(MAGIC_COOKIE);
+        is_enough.then(|| Self::from_start(key.digest(), branch, sent_by, method))
+    }
+
+    fn from_start(
+        start: Digester,
+        branch: &str,
+        (host, port): (&str, Option<u16>),
+        method: &str,
+    ) -> Self {
         let port = port.map_or(u32::MAX, u32::from);
         let all = start.text(branch).caseless(host).number(port).text(method);
         Self(all.finish())
+    }
+
+    /// Returns the key that has this digest.
+    pub(super) fn from_digest(digest: Digest) -> Self {
+        Self(digest)
     }
 
     /// Returns the key as a digest, for a tag that stays the same for the same request.

@@ -26,6 +26,23 @@ impl Layer {
         self.keys_of(request).map(ServerKey::digest)
     }
 
+    /// Returns under which digest a request would be known, other than an ACK, before all of it is read: by its
+    /// topmost Via and its method. `None` where that says too little, as of a client of RFC 2543.
+    pub fn digest_of_via(
+        &self,
+        branch: &str,
+        sent_by: (&str, Option<u16>),
+        method: Method,
+    ) -> Option<Digest> {
+        let key = ServerKey::of_via(branch, sent_by, method.as_str(), self.mint.key());
+        key.map(ServerKey::digest)
+    }
+
+    /// Returns whether a request that has this digest was received, and is not forgotten yet.
+    pub fn has_received(&self, digest: Digest) -> bool {
+        self.servers.find(ServerKey::from_digest(digest)).is_some()
+    }
+
     /// Returns the digests of all requests that were received, and not forgotten yet.
     pub fn digests(&self) -> Vec<Digest> {
         self.servers.sorted().map(Server::digest).collect()

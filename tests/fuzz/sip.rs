@@ -4,7 +4,7 @@ use crate::{all_messages, fuzz, lines, messages};
 use bytes::Bytes;
 use std::{borrow::Cow, net::SocketAddr};
 use tandem::sip::{
-    Builder, HeaderName, Message, ParseError, default_reason,
+    Builder, HeaderName, Message, Outline, ParseError, default_reason,
     framing::{Frame, Framer},
 };
 
@@ -34,7 +34,23 @@ fn a_stream() {
     });
 }
 
+/// What is refused before it is read as a whole is what it would have been, and gets the same answer.
+fn check_outline(bytes: &[u8]) {
+    let outline = match Outline::of(Bytes::copy_from_slice(bytes)) {
+        Ok(outline) => outline,
+        Err(given_back) => return assert_eq!(given_back, bytes),
+    };
+    let reply = outline.reply(503, "No", "t", source()).finish();
+    assert!(reply.starts_with(b"SIP/2.0 503 No\r\n") && !reply.contains(&0), "{reply:?}");
+    let Ok(message) = Message::parse(Bytes::copy_from_slice(bytes)) else { return };
+    assert_eq!((outline.method(), outline.uri()), (message.method(), message.uri()));
+    assert_eq!((outline.branch(), outline.sent_by()), (message.branch(), message.sent_by()));
+    assert_eq!(message.to_tag(), None);
+    assert_eq!(reply, Builder::reply(&message, 503, "No", Some("t"), source()).finish());
+}
+
 fn survive(bytes: &[u8]) {
+    check_outline(bytes);
     match Message::parse(Bytes::copy_from_slice(bytes)) {
         Ok(message) => {
             look_at_everything(&message);

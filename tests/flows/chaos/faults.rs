@@ -210,10 +210,8 @@ impl Plan {
         let felt = self.felt.clone();
         during(world, span, move |world, is_on| {
             let refused = with_pbx(world, |pbx, now| {
-                pbx.with_shard(now, |shard, _| {
-                    shard.set_overloaded(is_on);
-                    shard.counters().discards.of("overload")
-                })
+                pbx.crowd(is_on);
+                pbx.with_shard(now, |shard, _| shard.counters().discards.of("overload"))
             });
             if !is_on && refused > 0 {
                 felt.borrow_mut().insert(Kind::Overloaded);

@@ -1,0 +1,173 @@
+//! New work that waits for its turn, and for how long it may.
+//!
+//! Owns: the order, the times, how much may wait.
+//! Never: looks at what waits.
+//!
+//! The patience is that of "Fail at Scale" (ACM Queue 13/8, 2015, after CoDel): whoever comes in a burst may wait
+//! long; while the queue has not been empty for that long, there is more work than time, and to wait longer than a
+//! moment would only make everybody late.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// How many may wait in one line.
+const ENTRIES_MAX: usize = 4096;
+/// How many bytes they may have together.
+const BYTES_MAX: usize = 4 << 20;
+
+/// How long one may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Where the line was empty so recently.
+    pub(super) calm: Duration,
+    /// Where it was not.
+    pub(super) hurried: Duration,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    came: Instant,
+    bytes: usize,
+    item: T,
+}
+
+/// One line.
+#[derive(Debug)]
+pub(super) struct Waiting<T> {
+    entries: VecDeque<Entry<T>>,
+    bytes: usize,
+    patience: Patience,
+    /// Since when there has been somebody in it; kept where the last one was sent away unserved.
+    since: Option<Instant>,
+    /// When the last one was sent away.
+    refused_at: Option<Instant>,
+}
+
+impl<T> Waiting<T> {
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { entries: VecDeque::new(), bytes: 0, patience, since: None, refused_at: None }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds one at the end; gives it back where there is no room.
+    pub(super) fn push(&mut self, item: T, bytes: usize, now: Instant) -> Result<(), T> {
+        let sum = self.bytes.saturating_add(bytes);
+        if self.entries.len() >= ENTRIES_MAX || sum > BYTES_MAX {
+            return Err(item);
+        }
+        let is_long_ago = |at: Instant| now.saturating_duration_since(at) >= self.patience.calm;
+        if self.since.is_none() || (self.is_empty() && self.refused_at.is_none_or(is_long_ago)) {
+            self.since = Some(now);
+        }
+        self.bytes = sum;
+        self.entries.push_back(Entry { came: now, bytes, item });
+        Ok(())
+    }
+
+    /// Takes the first one, to be served.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let item = self.take()?;
+        if self.is_empty() {
+            self.since = None;
+        }
+        Some(item)
+    }
+
+    /// Takes the first one if it has waited for too long.
+    pub(super) fn pop_stale(&mut self, now: Instant) -> Option<T> {
+        let crowded = self.since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let Patience { calm, hurried } = self.patience;
+        let most = if crowded >= calm { hurried } else { calm };
+        let waited = now.saturating_duration_since(self.entries.front()?.came);
+        if waited < most {
+            return None;
+        }
+        self.refused_at = Some(now);
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let Entry { bytes, item, .. } = self.entries.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        Some(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::epoch;
+
+    fn ms(ms: u64) -> Instant {
+        epoch() + Duration::from_millis(ms)
+    }
+
+    fn line() -> Waiting<u64> {
+        let (calm, hurried) = (Duration::from_millis(100), Duration::from_millis(20));
+        Waiting::new(Patience { calm, hurried })
+    }
+
+    fn stale(line: &mut Waiting<u64>, now: Instant) -> usize {
+        std::iter::from_fn(|| line.pop_stale(now)).count()
+    }
+
+    #[test]
+    fn a_burst_may_wait_and_is_served_in_order() {
+        let mut line = line();
+        for n in 0..50 {
+            assert_eq!(line.push(n, 100, ms(0)), Ok(()));
+        }
+        for n in 0..50 {
+            assert_eq!(stale(&mut line, ms(2 * n)), 0);
+            assert_eq!(line.pop(), Some(n));
+        }
+        assert!(line.is_empty() && line.pop().is_none());
+        // The next one finds it as the first did.
+        assert_eq!(line.push(0, 100, ms(200)), Ok(()));
+        assert_eq!((stale(&mut line, ms(299)), stale(&mut line, ms(300))), (0, 1));
+    }
+
+    /// One comes each millisecond, one is served every two.
+    #[test]
+    fn who_comes_into_a_crowd_is_served_soon_or_never() {
+        let mut line = line();
+        let (mut served, mut refused, mut longest) = (0, 0, 0);
+        for now in 0..2000 {
+            assert_eq!(line.push(now, 100, ms(now)), Ok(()));
+            refused += stale(&mut line, ms(now));
+            if now % 2 == 0 {
+                let came = line.pop().unwrap();
+                served += 1;
+                longest = longest.max(if now < 200 { 0 } else { now - came });
+            }
+        }
+        assert_eq!((served, longest), (1000, 19));
+        assert!((970..=1000).contains(&refused), "{refused}");
+        // All go at once, and the crowd is still one; after a while without anybody it is not.
+        assert!(stale(&mut line, ms(2030)) > 0 && line.is_empty());
+        for (came, patience) in [(2040, 20), (2200, 100)] {
+            assert_eq!(line.push(0, 100, ms(came)), Ok(()));
+            assert_eq!(stale(&mut line, ms(came + patience - 1)), 0);
+            assert_eq!(stale(&mut line, ms(came + patience)), 1);
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_no_more() {
+        let mut line = line();
+        for n in 0..10_000 {
+            assert_eq!(line.push(n, 0, ms(0)).is_ok(), n < ENTRIES_MAX as u64);
+        }
+        while line.pop().is_some() {}
+        for n in 0..100 {
+            assert_eq!(line.push(n, 1 << 16, ms(0)).is_ok(), n < 64);
+        }
+        assert!(line.pop().is_some());
+        assert_eq!(line.push(0, 1 << 16, ms(0)), Ok(()));
+    }
+}
