@@ -4,6 +4,7 @@
 //! Never: decides anything about a call.
 
 mod crowd;
+mod parting;
 
 use super::{
     epoll,
@@ -116,6 +117,8 @@ pub(super) struct Left {
 struct Family {
     predecessor: Option<Pipe>,
     successor: Option<Pipe>,
+    /// When the next connection is closed, once no call is left.
+    parts_at: Option<Instant>,
 }
 
 /// Everything that the loop hears, datagrams aside.
@@ -326,10 +329,10 @@ impl ShardLoop {
         self.hands.media.iter_mut().for_each(|line| line.tick(now));
     }
 
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         match self.ending {
             Ending::Open => false,
-            Ending::Draining(_) => self.shard.may_end(),
+            Ending::Draining(_) => self.shard.may_end() && self.has_parted(),
             Ending::Stopping(at) => self.shard.is_idle() || at <= now(),
         }
     }
@@ -342,7 +345,8 @@ impl ShardLoop {
         };
         let now = now();
         let media = self.hands.media.iter().filter_map(|line| line.poll_timeout(now)).min();
-        [self.shard.poll_timeout(), ending, media].into_iter().flatten().min()
+        let own = [self.shard.poll_timeout(), ending, self.family.parts_at];
+        own.into_iter().flatten().chain(media).min()
     }
 
     fn take_event(&mut self, event: media::Event) {

@@ -121,6 +121,16 @@ impl Streams {
         true
     }
 
+    /// Lets one connection end, once what waits for it is written. Returns whether there was one.
+    pub(super) fn close_one(&mut self) -> bool {
+        self.writers.pop_first().is_some()
+    }
+
+    /// Returns whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.writers.is_empty()
+    }
+
     /// Returns all that stand or are being opened.
     pub(super) fn flows(&self) -> Vec<Flow> {
         self.writers.values().map(|(flow, _)| *flow).collect()

@@ -17,8 +17,9 @@ use tandem::{
     sip::Message,
 };
 use tokio::{
-    net::UdpSocket,
-    task::JoinHandle,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -179,6 +180,51 @@ async fn an_upgrade_loses_no_call_no_packet_and_no_registration() {
     old.kill();
 }
 
+/// Whoever loses a connection connects and registers anew: not all at once.
+#[tokio::test]
+async fn connections_of_the_old_process_end_one_after_the_other() {
+    const COUNT: u32 = 60;
+    let rig = Rig::new("");
+    let old = Program::start(&rig, "info").await;
+    let remote = listens_at(&rig).await;
+    let mut streams = vec![];
+    for n in 0..COUNT {
+        let mut stream = TcpStream::connect(remote).await.unwrap();
+        let options = format!(
+            "OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK{n}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:a@pbx>;tag=1\r\nTo: <sip:pbx>\r\nCall-ID: {n}\r\n\
+             CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        );
+        stream.write_all(options.as_bytes()).await.unwrap();
+        let mut buffer = [0; 2048];
+        let len = soon("an answer", stream.read(&mut buffer)).await.unwrap();
+        assert!(buffer[..len].starts_with(b"SIP/2.0 200 "));
+        streams.push(stream);
+    }
+    old.signal("USR2");
+    let heir = old.hands_over().await;
+    let mut ends = vec![];
+    let mut closing = JoinSet::new();
+    for mut stream in streams {
+        closing.spawn(async move {
+            assert_eq!(
+                stream.read(&mut [0; 64]).await.unwrap(),
+                0,
+                "it is closed, and not cut off"
+            );
+            std::time::Instant::now()
+        });
+    }
+    while let Some(end) = soon("the end of a connection", closing.join_next()).await {
+        ends.push(end.unwrap());
+    }
+    ends.sort();
+    let took = ends[ends.len() - 1] - ends[0];
+    assert!(took >= Duration::from_millis(5) * (COUNT - 10), "{took:?} for {COUNT}");
+    kill(heir, "INT");
+    old.kill();
+}
+
 /// Each with another user, while somebody talks.
 #[tokio::test]
 async fn a_hundred_reloads_lose_no_call_and_no_packet() {
@@ -227,7 +273,7 @@ async fn a_reload_that_moves_the_listeners_keeps_the_calls() {
     let mut phone = Phone::udp("1002", moved).await;
     assert_eq!(phone.register(600).await.status(), 200);
     // The former address is its calls' alone: what else is asked there has no answer.
-    assert!(tokio::net::TcpStream::connect(former).await.is_err());
+    assert!(TcpStream::connect(former).await.is_err());
     let options = speaker.options();
     speaker.link.send(options.as_bytes()).await;
     let end = speaker.hang_up(&mut speech).await;
