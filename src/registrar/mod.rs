@@ -11,4 +11,4 @@ pub mod register;
 
 pub use auth::{Authenticator, Known, Reason, Verdict};
 pub use location::{Binding, Location};
-pub use register::{Policy, RegisterEvent, Reply, handle_register};
+pub use register::{Policy, RegisterEvent, Reply, SPREAD_MAX, handle_register};

@@ -29,6 +29,11 @@ const SUPPORTED: [&str; 2] = ["path", "outbound"];
 const KEPT_BYTES_MAX: usize = 1024;
 /// The most proxies on a Path.
 const PATH_MAX: usize = 8;
+/// From so long on, what is granted may be shorter than what was asked for: phones that have registered together, after an
+/// outage, do not come back together for ever. Who asks for less has a reason, and gets what it asks for.
+const SPREAD_FROM: Duration = Duration::from_secs(600);
+/// How much shorter it may be, in thousandths.
+pub const SPREAD_MAX: u32 = 100;
 /// How much of a User-Agent we keep.
 const USER_AGENT_CHARS_MAX: usize = 128;
 
@@ -43,6 +48,8 @@ pub struct Policy {
     pub max_expires: Duration,
     /// Contacts of one user at a time.
     pub max_contacts: usize,
+    /// By how many thousandths a long time is shortened, at most [`SPREAD_MAX`]: other ones for others.
+    pub shortened_by: u32,
 }
 
 impl Default for Policy {
@@ -52,7 +59,20 @@ impl Default for Policy {
             default_expires: Duration::from_secs(3600),
             max_expires: Duration::from_secs(7200),
             max_contacts: 10,
+            shortened_by: 0,
         }
+    }
+}
+
+impl Policy {
+    /// Shortens what would be granted, by whole seconds, and not below what is too brief.
+    fn spread(&self, granted: Duration) -> Duration {
+        if granted < SPREAD_FROM {
+            return granted;
+        }
+        let by = u64::from(self.shortened_by.min(SPREAD_MAX));
+        let less = granted.as_secs().saturating_mul(by) / 1000;
+        granted.saturating_sub(Duration::from_secs(less)).max(self.min_expires)
     }
 }
 
@@ -225,7 +245,7 @@ impl Asker<'_> {
         if !asked.is_zero() && asked < self.policy.min_expires {
             return Err(Denied::TooBrief);
         }
-        Ok(asked.min(self.policy.max_expires))
+        Ok(self.policy.spread(asked.min(self.policy.max_expires)))
     }
 
     /// Whether RFC 5626 applies: over a connection only, since over UDP it would promise answers to

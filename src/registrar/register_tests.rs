@@ -89,6 +89,30 @@ fn a_refresh_soon_after_the_last_is_not_stored() {
     }
 }
 
+/// What is asked for, by how much it is to be shorter, the shortest time of all, what is granted.
+#[test]
+fn a_long_time_is_shortened_a_little_and_a_short_one_is_not() {
+    for (asked, by, min, want) in [
+        (3600, 0, 60, 3600),
+        (3600, 1, 60, 3597),
+        (3600, 100, 60, 3240),
+        (3600, 900, 60, 3240),
+        (600, 99, 60, 541),
+        (600, 100, 590, 590),
+        (599, 100, 60, 599),
+        (60, 100, 60, 60),
+        (0, 100, 60, 0),
+        (90_000, 100, 60, 6480),
+    ] {
+        let mut bench = Bench::new();
+        bench.policy.shortened_by = by;
+        bench.policy.min_expires = Duration::from_secs(min);
+        let reply = bench.register(1, &format!("Contact: <sip:a@192.0.2.1>;expires={asked}\r\n"));
+        let want = (want > 0).then(|| format!("<sip:a@192.0.2.1>;expires={want}"));
+        assert_eq!(bench.contacts(&reply), Vec::from_iter(want), "{asked} by {by}");
+    }
+}
+
 #[test]
 fn several_contacts_come_and_go_on_their_own() {
     let bench = Bench::new();

@@ -8,7 +8,7 @@ use crate::{
     call::{Effect, Record},
     ids::Flow,
     observe::log,
-    registrar::{Policy, RegisterEvent, handle_register},
+    registrar::{Policy, RegisterEvent, SPREAD_MAX, handle_register},
     sip::Message,
     transaction::ServerId,
 };
@@ -33,6 +33,7 @@ impl Shard {
             default_expires: config.sip.expires_default,
             max_expires: config.sip.expires_max,
             max_contacts: known.max_contacts,
+            shortened_by: self.spread_of(message),
         };
         let location = &self.core.shared.location;
         let reply = handle_register(message, flow, &user, &policy, location, self.core.wall(now));
@@ -57,6 +58,13 @@ impl Shard {
         let (status, reason) = (reply.status, Some(reply.reason));
         tracing::debug!(status, "registration answered");
         self.refuse(tx, message, flow, &Refusal { status, reason, headers: reply.headers }, now);
+    }
+
+    /// Returns by how many thousandths what this phone gets is shortened: always by the same, so that its bindings
+    /// follow each other, and each phone by another number.
+    fn spread_of(&self, message: &Message) -> u32 {
+        let hash = self.core.shared.key.hash(message.call_id());
+        u32::try_from(hash % u64::from(SPREAD_MAX + 1)).unwrap_or(0)
     }
 
     /// Learns when the bindings end that are there already.

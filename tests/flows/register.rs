@@ -46,8 +46,13 @@ fn challenge_binding_refresh_and_end() {
     );
     assert_eq!(bound(&mut world), [""; 0]);
     with_phone(&mut world, "1001", |phone, _| {
-        let registered = Heard::Registered(3600);
-        assert_eq!(phone.heard(), [registered.clone(), registered, Heard::Unregistered]);
+        // A long time is shortened a little.
+        let [Heard::Registered(first), Heard::Registered(second), Heard::Unregistered] =
+            phone.heard()
+        else {
+            panic!("{:?}", phone.heard())
+        };
+        assert!((3240..=3600).contains(first) && first == second, "{first} {second}");
     });
 }
 

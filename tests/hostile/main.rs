@@ -11,4 +11,5 @@ mod mutate;
 mod node;
 mod siege;
 mod spoof;
+mod storm;
 mod subject;

@@ -46,6 +46,11 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts it with these lines at the end of its configuration.
+    pub(crate) fn start_with(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display();
         let before = PROGRAMS.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +61,7 @@ impl Program {
              [rtp]\nports = \"{ports}-{}\"\nworkers = 1\n[store]\nurl = \"sqlite:{at}/tandem.db\"\n\
              [http]\nlisten = false\n[control]\nsocket = \"{at}/tandem.sock\"\n[trunk.carrier]\nuri = \"carrier.example.com\"\n\
              address = \"127.0.0.1:9\"\nsource = [\"{a}.{b}.{c}.{d}\"]\nqualify = false\n\
-             caller_id = \"+17756187988\"\n[user.1001]\npassword = \"correct horse\"\n",
+             caller_id = \"+17756187988\"\n[user.1001]\npassword = \"correct horse\"\n{more}",
             ports + 63,
         );
         for (name, text) in [("pbx.toml", &*config), ("rules.toml", RULES)] {
@@ -140,6 +145,7 @@ impl Drop for Program {
 }
 
 /// Somebody unknown with a socket of its own.
+#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) socket: UdpSocket,
     serial: u64,
