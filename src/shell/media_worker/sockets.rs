@@ -193,8 +193,9 @@ mod tests {
     fn a_pair_that_rested_is_free_where_nothing_has_come() {
         let (epoll, mut sockets) = (Epoll::new().unwrap(), Sockets::new(0));
         assert!(!sockets.reuse(0), "there is none");
-        sockets.bind(&epoll, 0, ANY, false).unwrap();
-        let local = sockets.pairs[0].as_ref().unwrap().rtp.local_addr().unwrap();
+        // A port that the kernel has chosen is lost when a socket is disconnected.
+        let local = UdpSocket::bind(ANY).unwrap().local_addr().unwrap();
+        sockets.bind(&epoll, 0, local, false).unwrap();
         let [peer, stranger] = [0, 1].map(|_| UdpSocket::bind(ANY).unwrap());
         sockets.connect(0, Some(peer.local_addr().unwrap()));
         stranger.send_to(b"kept out", local).unwrap();
