@@ -159,7 +159,7 @@ impl<'s, 'a> Soak<'s, 'a> {
         let phones = PHONES.to_string();
         let mut calls = 0.0;
         for load in [
-            &["calls", "--from-user", FROM_USER, "--rate", "600", "--seconds", "20"][..],
+            &["calls", "--from-user", FROM_USER, "--rate", "300", "--seconds", "30"][..],
             &[
                 "calls",
                 "--from-user",
