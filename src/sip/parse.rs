@@ -1,5 +1,4 @@
-//! From a datagram to a [`Message`](super::Message): the start line, the header lines, and what must
-//! be right.
+//! From a datagram to a [`Message`](super::Message): start line, header lines, and what must be right.
 //!
 //! Owns: deciding what is a message, and what of a broken request can still be answered.
 //! Never: looks into a header that only an extension needs.
@@ -117,8 +116,7 @@ impl Salvage {
         (complete && method != b"ACK").then(|| Self(Box::new(head)))
     }
 
-    /// Writes the answer. The To tag is a function of the request, so that the answer to a
-    /// retransmission is the same (RFC 3261 8.2.7).
+    /// Writes the answer. The To tag is a function of the request: a copy gets the same (RFC 3261 8.2.7).
     pub fn reply(&self, status: u16, reason: &str, remote: SocketAddr) -> Bytes {
         let to = self.0.first(HeaderName::To).and_then(|to| NameAddr::parse(self.0.value(to)));
         let tag = self.tag();
@@ -146,8 +144,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Makes the place of a line that begins at `start` of a message: its name and what it is, the line, and its
-    /// value without the white space in front of it.
+    /// Makes the place of a line that begins at `start`: its name and what it is, the line, its value less space in front.
     fn new(start: usize, name: &[u8], id: HeaderName, line: &[u8], value: &[u8]) -> Self {
         let start = start as u32;
         let end = start.wrapping_add(line.len() as u32);
