@@ -21,10 +21,11 @@ const LAYERS: &[(&str, May)] = &[
     ("table", May::Name(&[])),
     ("timers", May::Name(&["table"])),
     ("network", May::Name(&[])),
+    ("wipe", May::Name(&[])),
     ("locate", May::Name(&["ids"])),
     ("sip", May::Name(&["ids"])),
-    ("sdp", May::Name(&["ids"])),
-    ("media", May::Name(&["ids", "network", "timers"])),
+    ("sdp", May::Name(&["ids", "wipe"])),
+    ("media", May::Name(&["ids", "network", "timers", "wipe"])),
     ("observe", May::Name(&["ids"])),
     ("transaction", May::Name(&["ids", "sip", "table", "timers"])),
     ("dialplan", May::Name(&["observe"])),
@@ -34,10 +35,10 @@ const LAYERS: &[(&str, May)] = &[
     (
         "config",
         May::Name(&[
-            "dialplan", "guard", "ids", "network", "observe", "sdp", "sip", "tls", "trunk",
+            "dialplan", "guard", "ids", "network", "observe", "sdp", "sip", "tls", "trunk", "wipe",
         ]),
     ),
-    ("registrar", May::Name(&["config", "ids", "network", "observe", "sip"])),
+    ("registrar", May::Name(&["config", "ids", "network", "observe", "sip", "wipe"])),
     ("dialog", May::Name(&["ids", "sip", "table", "timers", "transaction"])),
     ("call", May::NameAllBelow),
     ("shard", May::NameAllBelow),
@@ -99,7 +100,9 @@ const FOREIGN: &[(&str, &[&str])] = &[
     (
         "rustix",
         &[
+            "src/shell/core_dumps.rs",
             "src/shell/epoll.rs",
+            "src/shell/exposure.rs",
             "src/shell/kernel/program.rs",
             "src/shell/succession/descriptors.rs",
         ],
@@ -115,6 +118,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["src/shell/"]),
     ("toml", &["src/config/"]),
     ("tracing_subscriber", &["src/observe/log.rs", "src/shell/"]),
+    ("zeroize", &["src/wipe.rs"]),
 ];
 
 /// Lines before the tests. A file that needs more is two files.
