@@ -134,10 +134,18 @@ class Phone:
                 self.process.kill()
 
 
-def hears(phone, other, seconds=2.0, at_least=0.95):
-    """Asserts that a telephone hears what another says."""
-    likeness = sound.likeness(other.says, phone.hear(seconds))
-    assert likeness >= at_least, f"{phone.name} hears {other.name} with only {likeness:.3f}"
+def hears(phone, other, seconds=2.0, at_least=0.95, tries=3):
+    """Asserts that a telephone hears what another says, undamaged for so many seconds.
+
+    A machine that is taken away for a moment lets frames come too late; what is lost or changed on the way
+    is so each time.
+    """
+    likeness = []
+    while len(likeness) < tries:
+        likeness.append(sound.likeness(other.says, phone.hear(seconds)))
+        if likeness[-1] >= at_least:
+            return
+    raise AssertionError(f"{phone.name} hears {other.name} with only {likeness}")
 
 
 def hears_silence(phone, tries=3):
