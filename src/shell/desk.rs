@@ -40,7 +40,7 @@ use std::{
     },
     time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 /// What a node was started from.
 pub(super) struct Origin {
@@ -75,6 +75,8 @@ pub struct Desk {
     started: Instant,
     started_at: UtcMs,
     is_draining: AtomicBool,
+    /// Held by whoever reads the configuration again: what was read last must be what is used.
+    reloading: Mutex<()>,
 }
 
 impl Desk {
@@ -104,6 +106,7 @@ impl Desk {
             started: now(),
             started_at,
             is_draining: AtomicBool::new(false),
+            reloading: Mutex::new(()),
         }
     }
 
@@ -236,6 +239,7 @@ impl Desk {
     /// cannot change, another one does, which takes over; where there can be none, that waits for a
     /// restart. A `plan` only tells what would come of it.
     async fn reload(&self, is_plan: bool) -> ReloadReport {
+        let _alone = self.reloading.lock().await;
         let (mut config, problems) = match self.read_again() {
             Ok(read) => read,
             Err(problems) => return ReloadReport { problems, ..ReloadReport::default() },
