@@ -36,8 +36,7 @@ impl Shard {
         flow: Flow,
         now: Instant,
     ) {
-        let invite = || self.core.tx.digest_of(&message);
-        if self.refused.has_turned_away(message.call_id(), invite) || self.was_shed(&message) {
+        if self.was_turned_away(&message) {
             return self.turn_away(tx, &message, flow, &Refusal::overloaded());
         }
         if self.is_draining || self.is_full() {

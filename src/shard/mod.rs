@@ -120,6 +120,7 @@ pub struct Shard {
     overload: overload::Overload,
     guesses: guesses::Guesses,
     ringing: ringing::Ringing,
+    turned: turned::Turned,
     bans: Bans,
     counters: metrics::Shard,
     sweep_at: Instant,
@@ -184,6 +185,7 @@ impl Shard {
             overload,
             guesses: guesses::Guesses::default(),
             ringing: ringing::Ringing::default(),
+            turned: turned::Turned::default(),
             bans: Bans::default(),
             counters: metrics::Shard::default(),
             sweep_at: now + SWEEP_EVERY,
@@ -387,7 +389,7 @@ impl Shard {
             self.pings.poll_timeout(),
             self.refused.poll_timeout(),
             self.guesses.poll_timeout(),
-            self.overload.turned.poll_timeout(),
+            self.turned.poll_timeout(),
             self.timers.next_deadline(),
             self.news.poll_timeout(),
         ];
@@ -412,7 +414,7 @@ impl Shard {
         }
         self.fire_pings(now);
         self.fire_refused(now);
-        self.overload.turned.handle_timeout(now);
+        self.turned.handle_timeout(now);
         self.guesses.tell(now);
         self.settle(now);
     }

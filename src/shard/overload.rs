@@ -6,7 +6,6 @@
 
 use super::{
     Output, Shard, admission,
-    turned::Turned,
     waiting::{Patience, Waiting},
 };
 use crate::{
@@ -96,8 +95,6 @@ impl Lines {
 #[derive(Debug, Default)]
 pub(super) struct Overload {
     lines: Lines,
-    /// INVITEs that were refused.
-    pub(super) turned: Turned,
     refused: u64,
     /// In the To of every answer: they have no state that could tell them apart, and their ACKs are
     /// known by it.
@@ -227,7 +224,7 @@ impl Shard {
             return self.receive(None, flow, outline.into_bytes(), now);
         };
         let again_s = if outline.method() == Method::Invite {
-            self.overload.turned.note(digest, now);
+            self.turned.note(digest, now);
             CALL_AGAIN_S
         } else {
             REGISTER_AGAIN_S

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     call::{Direction, Effect, Record},
     config::User,
-    ids::{Digest, Flow},
+    ids::Flow,
     observe::{
         cdr::{CallMedia, Cdr, EndedBy, Ending, Explanation, Party, Route, Times},
         log,
@@ -42,8 +42,6 @@ struct Entry {
     at: Instant,
     /// The record, until it is written.
     cdr: Option<Cdr>,
-    /// The INVITE that was turned away, where no transaction remembers it.
-    turned_away: Option<Digest>,
 }
 
 /// The refused calls of one shard.
@@ -61,34 +59,15 @@ impl Refused {
 
     /// Takes the record of a call that is refused for good. Returns it, to be written now, unless the
     /// call has one.
-    pub(super) fn note(
-        &mut self,
-        call_id: &str,
-        turned_away: Option<Digest>,
-        cdr: Cdr,
-        now: Instant,
-    ) -> Option<Cdr> {
-        if let Some(entry) = self.entries.get_mut(call_id).filter(|entry| entry.cdr.is_none()) {
-            entry.turned_away = turned_away;
+    pub(super) fn note(&mut self, call_id: &str, cdr: Cdr, now: Instant) -> Option<Cdr> {
+        if self.entries.get(call_id).is_some_and(|entry| entry.cdr.is_none()) {
             return None;
         }
         if self.entries.len() < ENTRIES_MAX || self.entries.contains_key(call_id) {
-            let entry = Entry { at: now + REMEMBER, cdr: None, turned_away };
+            let entry = Entry { at: now + REMEMBER, cdr: None };
             self.entries.insert(call_id.into(), entry);
         }
         Some(cdr)
-    }
-
-    /// Returns whether this very INVITE was turned away a while ago: a copy of it gets the same answer,
-    /// though there may be room now (RFC 3261 8.2.7).
-    pub(super) fn has_turned_away(&self, call_id: &str, invite: impl FnOnce() -> Digest) -> bool {
-        let turned_away = self.entries.get(call_id).and_then(|entry| entry.turned_away);
-        turned_away.is_some_and(|turned_away| turned_away == invite())
-    }
-
-    /// Returns every INVITE that was turned away a while ago.
-    pub(super) fn turned_away(&self) -> impl Iterator<Item = Digest> {
-        self.entries.values().filter_map(|entry| entry.turned_away)
     }
 
     /// Takes the record of a call whose caller gave a wrong password. It is written where the caller
@@ -100,10 +79,7 @@ impl Refused {
         } else if self.entries.len() >= ENTRIES_MAX || !self.may_record(now) {
             return;
         }
-        self.entries.insert(
-            call_id.into(),
-            Entry { at: now + GIVES_UP_AFTER, cdr: Some(cdr), turned_away: None },
-        );
+        self.entries.insert(call_id.into(), Entry { at: now + GIVES_UP_AFTER, cdr: Some(cdr) });
     }
 
     /// The call is admitted after all: it leaves its own record.
@@ -238,9 +214,11 @@ impl Shard {
         why: Why,
         now: Instant,
     ) {
+        if why.is_turned_away() {
+            self.turned.note(self.core.tx.digest_of(message), now);
+        }
         let cdr = self.refused_cdr(message, caller, why, now);
-        let turned_away = why.is_turned_away().then(|| self.core.tx.digest_of(message));
-        if let Some(cdr) = self.refused.note(message.call_id(), turned_away, cdr, now) {
+        if let Some(cdr) = self.refused.note(message.call_id(), cdr, now) {
             self.write_refused(cdr);
         }
     }
@@ -322,18 +300,15 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ids::{Entropy, MintKey},
-        observe::cdr::tests::refused,
-    };
+    use crate::observe::cdr::tests::refused;
 
     #[test]
     fn a_call_is_recorded_once() {
         let now = crate::sim::epoch();
         let at = |s| now + Duration::from_secs(s);
         let mut calls = Refused::new(now);
-        assert!(calls.note("a", None, refused(1), now).is_some());
-        assert!(calls.note("a", None, refused(2), at(1)).is_none(), "the same call");
+        assert!(calls.note("a", refused(1), now).is_some());
+        assert!(calls.note("a", refused(2), at(1)).is_none(), "the same call");
         calls.suspect("a", refused(3), at(1));
         // Wrong twice, then given up.
         calls.suspect("b", refused(4), at(1));
@@ -347,28 +322,9 @@ mod tests {
         calls.admitted("c");
         // Wrong once, then refused for another reason.
         calls.suspect("d", refused(7), at(8));
-        assert!(calls.note("d", None, refused(8), at(9)).is_some());
+        assert!(calls.note("d", refused(8), at(9)).is_some());
         assert!(calls.due(at(60)).is_empty());
         assert_eq!(calls.poll_timeout(), None);
-    }
-
-    #[test]
-    fn a_copy_of_what_was_turned_away_is_known() {
-        let now = crate::sim::epoch();
-        let mut calls = Refused::new(now);
-        let key = MintKey::draw(&mut Entropy::from_u64(1));
-        let [first, again] =
-            ["z9hG4bK1", "z9hG4bK2"].map(|branch| key.digest().text(branch).finish());
-        assert!(calls.note("a", Some(first), refused(1), now).is_some());
-        assert!(calls.has_turned_away("a", || first));
-        assert!(!calls.has_turned_away("a", || again), "called again");
-        assert!(!calls.has_turned_away("b", || first));
-        assert!(calls.note("a", Some(again), refused(2), now).is_none());
-        assert!(calls.has_turned_away("a", || again));
-        assert_eq!(calls.turned_away().collect::<Vec<_>>(), [again]);
-        assert!(calls.due(now + REMEMBER).is_empty());
-        assert_eq!(calls.turned_away().count(), 0);
-        assert!(!calls.has_turned_away("a", || again), "long ago");
     }
 
     #[test]

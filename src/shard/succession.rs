@@ -68,7 +68,7 @@ impl Shard {
         self.follow_bindings(now);
         self.settle(now);
         let theirs = self.family.predecessor.iter().flatten().copied();
-        theirs.chain(self.core.tx.digests()).chain(self.refused.turned_away()).collect()
+        theirs.chain(self.core.tx.digests()).chain(self.turned.digests()).collect()
     }
 
     /// Goes on as before: the next process did not come to stand.
@@ -84,7 +84,7 @@ impl Shard {
     /// our sockets, and where another process has taken over, nobody repeats a request that only we
     /// know the answer to.
     pub fn may_end(&self) -> bool {
-        let is_asked_again = !self.core.tx.is_empty() || self.refused.turned_away().count() > 0;
+        let is_asked_again = !self.core.tx.is_empty() || !self.turned.is_empty();
         let is_unknown_elsewhere = self.family.has_successor && is_asked_again;
         self.is_idle() && !self.family.has(Kin::Predecessor) && !is_unknown_elsewhere
     }

@@ -1,7 +1,7 @@
-//! INVITEs that were refused because there was too much to do: a copy of one gets the same answer, though there is
-//! room by then (RFC 3261 8.2.7). Otherwise one request would have two final answers.
+//! INVITEs that were turned away, which leaves no transaction: a copy of one gets the same answer, though
+//! there is room by then (RFC 3261 8.2.7). Otherwise one request would have two final answers.
 //!
-//! Owns: what stands for each, for half a minute.
+//! Owns: what stands for each, for half a minute at least and a minute at most.
 //! Never: keeps anything that a peer wrote, or more than so many.
 
 use super::Shard;
@@ -14,11 +14,11 @@ const REMEMBER: Duration = Duration::from_secs(32);
 /// that come within 14 seconds are known, and most come within two.
 const HALF_MAX: usize = 1 << 18;
 
-/// The INVITEs that were refused lately.
+/// The INVITEs that were turned away lately.
 #[derive(Debug)]
 pub(super) struct Turned {
-    young: Table<u64, ()>,
-    old: Table<u64, ()>,
+    young: Table<Digest, ()>,
+    old: Table<Digest, ()>,
     /// When the younger ones become the older ones.
     turns_at: Option<Instant>,
     half_max: usize,
@@ -37,7 +37,7 @@ impl Turned {
             self.turn(now);
         }
         self.turns_at.get_or_insert(now + REMEMBER);
-        self.young.insert(short(digest), ());
+        self.young.insert(digest, ());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -45,8 +45,13 @@ impl Turned {
     }
 
     pub(super) fn has(&self, digest: Digest) -> bool {
-        let digest = short(digest);
         self.young.contains(digest) || self.old.contains(digest)
+    }
+
+    /// Returns all of them.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        let all = [&self.young, &self.old].into_iter().flat_map(Table::sorted);
+        all.map(|(digest, ())| digest).collect()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -67,16 +72,10 @@ impl Turned {
 }
 
 impl Shard {
-    /// Returns whether this very INVITE was refused a while ago because there was too much to do.
-    pub(super) fn was_shed(&self, message: &Message) -> bool {
-        let turned = &self.overload.turned;
-        !turned.is_empty() && turned.has(self.core.tx.digest_of(message))
+    /// Returns whether this very INVITE was turned away a while ago.
+    pub(super) fn was_turned_away(&self, message: &Message) -> bool {
+        !self.turned.is_empty() && self.turned.has(self.core.tx.digest_of(message))
     }
-}
-
-/// Half of a keyed digest is enough: nobody can find two of the same.
-fn short(digest: Digest) -> u64 {
-    digest.to_bits() as u64
 }
 
 #[cfg(test)]

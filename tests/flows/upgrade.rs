@@ -126,6 +126,6 @@ fn a_call_that_was_turned_away_stays_so() {
     let of_invites = answers.filter(|sent| sent.message.method() == Method::Invite);
     let said: Vec<_> = of_invites.map(|sent| (sent.at_ms, sent.message.status())).collect();
     assert_eq!(said, [(1020, 503), (1520, 503)], "{}", world.ladder());
-    world.run_until(60_000);
+    world.run_until(70_000);
     with_pbx(&mut world, |pbx, _| assert_eq!((pbx.processes(), pbx.cdrs().len()), (1, 2)));
 }
