@@ -257,7 +257,7 @@ impl Suite<'_> {
 
     fn million(&self) -> Result<Vec<Sample>> {
         let running = self.tandem(Setup::default())?;
-        let load = ["calls", "--from-user", FROM_USER, "--rate", "4500", "--count", "1000000"];
+        let load = ["calls", "--from-user", FROM_USER, "--rate", "3000", "--count", "1000000"];
         self.load(("tandem", &running), &load)
     }
 
