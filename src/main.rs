@@ -11,6 +11,7 @@ use tandem::{
         cli_check, config_files, core_dumps,
         demo::{self, DemoArgs},
         doctor::{self, DoctorArgs},
+        files,
         log_lines::Lines,
         node::{Node, Place},
         places::World,
@@ -149,6 +150,7 @@ fn done(is_well: bool) -> ExitCode {
 
 fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {
     core_dumps::switch_off();
+    files::raise_limit();
     let file = config_files::path(config);
     let Checked { config, report, .. } = config_files::load(file);
     for problem in report.problems() {

@@ -103,6 +103,8 @@ pub struct Sip {
     pub min_se: Duration,
     /// How many calls one user may have that nobody has answered yet.
     pub max_ringing: usize,
+    /// How many connections others may open to us at a time.
+    pub max_connections: usize,
     /// How many hops our OPTIONS and INVITEs may take; an INVITE for a caller takes one less than it
     /// allowed, if that is fewer.
     pub max_forwards: u8,

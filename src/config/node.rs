@@ -88,6 +88,7 @@ pub(super) fn sip(root: &Table, reading: &mut Reading<'_>) -> Sip {
         min_se: section.or("min_se", seconds(90), duration_within("90s", "1d")),
         max_forwards: section.or("max_forwards", 70, count(1, 255)),
         max_ringing: section.or("max_ringing", 1000, count(1, 1_000_000)),
+        max_connections: section.or("max_connections", 16_384, count(16, 1_000_000)),
         dscp: section.or("dscp", DSCP_SIGNALLING, count(0, 63)),
         user_agent: section.or("user_agent", "Tandem".into(), header_text),
     };

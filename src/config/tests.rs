@@ -289,6 +289,7 @@ fn each_mistake_has_its_sentence() {
         ),
         ("[sip]\ndscp = -1", "2 C010 -1 is out of range: 0 to 63"),
         ("[sip]\nmax_ringing = 0", "2 C010 0 is out of range: 1 to 1000000"),
+        ("[sip]\nmax_connections = 15", "2 C010 15 is out of range: 16 to 1000000"),
         ("[sip]\nmin_se = 60", "2 C010 `60s` is out of range: 90s to 1d"),
         (
             "[log]\nlevel = 'infos'",

@@ -338,6 +338,9 @@ pub struct Transports {
     /// TLS handshakes that failed: of those who connected to us (`accepted`), and of our own by
     /// reason.
     pub handshake_failures: Tally,
+    /// Connections of peers that nobody known used, and that were closed: for others (`room`), or for
+    /// silence (`idle`).
+    pub connections_closed: Tally,
 }
 
 impl Transports {
@@ -350,6 +353,7 @@ impl Transports {
         self.connections += other.connections;
         self.tls_connections += other.tls_connections;
         self.handshake_failures.merge(&other.handshake_failures);
+        self.connections_closed.merge(&other.connections_closed);
     }
 }
 

@@ -256,6 +256,11 @@ impl Location {
         self.0.by_user.iter().any(|entry| entry.value().iter().any(is_there))
     }
 
+    /// Returns whether a phone is reached over this connection.
+    pub fn has_flow(&self, flow: Flow) -> bool {
+        self.0.by_flow.contains_key(&flow)
+    }
+
     /// Returns whether nobody is bound.
     pub fn is_empty(&self) -> bool {
         self.0.by_user.is_empty()

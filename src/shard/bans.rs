@@ -1,6 +1,6 @@
-//! Whose messages are not looked at, and what leads to that.
+//! Whose messages are not looked at, and what leads to that; whose connections stay.
 //!
-//! Owns: who is above suspicion; the log's line of a ban; the view of the bans.
+//! Owns: who is above suspicion, and which connection proven; the log's line of a ban; the view of the bans.
 //! Never: counts or times anything; `guard` does.
 //!
 //! Above suspicion are trunks (their ranges, and the addresses that their names have), registered
@@ -16,6 +16,7 @@ use crate::{
     sip::{HeaderName, Message, Method},
 };
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Instant, SystemTime},
 };
@@ -79,6 +80,20 @@ impl Shard {
             || self.trunk_at(flow).is_some()
             || self.core.shared.location.is_bound_from(Network::source(ip), wall)
             || self.calls.values().any(|call| has_peer(call, ip))
+    }
+
+    /// Returns those of these connections that somebody known uses: a phone that is registered over it, a call, a
+    /// trunk.
+    pub fn proven(&self, flows: &[Flow]) -> BTreeSet<Flow> {
+        let asked: BTreeSet<Flow> = flows.iter().copied().collect();
+        let is_known = |flow: &&Flow| {
+            self.core.shared.location.has_flow(**flow) || self.trunk_at(**flow).is_some()
+        };
+        let mut proven: BTreeSet<Flow> = asked.iter().filter(is_known).copied().collect();
+        let legs = self.calls.values().flat_map(|call| call.legs());
+        let used = legs.filter_map(|leg| leg.flow()).filter(|flow| flow.transport.is_reliable());
+        proven.extend(used.filter(|flow| asked.contains(flow)));
+        proven
     }
 
     /// Takes up the bans of before a restart, but for those who are above suspicion by now.

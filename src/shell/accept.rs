@@ -1,11 +1,11 @@
 //! Connections that peers open, over TCP and over TLS.
 //!
-//! Owns: how many there may be, from one source and altogether, also of those that have only begun.
-//! Never: reads from one; `stream` does once it stands.
+//! Owns: the handshakes, and how many there may be at a time, from one source and altogether.
+//! Never: reads from a connection that stands, `stream` does; or chooses who must make room then, `guests` does.
 
 use super::{
     ingress::Packet,
-    stream::{By, CONNECTIONS_MAX, Connection, Eviction, Opener, WRITES_MAX, run},
+    stream::{Connection, Eviction, Opened, Opener, WRITES_MAX, run},
 };
 use crate::{
     ids::{Flow, Transport},
@@ -13,34 +13,26 @@ use crate::{
     tls::Failure,
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
 };
 
-/// Connections from one source: phones behind one NAT have one each.
-const PER_SOURCE_MAX: usize = CONNECTIONS_MAX / 4;
-/// Connections that have not brought a message yet, altogether and from one source: over TLS they cost
-/// more. Who begins one more ends the oldest, which is the likeliest to lead nowhere.
-const YOUNG_MAX: [usize; 2] = [CONNECTIONS_MAX / 2, PER_SOURCE_MAX / 4];
-const YOUNG_TLS_MAX: [usize; 2] = [512, 64];
-/// Sources remembered before those without a connection are forgotten.
-const SOURCES_TIDY: usize = 256;
+/// Handshakes that go on, altogether and from one source: they cost more than connections. Who begins one more
+/// ends the oldest, which is the likeliest to lead nowhere.
+const HANDSHAKES_MAX: usize = 512;
+const HANDSHAKES_PER_SOURCE_MAX: usize = 64;
 
 impl Opener {
     /// Accepts connections until the shard is gone.
     pub(super) async fn accept(self, transport: Transport, listener: TcpListener) {
         let Ok(port) = listener.local_addr().map(|address| address.port()) else { return };
-        let mut sources = Sources::default();
-        let mut young = match transport {
-            Transport::Tls => Young::new(YOUNG_TLS_MAX),
-            Transport::Tcp | Transport::Udp => Young::new(YOUNG_MAX),
-        };
+        let mut handshakes = Handshakes::default();
         while !self.ingress.is_closed() {
             let Ok(room) = self.accepted.clone().acquire_owned().await else { return };
             let (stream, remote) = match listener.accept().await {
@@ -55,51 +47,38 @@ impl Opener {
             let Ok(local) = stream.local_addr() else { continue };
             let local = SocketAddr::new(local.ip().to_canonical(), port);
             let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-            let Some(share) = sources.admit(remote.ip()) else {
-                tracing::debug!(%remote, "too many connections");
-                continue;
-            };
             let flow = Flow { transport, local, remote };
-            let (opener, permits) = (self.clone(), [room, share]);
-            let eviction = young.begin(remote.ip());
+            let opener = self.clone();
             match transport {
                 // Datagrams have no connections.
                 Transport::Udp => return,
-                Transport::Tcp => tokio::spawn(opener.serve(stream, flow, permits, eviction)),
-                Transport::Tls => tokio::spawn(opener.serve_tls(stream, flow, permits, eviction)),
+                Transport::Tcp => tokio::spawn(opener.serve(stream, flow, room)),
+                Transport::Tls => {
+                    let over = handshakes.begin(remote.ip());
+                    tokio::spawn(opener.serve_tls(stream, flow, room, over))
+                }
             };
         }
     }
 
-    async fn serve(
-        self,
-        stream: TcpStream,
-        flow: Flow,
-        permits: [OwnedSemaphorePermit; 2],
-        eviction: Eviction,
-    ) {
+    async fn serve(self, stream: TcpStream, flow: Flow, room: OwnedSemaphorePermit) {
         super::stream::tune(&stream);
-        let (writer, queue) = mpsc::channel(WRITES_MAX);
-        let Self { ingress, .. } = self;
-        ingress.tell(Packet::Opened { flow, writer }).await;
-        let (reader, writer) = stream.into_split();
-        let young = Some(eviction);
-        run((reader, writer), Connection { flow, opened: By::Peer, young, queue, ingress }).await;
-        drop(permits);
+        run(stream.into_split(), self.welcome(flow).await).await;
+        drop(room);
     }
 
     async fn serve_tls(
         self,
         stream: TcpStream,
         flow: Flow,
-        permits: [OwnedSemaphorePermit; 2],
-        mut eviction: Eviction,
+        room: OwnedSemaphorePermit,
+        over: Eviction,
     ) {
         super::stream::tune(&stream);
         let security = self.security.borrow().clone();
         let shaken = tokio::select! {
             shaken = security.accept(stream) => shaken,
-            _ = &mut eviction => Err(Failure::Gone),
+            _ = over => Err(Failure::Gone),
         };
         let stream = match shaken {
             Ok(stream) => stream,
@@ -109,63 +88,40 @@ impl Opener {
                 return;
             }
         };
+        run(tokio::io::split(stream), self.welcome(flow).await).await;
+        drop(room);
+    }
+
+    /// Tells the shard of a connection that stands.
+    async fn welcome(self, flow: Flow) -> Connection {
         let (writer, queue) = mpsc::channel(WRITES_MAX);
+        let (end, eviction) = oneshot::channel();
         let Self { ingress, .. } = self;
-        ingress.tell(Packet::Opened { flow, writer }).await;
-        let halves = tokio::io::split(stream);
-        let young = Some(eviction);
-        run(halves, Connection { flow, opened: By::Peer, young, queue, ingress }).await;
-        drop(permits);
+        ingress.tell(Packet::Opened { flow, writer, end }).await;
+        Connection { flow, opened: Opened::ByPeer(eviction), queue, ingress }
     }
 }
 
-/// The connections of each source.
+/// The handshakes that go on, the oldest first.
 #[derive(Debug, Default)]
-struct Sources {
-    shares: BTreeMap<IpAddr, Arc<Semaphore>>,
-    tidy_at: usize,
-}
+struct Handshakes(VecDeque<(IpAddr, oneshot::Sender<()>)>);
 
-impl Sources {
-    /// Returns the right to one more connection, while the source has not too many.
-    fn admit(&mut self, ip: IpAddr) -> Option<OwnedSemaphorePermit> {
-        if self.shares.len() >= self.tidy_at.max(SOURCES_TIDY) {
-            self.shares.retain(|_, share| share.available_permits() < PER_SOURCE_MAX);
-            self.tidy_at = self.shares.len().saturating_mul(2);
-        }
-        let share = self.shares.entry(source(ip));
-        let share = share.or_insert_with(|| Arc::new(Semaphore::new(PER_SOURCE_MAX)));
-        share.clone().try_acquire_owned().ok()
-    }
-}
-
-/// The connections that have not brought a message yet, the oldest first.
-#[derive(Debug)]
-struct Young {
-    begun: VecDeque<(IpAddr, oneshot::Sender<()>)>,
-    max: usize,
-    per_source_max: usize,
-}
-
-impl Young {
-    fn new([max, per_source_max]: [usize; 2]) -> Self {
-        Self { begun: VecDeque::new(), max, per_source_max }
-    }
-
+impl Handshakes {
     /// Begins one. Returns what ends when it must make room.
     fn begin(&mut self, ip: IpAddr) -> Eviction {
         let ip = source(ip);
-        self.begun.retain(|(_, end)| !end.is_closed());
+        let Self(begun) = self;
+        begun.retain(|(_, end)| !end.is_closed());
         let of_this = |(other, _): &&(IpAddr, _)| *other == ip;
-        if self.begun.iter().filter(of_this).count() >= self.per_source_max {
-            let oldest = self.begun.iter().position(|(other, _)| *other == ip);
-            oldest.and_then(|oldest| self.begun.remove(oldest));
-        } else if self.begun.len() >= self.max {
-            self.begun.pop_front();
+        if begun.iter().filter(of_this).count() >= HANDSHAKES_PER_SOURCE_MAX {
+            let oldest = begun.iter().position(|(other, _)| *other == ip);
+            oldest.and_then(|oldest| begun.remove(oldest));
+        } else if begun.len() >= HANDSHAKES_MAX {
+            begun.pop_front();
         }
-        let (end, ended) = oneshot::channel();
-        self.begun.push_back((ip, end));
-        ended
+        let (end, over) = oneshot::channel();
+        begun.push_back((ip, end));
+        over
     }
 }
 
@@ -179,46 +135,24 @@ mod tests {
     }
 
     #[test]
-    fn one_source_has_a_share_and_gets_it_back() {
-        let mut sources = Sources::default();
-        let mut held: Vec<_> = (0..PER_SOURCE_MAX).map(|_| sources.admit(ip(1)).unwrap()).collect();
-        assert!(sources.admit(ip(1)).is_none());
-        assert!(sources.admit(ip(2)).is_some());
-        held.pop();
-        assert!(sources.admit(ip(1)).is_some());
-    }
-
-    #[test]
-    fn sources_without_connections_are_forgotten() {
-        let mut sources = Sources::default();
-        let held = sources.admit(ip(0));
-        for n in 1..100_000 {
-            sources.admit(ip(n));
-        }
-        assert!(sources.shares.len() <= SOURCES_TIDY + 1, "{}", sources.shares.len());
-        assert!(sources.shares.contains_key(&ip(0)) && held.is_some());
-    }
-
-    #[test]
-    fn the_oldest_without_a_message_makes_room() {
-        let mut young = Young::new(YOUNG_TLS_MAX);
-        let mut flood: Vec<_> = (0..1000).map(|_| young.begin(ip(1))).collect();
-        let is_over = |end: &mut oneshot::Receiver<()>| {
+    fn the_oldest_handshake_makes_room() {
+        let mut handshakes = Handshakes::default();
+        let mut flood: Vec<_> = (0..1000).map(|_| handshakes.begin(ip(1))).collect();
+        let is_over = |end: &mut Eviction| {
             matches!(end.try_recv(), Err(oneshot::error::TryRecvError::Closed))
         };
         assert_eq!(flood.iter_mut().filter_map(|e| is_over(e).then_some(())).count(), 936);
         assert!(!is_over(flood.last_mut().unwrap()));
         // Others are not in its way, until there are too many of all.
-        let mut other = young.begin(ip(2));
-        let _more: Vec<_> = (3..450).map(|n| young.begin(ip(n))).collect();
+        let mut other = handshakes.begin(ip(2));
+        let _more: Vec<_> = (3..450).map(|n| handshakes.begin(ip(n))).collect();
         assert!(!is_over(&mut other));
-        let _still_more: Vec<_> = (450..1000).map(|n| young.begin(ip(n))).collect();
+        let still_more: Vec<_> = (450..1000).map(|n| handshakes.begin(ip(n))).collect();
         assert!(is_over(&mut other));
-        assert_eq!(young.begun.len(), YOUNG_TLS_MAX[0]);
         // Those that have ended leave room at once.
-        drop(_still_more);
-        assert_eq!(young.begun.len(), YOUNG_TLS_MAX[0]);
-        let _one = young.begin(ip(5));
-        assert_eq!(young.begun.len(), 1);
+        drop(still_more);
+        assert_eq!(handshakes.0.len(), HANDSHAKES_MAX);
+        let _one = handshakes.begin(ip(5));
+        assert_eq!(handshakes.0.len(), 1);
     }
 }

@@ -7,7 +7,7 @@
 use super::stream::{End, Writer};
 use crate::{ids::Flow, shard::Kin};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Messages that may wait for the shard.
 const PACKETS_MAX: usize = 8192;
@@ -28,6 +28,8 @@ pub(super) enum Packet {
         flow: Flow,
         /// The way back.
         writer: Writer,
+        /// Ends it where it is dropped.
+        end: oneshot::Sender<()>,
     },
     /// Another process of an upgrade has received a message that is for this one.
     Passed {

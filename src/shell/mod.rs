@@ -18,6 +18,8 @@ pub mod doctor;
 mod doors;
 mod epoll;
 mod exposure;
+pub mod files;
+mod guests;
 mod helpers;
 mod host;
 pub mod http;

@@ -7,6 +7,7 @@ use super::{
     control::Control,
     desk::{Desk, Origin},
     doors::{Behind, Doors},
+    files,
     helpers::Helpers,
     ingress::Ingress,
     listeners,
@@ -191,7 +192,9 @@ impl Node {
             Shard::new(shard_id, shared, seed().map_err(part(RANDOM))?, now(), SystemTime::now());
         restore_bans(&mut shard, &store).await;
         let security = watch::Sender::new(Security::new(&config));
-        let opener = Opener::new(ways.ingress.clone(), security.subscribe(), config.sip.dscp);
+        let places = files::connections(&config.rtp);
+        let opener =
+            Opener::new(ways.ingress.clone(), security.subscribe(), config.sip.dscp, places);
         let hands = Hands {
             opener: opener.clone(),
             media: media.iter().cloned().map(MediaLine::new).collect(),

@@ -5,6 +5,7 @@
 
 mod crowd;
 mod parting;
+mod welcome;
 
 use super::{
     epoll,
@@ -201,10 +202,11 @@ impl ShardLoop {
         }
     }
 
-    /// Takes the names that peers over TLS must have.
+    /// Takes the names that peers over TLS must have, and how many peers there may be.
     pub(super) fn know_peers(&mut self, config: &Config) {
         self.peers.configure(config);
         self.warned.clear();
+        self.grant_places(config);
     }
 
     /// Takes over from another process.
@@ -316,6 +318,7 @@ impl ShardLoop {
             self.obey(Order::Stop);
             self.carry_out();
         }
+        self.look_round();
         let now = now();
         self.hands.media.iter_mut().for_each(|line| line.retry(now));
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
@@ -345,7 +348,8 @@ impl ShardLoop {
         };
         let now = now();
         let media = self.hands.media.iter().filter_map(|line| line.poll_timeout(now)).min();
-        let own = [self.shard.poll_timeout(), ending, self.family.parts_at];
+        let looks = self.looks_round_at();
+        let own = [self.shard.poll_timeout(), ending, self.family.parts_at, looks];
         own.into_iter().flatten().chain(media).min()
     }
 
@@ -376,7 +380,7 @@ impl ShardLoop {
     fn take_packet(&mut self, packet: Packet) {
         match packet {
             Packet::Message { flow, bytes } => self.take_message(flow, bytes),
-            Packet::Opened { flow, writer } => self.streams.opened(flow, writer),
+            Packet::Opened { flow, writer, end } => self.welcome(flow, writer, end),
             Packet::Closed { flow, end } => self.end(flow, end),
             Packet::Passed { from, flow, bytes } => {
                 self.shard.handle_passed(from, flow, bytes, now());

@@ -4,6 +4,7 @@
 //! Never: looks into a message; `sip::framing` finds its end.
 
 use super::{
+    guests::Guests,
     ingress::{Ingress, Packet},
     marks::mark,
     peers::Peer,
@@ -19,7 +20,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
-    io,
+    io, mem,
     net::SocketAddr,
     sync::{
         Arc,
@@ -35,8 +36,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Connections at a time, accepted, and again as many opened.
-pub(super) const CONNECTIONS_MAX: usize = 4096;
 /// Messages that may wait for a slow peer; then it is cut off.
 pub(super) const WRITES_MAX: usize = 256;
 /// How long a peer may take to accept a connection, or a written message.
@@ -71,7 +70,24 @@ pub(super) type Writer = mpsc::Sender<Bytes>;
 /// The connections of one shard, by transport and peer.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    writers: BTreeMap<(Transport, SocketAddr), (Flow, Writer)>,
+    writers: BTreeMap<(Transport, SocketAddr), Stream>,
+    /// Those that peers have opened.
+    pub(super) guests: Guests,
+}
+
+/// The way to a peer.
+#[derive(Debug)]
+struct Stream {
+    flow: Flow,
+    writer: Writer,
+    /// Whether we have said anything since the last time that this was asked.
+    has_spoken: bool,
+}
+
+impl Stream {
+    fn new(flow: Flow, writer: Writer) -> Self {
+        Self { flow, writer, has_spoken: true }
+    }
 }
 
 impl Streams {
@@ -86,8 +102,9 @@ impl Streams {
         peer: impl FnOnce() -> Option<Peer>,
     ) -> bool {
         let key = (flow.transport, flow.remote);
-        if let Some((_, writer)) = self.writers.get(&key) {
-            match writer.try_send(bytes.clone()) {
+        if let Some(stream) = self.writers.get_mut(&key) {
+            stream.has_spoken = true;
+            match stream.writer.try_send(bytes.clone()) {
                 Ok(()) => return true,
                 Err(mpsc::error::TrySendError::Full(_)) => return false,
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
@@ -100,21 +117,31 @@ impl Streams {
         };
         let (writer, queue) = mpsc::channel(WRITES_MAX);
         let queued = writer.try_send(bytes).is_ok();
-        self.writers.insert(key, (flow, writer));
+        self.writers.insert(key, Stream::new(flow, writer));
         opener.open(flow, by, queue);
         queued
     }
 
     /// Takes a connection that a peer opened.
     pub(super) fn opened(&mut self, flow: Flow, writer: Writer) {
-        self.writers.insert((flow.transport, flow.remote), (flow, writer));
+        self.writers.insert((flow.transport, flow.remote), Stream::new(flow, writer));
+    }
+
+    /// Returns the connections of peers of which it is time to ask whether anybody known uses them.
+    pub(super) fn to_ask_about(&mut self, now: std::time::Instant) -> Vec<Flow> {
+        let writers = &mut self.writers;
+        self.guests.visit(now, |flow| {
+            let stream = writers.get_mut(&(flow.transport, flow.remote));
+            stream.is_some_and(|stream| mem::take(&mut stream.has_spoken))
+        })
     }
 
     /// Forgets a connection. Returns whether the peer is without one now: another may have taken
     /// its place.
     pub(super) fn closed(&mut self, flow: Flow) -> bool {
+        self.guests.left(flow);
         let key = (flow.transport, flow.remote);
-        if self.writers.get(&key).is_some_and(|(_, writer)| !writer.is_closed()) {
+        if self.writers.get(&key).is_some_and(|stream| !stream.writer.is_closed()) {
             return false;
         }
         self.writers.remove(&key);
@@ -133,7 +160,7 @@ impl Streams {
 
     /// Returns all that stand or are being opened.
     pub(super) fn flows(&self) -> Vec<Flow> {
-        self.writers.values().map(|(flow, _)| *flow).collect()
+        self.writers.values().map(|stream| stream.flow).collect()
     }
 
     /// Returns how many there are over this transport.
@@ -143,12 +170,12 @@ impl Streams {
 }
 
 /// Who opened a connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum By {
+#[derive(Debug)]
+pub(super) enum Opened {
     /// We did: we keep it alive.
-    Us,
-    /// The peer did: it has something to say.
-    Peer,
+    ByUs,
+    /// The peer did: it has something to say, and may have to make room.
+    ByPeer(Eviction),
 }
 
 /// What the end of a connection leaves.
@@ -173,17 +200,25 @@ pub(super) struct Opener {
     runtime: Handle,
     /// For our own connections, which those of strangers must not crowd out.
     opened: Arc<Semaphore>,
+    /// How many there may be of either.
+    pub(super) places: usize,
     pub(super) accepted: Arc<Semaphore>,
     /// Peers with whom we could not agree on TLS.
     pub(super) refused: Arc<AtomicU64>,
 }
 
 impl Opener {
-    /// Connections run in the runtime in which this is called.
-    pub(super) fn new(ingress: Ingress, security: watch::Receiver<Security>, dscp: u8) -> Self {
-        let room = || Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    /// Connections run in the runtime in which this is called; as many as there are `places` may be opened, and
+    /// as many accepted.
+    pub(super) fn new(
+        ingress: Ingress,
+        security: watch::Receiver<Security>,
+        dscp: u8,
+        places: usize,
+    ) -> Self {
+        let room = || Arc::new(Semaphore::new(places));
         let (runtime, refused) = (Handle::current(), Arc::default());
-        Self { ingress, security, dscp, runtime, opened: room(), accepted: room(), refused }
+        Self { ingress, security, dscp, runtime, opened: room(), places, accepted: room(), refused }
     }
 
     /// Returns how many handshakes of others have failed.
@@ -207,13 +242,8 @@ impl Opener {
                 }
             };
             tune(&stream);
-            let connection = |queue| Connection {
-                flow,
-                opened: By::Us,
-                young: None,
-                queue,
-                ingress: ingress.clone(),
-            };
+            let connection =
+                |queue| Connection { flow, opened: Opened::ByUs, queue, ingress: ingress.clone() };
             let Some(peer) = peer else {
                 return run(stream.into_split(), connection(queue)).await;
             };
@@ -263,9 +293,7 @@ pub(super) type Eviction = oneshot::Receiver<()>;
 /// A connection that stands.
 pub(super) struct Connection {
     pub(super) flow: Flow,
-    pub(super) opened: By,
-    /// Until it has brought a whole message: it may have to make room.
-    pub(super) young: Option<Eviction>,
+    pub(super) opened: Opened,
     pub(super) queue: mpsc::Receiver<Bytes>,
     pub(super) ingress: Ingress,
 }
@@ -276,18 +304,16 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let Connection { flow, opened, young, mut queue, ingress } = connection;
+    let Connection { flow, opened, mut queue, ingress } = connection;
     let began = Instant::now();
     let (pongs, pong_queue) = mpsc::channel(4);
-    let pings = match opened {
-        By::Us => Some(keep_alive as Every),
-        By::Peer => None,
-    };
+    let is_ours = matches!(opened, Opened::ByUs);
+    let pings = is_ours.then_some(keep_alive as Every);
     let reading = async {
-        let error = read(reader, (flow, young), &ingress, pongs, MESSAGE_MAX).await;
+        let error = read(reader, (flow, opened), &ingress, pongs, MESSAGE_MAX).await;
         // The last message may have been a request, or one that deserves a 400. On a connection that
         // is ours or broken, what we have to say wants another one.
-        if opened == By::Peer && error.is_none() {
+        if !is_ours && error.is_none() {
             tokio::time::sleep(LINGER).await;
         }
         error
@@ -302,7 +328,7 @@ where
         unsent.push(bytes);
     }
     let failure = error.as_ref().and_then(Failure::after_handshake);
-    let stood = opened == By::Us && failure.is_none();
+    let stood = is_ours && failure.is_none();
     let is_kept = stood && began.elapsed() >= STOOD;
     unsent.retain(|bytes| is_kept && !is_sent_again(bytes));
     // Over TLS: that it is over, and not cut off.
@@ -320,18 +346,20 @@ fn is_sent_again(bytes: &[u8]) -> bool {
 /// room. Returns what broke it, if something did.
 async fn read(
     mut reader: impl AsyncRead + Unpin,
-    (flow, mut young): (Flow, Option<Eviction>),
+    (flow, mut opened): (Flow, Opened),
     ingress: &Ingress,
     pongs: mpsc::Sender<()>,
     message_max: Duration,
 ) -> Option<io::Error> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; READ_FIRST];
-    let mut deadline = young.as_ref().map(|_| Instant::now() + message_max);
+    // Until it has brought a whole message.
+    let mut is_young = matches!(opened, Opened::ByPeer(_));
+    let mut deadline = is_young.then(|| Instant::now() + message_max);
     loop {
         let received = tokio::select! {
             received = reader.read(&mut buffer) => received,
-            error = cut_off(deadline, &mut young) => Err(error),
+            error = cut_off(deadline, &mut opened) => Err(error),
         };
         let len = match received {
             Ok(len @ 1..) => len,
@@ -345,14 +373,14 @@ async fn read(
         while let Some(frame) = framer.next() {
             match frame {
                 Frame::Message(bytes) => {
-                    young = None;
+                    is_young = false;
                     ingress.tell(Packet::Message { flow, bytes }).await;
                 }
                 Frame::Ping => _ = pongs.try_send(()),
                 Frame::Pong => {}
                 Frame::Broken => return None,
             }
-            deadline = deadline.filter(|_| young.is_some());
+            deadline = deadline.filter(|_| is_young);
         }
         if framer.is_partial() {
             deadline.get_or_insert_with(|| Instant::now() + message_max);
@@ -361,7 +389,7 @@ async fn read(
 }
 
 /// Waits until the time is over, or the room is needed.
-async fn cut_off(deadline: Option<Instant>, young: &mut Option<Eviction>) -> io::Error {
+async fn cut_off(deadline: Option<Instant>, opened: &mut Opened) -> io::Error {
     let too_late = async {
         match deadline {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -369,9 +397,9 @@ async fn cut_off(deadline: Option<Instant>, young: &mut Option<Eviction>) -> io:
         }
     };
     let evicted = async {
-        match young {
-            Some(young) => _ = young.await,
-            None => std::future::pending().await,
+        match opened {
+            Opened::ByPeer(eviction) => _ = eviction.await,
+            Opened::ByUs => std::future::pending().await,
         }
     };
     tokio::select! {
@@ -433,43 +461,48 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_says_nothing_is_cut_off() {
-        assert_eq!(messages(By::Peer, "").await, 0);
+        assert_eq!(messages(true, "").await, 0);
     }
 
     #[tokio::test]
     async fn a_message_that_does_not_end_is_cut_off() {
-        for opened in [By::Us, By::Peer] {
+        for is_by_peer in [false, true] {
             let said = format!("{WHOLE}OPTIONS sip:a SIP/2.0\r\nX: ");
-            assert_eq!(messages(opened, &said).await, 1, "{opened:?}");
+            assert_eq!(messages(is_by_peer, &said).await, 1, "by a peer: {is_by_peer}");
         }
     }
 
     /// Keep-alives are not a message.
     #[tokio::test]
     async fn a_peer_that_only_pings_is_cut_off() {
-        assert_eq!(messages(By::Peer, "\r\n\r\n\r\n").await, 0);
+        assert_eq!(messages(true, "\r\n\r\n\r\n").await, 0);
     }
 
+    /// Also whoever has brought a message: who must go is not decided here.
     #[tokio::test]
-    async fn who_has_said_nothing_makes_room() {
-        for (said, is_cut_off) in [("OPTIONS sip:a SIP/2.0\r\n", true), (WHOLE, false)] {
+    async fn a_peer_that_must_make_room_is_cut_off() {
+        for said in ["", "OPTIONS sip:a SIP/2.0\r\n", WHOLE] {
             let (mut peer, ours) = duplex(4096);
             peer.write_all(said.as_bytes()).await.unwrap();
             let (ingress, mut packets) = Ingress::new();
             let (pongs, _pongs) = mpsc::channel(1);
-            let address = SocketAddr::from(([127, 0, 0, 1], 5060));
-            let flow = Flow { transport: Transport::Tcp, local: address, remote: address };
-            let (evict, eviction) = oneshot::channel();
-            let reading = read(ours, (flow, Some(eviction)), &ingress, pongs, Duration::MAX / 4);
+            let (end, eviction) = oneshot::channel();
+            let opened = Opened::ByPeer(eviction);
+            let reading = read(ours, (flow(), opened), &ingress, pongs, Duration::MAX / 4);
             let needed = async {
-                if !is_cut_off {
+                if said == WHOLE {
                     packets.recv().await;
                 }
-                drop(evict);
+                drop(end);
             };
             let (cut, ()) = tokio::join!(timeout(SHORT, reading), needed);
-            assert_eq!(cut.is_ok(), is_cut_off, "{said}");
+            assert!(cut.is_ok(), "{said}");
         }
+    }
+
+    fn flow() -> Flow {
+        let address = SocketAddr::from(([127, 0, 0, 1], 5060));
+        Flow { transport: Transport::Tcp, local: address, remote: address }
     }
 
     /// A peer that says so much, a read after the other; notes how much room there was for each.
@@ -498,9 +531,7 @@ mod tests {
         let mut says = Says { lengths, rooms: vec![] };
         let (ingress, _packets) = Ingress::new();
         let (pongs, _pongs) = mpsc::channel(1);
-        let address = SocketAddr::from(([127, 0, 0, 1], 5060));
-        let flow = Flow { transport: Transport::Tcp, local: address, remote: address };
-        read(&mut says, (flow, None), &ingress, pongs, SHORT).await;
+        read(&mut says, (flow(), Opened::ByUs), &ingress, pongs, SHORT).await;
         assert_eq!(says.rooms, [1024, 1024, 1024, 4096, 16_384, 16_384, 16_384]);
     }
 
@@ -526,16 +557,14 @@ mod tests {
     }
 
     /// Reads what a peer says that never closes. Returns, once we have, how many messages came of it.
-    async fn messages(opened: By, said: &str) -> usize {
+    async fn messages(is_by_peer: bool, said: &str) -> usize {
         let (mut peer, ours) = duplex(4096);
         peer.write_all(said.as_bytes()).await.unwrap();
         let (ingress, mut packets) = Ingress::new();
         let (pongs, _pongs) = mpsc::channel(1);
-        let address = SocketAddr::from(([127, 0, 0, 1], 5060));
-        let flow = Flow { transport: Transport::Tcp, local: address, remote: address };
         let (_stays, eviction) = oneshot::channel();
-        let young = (opened == By::Peer).then_some(eviction);
-        read(ours, (flow, young), &ingress, pongs, SHORT).await;
+        let opened = if is_by_peer { Opened::ByPeer(eviction) } else { Opened::ByUs };
+        read(ours, (flow(), opened), &ingress, pongs, SHORT).await;
         std::iter::from_fn(|| packets.try_recv().ok()).count()
     }
 }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod cost;
+mod crowd;
 mod guesses;
 mod leaks;
 #[path = "../fuzz/mutate.rs"]

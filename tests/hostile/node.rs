@@ -51,13 +51,18 @@ impl Program {
 
     /// Starts it with these lines at the end of its configuration.
     pub(crate) fn start_with(more: &str) -> Self {
+        Self::start_as("", more)
+    }
+
+    /// The same with these lines in `[sip]`.
+    pub(crate) fn start_as(sip: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display();
         let before = PROGRAMS.fetch_add(1, Ordering::Relaxed);
         let ports = 30_000 + (std::process::id() % 50) * 640 + before % 10 * 64;
         let [a, b, c, d] = TRUNK;
         let config = format!(
-            "dialplan = \"rules.toml\"\n[sip]\nlisten = [\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\"]\n\
+            "dialplan = \"rules.toml\"\n[sip]\nlisten = [\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\"]\n{sip}\n\
              [rtp]\nports = \"{ports}-{}\"\nworkers = 1\n[store]\nurl = \"sqlite:{at}/tandem.db\"\n\
              [http]\nlisten = false\n[control]\nsocket = \"{at}/tandem.sock\"\n[trunk.carrier]\nuri = \"carrier.example.com\"\n\
              address = \"127.0.0.1:9\"\nsource = [\"{a}.{b}.{c}.{d}\"]\nqualify = false\n\
@@ -207,7 +212,7 @@ fn call_id(local: SocketAddr, serial: u64) -> String {
     format!("probe-{serial}-of-{}", local.port())
 }
 
-fn options(transport: &str, local: SocketAddr, serial: u64) -> String {
+pub(crate) fn options(transport: &str, local: SocketAddr, serial: u64) -> String {
     format!(
         "OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/{transport} {local};branch=z9hG4bKp{serial};rport\r\n\
          Max-Forwards: 70\r\nFrom: <sip:probe@pbx>;tag=1\r\nTo: <sip:pbx>\r\nCall-ID: {}\r\n\

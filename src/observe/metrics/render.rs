@@ -162,6 +162,9 @@ impl Page<'_> {
             ([("transport", "tls")], transports.tls_connections),
         ];
         self.gauges("sip_connections", "Connections.", connections)?;
+        let help =
+            "Connections closed that no phone, call or trunk used: for others, or for silence.";
+        self.tally("sip_connections_closed_total", help, "why", &transports.connections_closed)?;
         let help = "TLS handshakes that failed; accepted is those of peers, the others are ours.";
         self.tally("tls_handshake_failures_total", help, "reason", &transports.handshake_failures)
     }
@@ -276,6 +279,7 @@ mod tests {
         all.media.discards.count("latch");
         all.transports.tls_connections = 7;
         all.transports.handshake_failures.count("other_name");
+        all.transports.connections_closed.add("room", 5);
         all.certificates = vec![CertificateRow { of: "listener".into(), left_s: -5 }];
         all.trunks = vec![TrunkRow {
             name: "we\"ird\\\n".into(),
@@ -312,6 +316,7 @@ mod tests {
             "tandem_call_answer_delay_seconds_sum 0.9",
             "tandem_uptime_seconds 5",
             "tandem_sip_connections{transport=\"tls\"} 7",
+            "tandem_sip_connections_closed_total{why=\"room\"} 5",
             "tandem_tls_handshake_failures_total{reason=\"other_name\"} 1",
             "tandem_tls_certificate_left_seconds{of=\"listener\"} -5",
             "tandem_store_up 1",
