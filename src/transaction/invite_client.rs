@@ -22,8 +22,12 @@ pub(super) enum State {
     Proceeding,
     /// A 2xx has arrived; others may follow from other branches of the request.
     Accepted,
-    /// A 3xx-6xx has arrived; each copy of it is acknowledged.
+    /// A 3xx-6xx has arrived; each copy of it is acknowledged. A proxy that forked may still pass on a 2xx
+    /// (RFC 3261 16.7).
     Completed,
+    /// Its user was told that there is no answer. Who answers all the same must not be left with half a call
+    /// (RFC 3261 13.2.2.4).
+    GivenUp,
     /// To be forgotten by the layer.
     Terminated,
 }
@@ -49,7 +53,8 @@ pub(super) struct InviteClient {
     /// Timer A. Only in `Calling`, only over unreliable transports.
     retransmit_at: Option<Instant>,
     retransmit_interval: Duration,
-    /// Timer B, D or M, or in `Proceeding` the patience after a CANCEL: when the state ends by itself.
+    /// Timer B, D or M, in `Proceeding` the patience after a CANCEL, in `GivenUp` that with late answers: when the
+    /// state ends by itself.
     ends_at: Option<Instant>,
 }
 
@@ -94,7 +99,7 @@ impl InviteClient {
     pub(super) fn handle(&mut self, input: Input, now: Instant, out: &mut Vec<Effect>) {
         use Class::{Provisional, Refusal, Success};
         use Input::{Cancel, Response, SendFailed, Severed};
-        use State::{Accepted, Calling, Completed, Proceeding, Terminated};
+        use State::{Accepted, Calling, Completed, GivenUp, Proceeding, Terminated};
         match (self.state, input) {
             (Calling, Response(Provisional)) => {
                 out.push(Effect::PassUp);
@@ -104,7 +109,12 @@ impl InviteClient {
                 }
             }
             (Proceeding, Response(Provisional)) => out.push(Effect::PassUp),
-            (Calling | Proceeding, Response(Success)) => {
+            // It begins to ring for nobody.
+            (GivenUp, Response(Provisional)) => {
+                out.push(Effect::Absorb);
+                self.send_cancel(now, out);
+            }
+            (Calling | Proceeding | GivenUp, Response(Success)) => {
                 out.push(Effect::PassUp);
                 self.enter(Accepted, now);
             }
@@ -112,11 +122,15 @@ impl InviteClient {
                 out.extend([Effect::SendAck, Effect::PassUp]);
                 self.enter(Completed, now);
             }
+            (GivenUp, Response(Refusal)) => {
+                out.extend([Effect::SendAck, Effect::Absorb]);
+                self.enter(Completed, now);
+            }
             // A copy, or another branch of the request was answered too: the dialogs tell them apart.
-            (Accepted, Response(Success)) => out.push(Effect::PassUp),
+            (Accepted | Completed, Response(Success)) => out.push(Effect::PassUp),
             (Completed, Response(Refusal)) => out.extend([Effect::SendAck, Effect::Absorb]),
             (Accepted, Response(Provisional | Refusal))
-            | (Completed, Response(Provisional | Success))
+            | (Completed, Response(Provisional))
             | (Terminated, Response(_)) => out.push(Effect::Absorb),
 
             (Calling, Cancel) => {
@@ -125,7 +139,7 @@ impl InviteClient {
             }
             (Proceeding, Cancel) => self.send_cancel(now, out),
             // RFC 3261 9.1: a CANCEL has no effect on a request that was answered.
-            (Accepted | Completed | Terminated, Cancel) => {}
+            (Accepted | Completed | GivenUp | Terminated, Cancel) => {}
 
             // It may have been written to a peer that was no longer there. A copy is known by its branch;
             // a peer that comes back must not ring for nobody.
@@ -135,12 +149,10 @@ impl InviteClient {
             }
             (Calling, SendFailed | Severed) => {
                 out.push(Effect::SendFailed);
-                self.enter(Terminated, now);
+                self.enter(GivenUp, now);
             }
-            // The ACK did not get through; the user has its answer.
-            (Completed, SendFailed | Severed) => self.enter(Terminated, now),
             // RFC 3261 18.2.2: the answer may come over a connection that the server opens.
-            (Proceeding | Accepted | Terminated, SendFailed | Severed) => {}
+            (Proceeding | Accepted | Completed | GivenUp | Terminated, SendFailed | Severed) => {}
         }
     }
 
@@ -148,10 +160,14 @@ impl InviteClient {
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if self.ends_at.is_some_and(|at| at <= now) {
             match self.state {
-                State::Calling | State::Proceeding => out.push(Effect::Timeout),
-                State::Accepted | State::Completed | State::Terminated => {}
+                State::Calling | State::Proceeding => {
+                    out.push(Effect::Timeout);
+                    self.enter(State::GivenUp, now);
+                }
+                State::Accepted | State::Completed | State::GivenUp | State::Terminated => {
+                    self.enter(State::Terminated, now);
+                }
             }
-            self.enter(State::Terminated, now);
         } else if self.retransmit_at.is_some_and(|at| at <= now) {
             self.resend(out);
             self.retransmit_interval = self.retransmit_interval.saturating_mul(2);
@@ -160,7 +176,7 @@ impl InviteClient {
         }
     }
 
-    /// Arms exactly the timers that RFC 3261 table 4 gives to `state`, and no others.
+    /// Arms exactly the timers that RFC 3261 table 4 gives to `state`, and as long a one for what comes late.
     fn enter(&mut self, state: State, now: Instant) {
         let udp = self.reliability == Reliability::Unreliable;
         self.state = state;
@@ -172,12 +188,9 @@ impl InviteClient {
                 (now.checked_add(T1).filter(|_| udp), now.checked_add(T1_X64)) // A, B
             }
             State::Proceeding | State::Terminated => (None, None),
-            State::Accepted => (None, now.checked_add(T1_X64)), // M
-            State::Completed if udp => (None, now.checked_add(D)), // D
-            State::Completed => {
-                self.state = State::Terminated; // D is zero.
-                (None, None)
-            }
+            State::Accepted | State::GivenUp => (None, now.checked_add(T1_X64)), // M
+            // Over reliable transports D is zero; it is for a late 2xx that those stay as well.
+            State::Completed => (None, now.checked_add(D)), // D
         };
     }
 
@@ -215,13 +228,69 @@ mod tests {
             &[],
             "0 send\n500 send\n1500 send\n3500 send\n7500 send\n15500 send\n31500 send\n\
              32000 timeout",
-            32000,
+            64000,
         );
     }
 
     #[test]
     fn over_tcp_it_is_sent_once() {
-        check(Reliable, &[], "0 send\n32000 timeout", 32000);
+        check(Reliable, &[], "0 send\n32000 timeout", 64000);
+    }
+
+    /// The user has heard that there is no answer; whoever answers now is passed up all the same, for its ACK and
+    /// its BYE, and each copy as well.
+    #[test]
+    fn an_answer_after_it_was_given_up_is_passed_up() {
+        let given_up = "0 send\n32000 timeout";
+        for (inputs, trace, ends_ms) in [
+            (
+                &[
+                    (63_999, Input::Response(Success)),
+                    (64_500, Input::Response(Success)),
+                    (95_998, Input::Response(Success)),
+                ][..],
+                "63999 up\n64500 up\n95998 up",
+                95_999,
+            ),
+            // It rings, for nobody, and is told so once; then it is refused, as it must be.
+            (
+                &[
+                    (40_000, Input::Response(Provisional)),
+                    (41_000, Input::Response(Provisional)),
+                    (41_050, Input::Response(Refusal)),
+                    (41_100, Input::Response(Refusal)),
+                ],
+                "40000 absorb\n40000 cancel\n41000 absorb\n41050 ack\n41050 absorb\n41100 ack\n41100 absorb",
+                73_050,
+            ),
+            // It rings, and is picked up before the CANCEL reaches it.
+            (
+                &[(40_000, Input::Response(Provisional)), (71_999, Input::Response(Success))],
+                "40000 absorb\n40000 cancel\n71999 up",
+                103_999,
+            ),
+            (&[(40_000, Input::Severed), (50_000, Input::Response(Success))], "50000 up", 82_000),
+            (&[(40_000, Input::Cancel)], "", 64_000),
+        ] {
+            let trace = format!("{given_up}\n{trace}");
+            check(Reliable, inputs, trace.trim_end(), ends_ms);
+        }
+    }
+
+    /// It was cancelled, said that it rings, and nothing more; then it answers.
+    #[test]
+    fn an_answer_long_after_the_cancel_is_passed_up() {
+        check(
+            Unreliable,
+            &[
+                (10, Input::Response(Provisional)),
+                (20, Input::Cancel),
+                (40_000, Input::Response(Success)),
+                (40_500, Input::Response(Success)),
+            ],
+            "0 send\n10 up\n20 cancel\n32020 timeout\n40000 up\n40500 up",
+            72_000,
+        );
     }
 
     #[test]
@@ -244,14 +313,23 @@ mod tests {
                 (800, Input::Response(Provisional)),
                 (900, Input::Response(Success)),
             ],
-            "0 send\n100 up\n200 ack\n200 up\n700 ack\n700 absorb\n800 absorb\n900 absorb",
+            "0 send\n100 up\n200 ack\n200 up\n700 ack\n700 absorb\n800 absorb\n900 up",
             32200,
         );
     }
 
     #[test]
-    fn over_tcp_a_refusal_ends_it_at_once() {
-        check(Reliable, &[(50, Input::Response(Refusal))], "0 send\n50 ack\n50 up", 50);
+    fn over_tcp_a_refusal_waits_for_the_branch_that_was_picked_up() {
+        check(
+            Reliable,
+            &[
+                (50, Input::Response(Refusal)),
+                (60, Input::Severed),
+                (32_049, Input::Response(Success)),
+            ],
+            "0 send\n50 ack\n50 up\n32049 up",
+            32_050,
+        );
     }
 
     #[test]
@@ -281,7 +359,7 @@ mod tests {
                 (40, Input::Cancel),
             ],
             "0 send\n20 up\n20 cancel\n30 up\n32020 timeout",
-            32020,
+            64020,
         );
     }
 
@@ -295,14 +373,14 @@ mod tests {
                 Unreliable,
                 &[(cancel_ms, Input::Cancel)],
                 &format!("0 send{sent}\n32000 timeout"),
-                32_000,
+                64_000,
             );
         }
     }
 
     #[test]
     fn a_cancel_of_what_never_answered_is_timer_b() {
-        check(Reliable, &[(10, Input::Cancel)], "0 send\n32000 timeout", 32000);
+        check(Reliable, &[(10, Input::Cancel)], "0 send\n32000 timeout", 64000);
     }
 
     #[test]
@@ -322,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_transport_failure_ends_what_was_not_heard() {
-        check(Unreliable, &[(10, Input::SendFailed)], "0 send\n10 failed", 10);
+        check(Unreliable, &[(10, Input::SendFailed)], "0 send\n10 failed", 32010);
         check(
             Unreliable,
             &[
@@ -332,7 +410,7 @@ mod tests {
                 (40, Input::SendFailed),
             ],
             "0 send\n10 up\n30 ack\n30 up",
-            40,
+            32030,
         );
     }
 
@@ -342,9 +420,9 @@ mod tests {
             Reliable,
             &[(10, Input::Severed), (20, Input::Severed)],
             "0 send\n10 send\n20 failed",
-            20,
+            32020,
         );
-        check(Reliable, &[(5, Input::Cancel), (10, Input::Severed)], "0 send\n10 failed", 10);
+        check(Reliable, &[(5, Input::Cancel), (10, Input::Severed)], "0 send\n10 failed", 32010);
     }
 
     fn start(reliability: Reliability) -> ClientBench<InviteClient> {

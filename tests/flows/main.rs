@@ -15,6 +15,7 @@ mod hold;
 mod house;
 mod hunt;
 mod inbound;
+mod late_answer;
 mod late_offer;
 mod lossy;
 mod media;
