@@ -103,6 +103,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
             "src/shell/core_dumps.rs",
             "src/shell/epoll.rs",
             "src/shell/exposure.rs",
+            "src/shell/files.rs",
             "src/shell/kernel/program.rs",
             "src/shell/succession/descriptors.rs",
         ],
