@@ -128,7 +128,7 @@ impl Streams {
     }
 
     /// Returns the connections of peers of which it is time to ask whether anybody known uses them.
-    pub(super) fn to_ask_about(&mut self, now: std::time::Instant) -> Vec<Flow> {
+    pub(super) fn visit_guests(&mut self, now: std::time::Instant) -> Vec<Flow> {
         let writers = &mut self.writers;
         self.guests.visit(now, |flow| {
             let stream = writers.get_mut(&(flow.transport, flow.remote));

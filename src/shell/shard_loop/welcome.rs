@@ -51,7 +51,7 @@ impl ShardLoop {
     pub(super) fn look_round(&mut self) {
         let now = now();
         if self.looks_round_at().is_some_and(|at| at <= now) {
-            let visited = self.streams.to_ask_about(now);
+            let visited = self.streams.visit_guests(now);
             self.judge(&visited, "idle");
         }
     }
