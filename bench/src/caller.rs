@@ -7,7 +7,7 @@ use crate::{
     digest::Credentials,
     ident::{Ident, Numbers, first_serial},
     message::{self, Message},
-    tally::Tally,
+    tally::{Chapters, Tally},
     template::Template,
     udp::{Outgoing, Wire},
 };
@@ -52,7 +52,7 @@ struct Calls {
     /// The calls that are up and stay.
     staying: Vec<Ident>,
     serial: u32,
-    tally: Tally,
+    chapters: Chapters,
 }
 
 #[derive(Debug)]
@@ -124,6 +124,7 @@ impl Caller {
     /// If that cannot be bound.
     pub fn new(local: SocketAddrV4, plan: Plan) -> Result<Self> {
         let wire = Wire::bind(local)?;
+        let serial = first_serial();
         let calls = Calls {
             texts: Texts::new(&plan, wire.local()),
             calls: vec![],
@@ -131,8 +132,8 @@ impl Caller {
             timers: Retransmissions::default(),
             holds: DelayLine::new(plan.hold),
             staying: vec![],
-            serial: first_serial(),
-            tally: Tally::default(),
+            serial,
+            chapters: Chapters::new(serial),
             plan,
         };
         Ok(Self { wire, calls })
@@ -166,7 +167,10 @@ impl Caller {
             if let Some(message) = Message::read(datagram) {
                 self.calls.handle(&message, from, now, &mut out);
             } else {
-                self.calls.tally.fault("a datagram at the caller that is no SIP".to_owned());
+                self.calls
+                    .chapters
+                    .last()
+                    .fault("a datagram at the caller that is no SIP".to_owned());
             }
         }
         self.calls.handle_due(now, &mut out);
@@ -184,9 +188,14 @@ impl Caller {
         self.calls.staying.len()
     }
 
-    /// What became of them.
-    pub fn tally(&self) -> &Tally {
-        &self.calls.tally
+    /// Counts the calls that begin from now on apart from those before.
+    pub fn turn_the_page(&mut self) {
+        self.calls.chapters.turn(self.calls.serial);
+    }
+
+    /// What became of them, by when they began.
+    pub fn chapters(&self) -> impl Iterator<Item = &Tally> {
+        self.calls.chapters.each()
     }
 }
 
@@ -194,7 +203,7 @@ impl Calls {
     fn begin(&mut self, stays: bool, now: Instant, out: &mut Outgoing<'_>) {
         let serial = self.serial;
         self.serial = self.serial.wrapping_add(1);
-        self.tally.begun += 1;
+        self.chapters.of(serial).begun += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             let request = Vec::new();
             let state = State::Free;
@@ -237,10 +246,10 @@ impl Calls {
         let ident = Ident::read(message.dialog.call_id);
         let call = ident.and_then(|ident| Some((ident, self.calls.get(ident.slot as usize)?)));
         let Some((ident, call)) = call else {
-            return self.tally.fault("a response to nothing of ours".to_owned());
+            return self.chapters.last().fault("a response to nothing of ours".to_owned());
         };
         if call.serial != ident.serial || call.state == State::Free {
-            self.tally.repeated += 1;
+            self.chapters.of(ident.serial).repeated += 1;
             return;
         }
         let is_of_now = message.cseq_number() == u32::from(call.phase);
@@ -249,7 +258,7 @@ impl Calls {
                 self.handle_answer(ident, message, now, out)
             }
             (b"INVITE", _) => {
-                self.tally.repeated += 1;
+                self.chapters.of(ident.serial).repeated += 1;
                 if (200..300).contains(&message.status) {
                     self.acknowledge(ident, message, out);
                 } else if message.status >= 300 {
@@ -259,15 +268,15 @@ impl Calls {
             (b"BYE", State::Ending) if message.status >= 200 => {
                 let took = now.saturating_duration_since(call.since);
                 if message.status < 300 {
-                    self.tally.ending.record(took);
-                    self.tally.done += 1;
+                    self.chapters.of(ident.serial).ending.record(took);
+                    self.chapters.of(ident.serial).done += 1;
                 } else {
-                    self.tally.fail(format!("{} to a BYE", message.status));
+                    self.chapters.of(ident.serial).fail(format!("{} to a BYE", message.status));
                 }
                 self.release(ident);
             }
             (b"BYE", State::Ending) => self.calls[ident.slot as usize].is_heard = true,
-            _ => self.tally.repeated += 1,
+            _ => self.chapters.of(ident.serial).repeated += 1,
         }
     }
 
@@ -282,7 +291,10 @@ impl Calls {
         match message.status {
             ..200 => call.is_heard = true,
             200..300 => {
-                self.tally.setup.record(now.saturating_duration_since(call.since));
+                self.chapters
+                    .of(ident.serial)
+                    .setup
+                    .record(now.saturating_duration_since(call.since));
                 call.state = State::Up;
                 let stays = call.stays;
                 self.acknowledge(ident, message, out);
@@ -301,7 +313,7 @@ impl Calls {
             }
             status => {
                 self.acknowledge_refusal(ident, message, out);
-                self.tally.fail(format!("{status} to an INVITE"));
+                self.chapters.of(ident.serial).fail(format!("{status} to an INVITE"));
                 self.release(ident);
             }
         }
@@ -327,7 +339,7 @@ impl Calls {
         if is_answered {
             self.invite(ident, &line, now, out);
         } else {
-            self.tally.fail("a challenge that cannot be answered".to_owned());
+            self.chapters.of(ident.serial).fail("a challenge that cannot be answered".to_owned());
             self.release(ident);
         }
     }
@@ -397,17 +409,24 @@ impl Calls {
             b"ACK" => return,
             b"OPTIONS" => {}
             b"BYE" => {
-                self.tally.fail("a BYE from the target".to_owned());
                 let ident = Ident::read(message.dialog.call_id);
                 let is_live = |ident: &Ident| {
                     let call = self.calls.get(ident.slot as usize);
                     call.is_some_and(|c| c.serial == ident.serial && c.state != State::Free)
                 };
-                if let Some(ident) = ident.filter(is_live) {
-                    self.release(ident);
+                let why = "a BYE from the target".to_owned();
+                match ident.filter(is_live) {
+                    Some(ident) => {
+                        self.chapters.of(ident.serial).fail(why);
+                        self.release(ident);
+                    }
+                    None => self.chapters.last().fail(why),
                 }
             }
-            other => self.tally.fault(format!("{} at the caller", String::from_utf8_lossy(other))),
+            other => self
+                .chapters
+                .last()
+                .fault(format!("{} at the caller", String::from_utf8_lossy(other))),
         }
         out.send_to(from, |buffer| message.respond(b"200 OK", b"", buffer));
     }
@@ -440,12 +459,12 @@ impl Calls {
         match due {
             Due::Again if call.is_heard => {}
             Due::Again => {
-                self.tally.resent += 1;
+                self.chapters.of(ident.serial).resent += 1;
                 out.send_to(self.plan.target, |buffer| buffer.extend_from_slice(&call.request));
             }
             Due::Over => {
                 let what = if call.state == State::Ending { "BYE" } else { "INVITE" };
-                self.tally.fail(format!("no final response to {what}"));
+                self.chapters.of(ident.serial).fail(format!("no final response to {what}"));
                 self.release(ident);
             }
         }

@@ -7,6 +7,7 @@ use crate::{
     engine::{self, Ends, Engine},
     pace::Pace,
     process::{self, Usage},
+    tally::Tally,
 };
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ pub struct Args {
     /// records.
     #[arg(long, default_value_t = 2.5)]
     pub settle: f64,
+    /// For how long calls are begun after these at 1,000 a second, to see when all is as it was.
+    #[arg(long, default_value_t = 0.0)]
+    pub after: f64,
 }
 
 impl Args {
@@ -45,6 +49,9 @@ impl Args {
 const LONG_RUN: u64 = 200_000;
 /// How often that is.
 const FIFTHS: u64 = 5;
+/// Calls begun per second in `--after`, and for how long they are looked at together.
+const AFTER_PER_S: f64 = 1000.0;
+const AFTER_WINDOW: Duration = Duration::from_millis(500);
 
 /// Makes the calls.
 ///
@@ -62,17 +69,39 @@ pub fn run(args: &Args) -> Result<Sample> {
     let before = engine::usage(ends)?;
     let own = process::cpu(std::process::id())?;
     let mut watch = Watch::new(args.calls());
-    let busy = make(&mut engine, args.rate, args.calls(), |begun| watch.see(ends, begun))?;
+    let busy = begin(&mut engine, args.rate, args.calls(), |begun| watch.see(ends, begun))?;
+    let in_time = engine.tally().done;
+    let windows = (args.after / AFTER_WINDOW.as_secs_f64()) as usize;
+    for _ in 0..windows {
+        engine.caller.turn_the_page();
+        let calls = AFTER_PER_S * AFTER_WINDOW.as_secs_f64();
+        begin(&mut engine, AFTER_PER_S, calls as u64, |_| Ok(()))?;
+    }
+    end(&mut engine, 0)?;
     let own = process::cpu(std::process::id())? - own;
     engine.linger(Duration::from_secs_f64(args.settle))?;
     let after = engine::usage(ends)?;
 
-    let tally = engine.tally();
+    let tally = engine.tally_of(1);
     let sample = tally.note(busy.beginning, sample).got("late_max_ms", busy.late_max_ms());
+    let goodput = in_time as f64 / busy.beginning.as_secs_f64().max(1e-9);
+    let sample = sample.got("done_in_time_per_s", goodput);
+    let sample = match normal_after(engine.caller.chapters().skip(1)) {
+        Some(after) if windows > 0 => sample.got("normal_after_s", after.as_secs_f64()),
+        Some(_) | None => sample,
+    };
     let sample = tally.ending.note("bye", tally.setup.note("setup", sample));
     let sample =
         sample.got("generator_cpu_ms_per_call", 1e3 * own.as_secs_f64() / tally.begun as f64);
     Ok(cost(tally.begun, [before, watch.peak, after], watch.note(sample)))
+}
+
+/// From when on no call failed or had to wait for a repetition; `None` if that did not come.
+fn normal_after<'a>(windows: impl Iterator<Item = &'a Tally>) -> Option<Duration> {
+    let is_clean = |window: &Tally| window.done == window.begun && window.resent == 0;
+    let clean: Vec<bool> = windows.map(is_clean).collect();
+    let ill = clean.iter().rposition(|is_clean| !is_clean).map_or(0, |last| last + 1);
+    (ill < clean.len()).then(|| AFTER_WINDOW * ill as u32)
 }
 
 /// When calls were begun.
@@ -99,18 +128,36 @@ pub fn make(
     engine: &mut Engine,
     rate: f64,
     calls: u64,
-    mut see: impl FnMut(u64) -> Result<()>,
+    see: impl FnMut(u64) -> Result<()>,
 ) -> Result<Busy> {
     let staying = engine.caller.live();
+    let busy = begin(engine, rate, calls, see)?;
+    end(engine, staying)?;
+    Ok(busy)
+}
+
+/// Waits until no more than so many calls are left.
+fn end(engine: &mut Engine, staying: usize) -> Result<()> {
+    while engine.caller.live() > staying {
+        engine.turn(Instant::now())?;
+    }
+    Ok(())
+}
+
+/// Begins so many calls that do not stay.
+fn begin(
+    engine: &mut Engine,
+    rate: f64,
+    calls: u64,
+    mut see: impl FnMut(u64) -> Result<()>,
+) -> Result<Busy> {
     let start = Instant::now();
     let mut pace = Pace::new(start, rate, calls);
     let mut busy = Busy { beginning: Duration::ZERO, late_max: Duration::ZERO };
-    while pace.next().is_some() || engine.caller.live() > staying {
+    while let Some(due) = pace.next() {
         let now = Instant::now();
-        if let Some(due) = pace.next() {
-            busy.late_max = busy.late_max.max(now.saturating_duration_since(due));
-            busy.beginning = now - start;
-        }
+        busy.late_max = busy.late_max.max(now.saturating_duration_since(due));
+        busy.beginning = now - start;
         let new = pace.take_due(now);
         (0..new).for_each(|_| engine.caller.begin(false, now));
         engine.turn(now)?;
@@ -168,4 +215,27 @@ fn cost(calls: u64, used: [Option<Usage>; 3], sample: Sample) -> Sample {
     let cpu = (after.cpu - before.cpu).as_secs_f64();
     let sample = sample.got("cpu_ms_per_call", 1e3 * cpu / calls as f64);
     after.note("after", peak.note("peak", before.note("before", sample)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_normal_after_the_last_window_that_was_not() {
+        let window = |done, resent| {
+            let mut tally = Tally::default();
+            (tally.begun, tally.done, tally.resent) = (500, done, resent);
+            tally
+        };
+        let (clean, failed, resent) = (window(500, 0), window(499, 0), window(500, 1));
+        for (windows, want) in [
+            (vec![&clean, &clean], Some(0)),
+            (vec![&failed, &clean, &resent, &clean, &clean], Some(1500)),
+            (vec![&clean, &failed], None),
+            (vec![], None),
+        ] {
+            assert_eq!(normal_after(windows.into_iter()), want.map(Duration::from_millis));
+        }
+    }
 }

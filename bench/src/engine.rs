@@ -109,8 +109,13 @@ impl Engine {
 
     /// What became of the calls, at both sides.
     pub fn tally(&self) -> Tally {
-        let mut tally = self.caller.tally().clone();
-        tally.merge(self.callee.tally());
+        self.tally_of(usize::MAX)
+    }
+
+    /// What became of the calls of the caller's first so many chapters, and of all at the called side.
+    pub fn tally_of(&self, chapters: usize) -> Tally {
+        let mut tally = self.callee.tally().clone();
+        self.caller.chapters().take(chapters).for_each(|chapter| tally.merge(chapter));
         tally
     }
 }

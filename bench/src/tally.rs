@@ -1,6 +1,6 @@
 //! What became of calls or registrations.
 //!
-//! Owns: the counts. Never: judges them.
+//! Owns: the counts, and by which of them a call is counted. Never: judges them.
 
 use crate::{Sample, histogram::Histogram};
 use std::{collections::BTreeMap, time::Duration};
@@ -76,9 +76,61 @@ impl Tally {
     }
 }
 
+/// Counts of calls by when they began: what becomes of one later is still its chapter's.
+#[derive(Clone, Debug)]
+pub struct Chapters {
+    /// The serial number of the first call of all, which wrap around.
+    first: u32,
+    /// With how many calls before it each begins.
+    chapters: Vec<(u32, Tally)>,
+}
+
+impl Chapters {
+    /// The first one, which begins with this call.
+    pub fn new(serial: u32) -> Self {
+        Self { first: serial, chapters: vec![(0, Tally::default())] }
+    }
+
+    /// Counts this call and those after it apart from those before.
+    pub fn turn(&mut self, serial: u32) {
+        self.chapters.push((serial.wrapping_sub(self.first), Tally::default()));
+    }
+
+    /// The chapter in which a call began.
+    pub fn of(&mut self, serial: u32) -> &mut Tally {
+        let nth = serial.wrapping_sub(self.first);
+        let after = self.chapters.partition_point(|(begins, _)| *begins <= nth);
+        &mut self.chapters[after.saturating_sub(1)].1
+    }
+
+    /// The last chapter, for what is no call's.
+    pub fn last(&mut self) -> &mut Tally {
+        let last = self.chapters.len() - 1;
+        &mut self.chapters[last].1
+    }
+
+    /// Each of them.
+    pub fn each(&self) -> impl Iterator<Item = &Tally> {
+        self.chapters.iter().map(|(_, tally)| tally)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_is_counted_where_it_began() {
+        let mut chapters = Chapters::new(u32::MAX);
+        chapters.of(u32::MAX).begun += 1;
+        chapters.of(0).begun += 1;
+        chapters.turn(1);
+        chapters.last().begun += 1;
+        chapters.of(0).done += 1;
+        chapters.of(1).done += 1;
+        let seen: Vec<_> = chapters.each().map(|tally| (tally.begun, tally.done)).collect();
+        assert_eq!(seen, [(2, 1), (1, 1)]);
+    }
 
     #[test]
     fn equal_faults_are_one_line_and_their_number_is_bounded() {

@@ -2,6 +2,7 @@
 //!
 //! Owns: the order of the runs. Never: measures: each load is a process of its own.
 
+pub mod overload;
 mod place;
 mod results;
 mod row;
