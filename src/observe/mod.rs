@@ -11,5 +11,6 @@ pub mod log;
 pub mod mask;
 pub mod metrics;
 pub mod plain;
+pub mod spool;
 pub mod status;
 pub mod word;

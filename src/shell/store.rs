@@ -11,12 +11,12 @@ use crate::{
         cdr::Cdr,
         ladder::Rungs,
         log, metrics,
+        spool::{Limits, Spool, Weight},
         status::{CdrQuery, StoreReport},
     },
     registrar::Binding,
 };
 use std::{
-    collections::VecDeque,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -35,12 +35,10 @@ use sqlite::{Database, DatabaseError};
 
 /// Tasks that may wait for the thread.
 const QUEUE_MAX: usize = 4_096;
-/// Records kept while the database cannot be written to.
-const PENDING_MAX: usize = 50_000;
-/// From so many on, only what nothing else can stand for is kept.
-const PENDING_MUCH: usize = PENDING_MAX / 2;
 /// Records in one transaction.
 const BATCH_MAX: usize = 512;
+/// What is kept while the database cannot be written to.
+const LIMITS: Limits = Limits { most: 50_000, much: 25_000, batch: BATCH_MAX };
 /// How long a record may wait for others to share its transaction: one that writes the same pages
 /// once for hundreds of records costs each of them a fraction.
 const LINGER: Duration = Duration::from_millis(50);
@@ -76,14 +74,18 @@ pub enum Write {
 }
 
 impl Write {
-    /// Returns whether nobody misses it unless this process dies.
-    fn is_spare(&self) -> bool {
+    /// Returns whether something else stands for it.
+    fn weight(&self) -> Weight {
         match self {
-            Self::Running(_) => true,
+            Self::Running(_) => Weight::Spare,
             Self::Cdr(_) | Self::Bind(_) | Self::Unbind { .. } | Self::Ban(_) | Self::Lift(_) => {
-                false
+                Weight::Dear
             }
         }
+    }
+
+    fn is_spare(&self) -> bool {
+        self.weight() == Weight::Spare
     }
 }
 
@@ -158,7 +160,7 @@ impl Store {
         let writer = Writer {
             path: path.to_owned(),
             database: None,
-            pending: VecDeque::new(),
+            pending: Spool::new(LIMITS),
             retry_at: None,
             has_complained: false,
             must_close_lost: false,
@@ -295,7 +297,7 @@ enum Aim {
 struct Writer {
     path: PathBuf,
     database: Option<Database>,
-    pending: VecDeque<Write>,
+    pending: Spool<Write>,
     retry_at: Option<Instant>,
     has_complained: bool,
     must_close_lost: bool,
@@ -350,7 +352,7 @@ impl Writer {
                 return false;
             }
             let left = until.saturating_duration_since(super::now());
-            if !questions.is_empty() || self.pending.len() >= BATCH_MAX || left.is_zero() {
+            if !questions.is_empty() || self.pending.has_batch() || left.is_zero() {
                 return true;
             }
             thread::park_timeout(left);
@@ -375,14 +377,13 @@ impl Writer {
     }
 
     fn put_aside(&mut self, record: Write) {
-        let most = if record.is_spare() { PENDING_MUCH } else { PENDING_MAX };
-        if self.pending.len() >= most {
+        let weight = record.weight();
+        if let Err(record) = self.pending.put(record, weight) {
             return self.shared.refuse(&record);
         }
-        if record.is_spare() && self.sign_at.is_none() {
+        if weight == Weight::Spare && self.sign_at.is_none() {
             self.sign_at = Some(super::now() + SIGN_EVERY);
         }
-        self.pending.push_back(record);
     }
 
     /// Writes all that waits, unless an attempt failed a moment ago.
@@ -391,13 +392,18 @@ impl Writer {
         if self.must_close_lost && self.may_try() {
             self.close_lost();
         }
-        while !self.pending.is_empty() && self.may_try() {
-            let batch: Vec<Write> =
-                self.pending.drain(..self.pending.len().min(BATCH_MAX)).collect();
+        while self.may_try()
+            && let Some(batch) = self.pending.take()
+        {
             match self.attempt(Aim::Write, |database| database.write(&batch)) {
                 Ok(_) => batch.iter().for_each(|record| self.finish(record)),
-                Err(error) if error.is_about_the_record() => self.write_one_by_one(batch),
-                Err(_) => batch.into_iter().rev().for_each(|r| self.pending.push_front(r)),
+                Err(error) if error.is_about_the_record() => {
+                    if let Some(record) = self.pending.split(batch) {
+                        tracing::error!(%error, "record cannot be written");
+                        self.shared.refuse(&record);
+                    }
+                }
+                Err(_) => self.pending.put_back(batch),
             }
         }
         if self.database.is_none() && self.may_try() {
@@ -406,20 +412,6 @@ impl Writer {
         self.sign();
         if self.pending.is_empty() && self.database.is_some() {
             self.shared.is_dropping.store(false, Relaxed);
-        }
-    }
-
-    /// Saves what can be saved of a batch in which one record cannot be written.
-    fn write_one_by_one(&mut self, batch: Vec<Write>) {
-        for record in batch {
-            match self.attempt(Aim::Write, |database| database.write([&record])) {
-                Ok(_) => self.finish(&record),
-                Err(error) if error.is_about_the_record() => {
-                    tracing::error!(%error, "record cannot be written");
-                    self.shared.refuse(&record);
-                }
-                Err(_) => self.pending.push_back(record),
-            }
         }
     }
 

@@ -3,7 +3,11 @@
 //! Owns: the ports it pretends to open, the answers to the shard's questions, the records kept.
 //! Never: touches a packet, a file or a name server.
 
-use super::{late::Late, world::Node};
+use super::{
+    late::Late,
+    store::{Disk, Store},
+    world::Node,
+};
 use crate::{
     call::{Ask, Record},
     config::Config,
@@ -83,6 +87,12 @@ pub struct Troubles {
     pub names_late: u64,
     /// Names that did not resolve.
     pub names_unknown: u64,
+    /// Records that could not be written at once.
+    pub records_late: u64,
+    /// Transactions that the disk refused.
+    pub writes_refused: u64,
+    /// Records for which there was no room.
+    pub records_dropped: u64,
 }
 
 /// The product in the world: one process, and after an upgrade those before it that still have calls.
@@ -96,9 +106,7 @@ pub struct Pbx {
     media: Media,
     outbox: VecDeque<(Flow, Bytes)>,
     cdrs: Vec<Cdr>,
-    /// Calls that would be closed as lost if the process died now.
-    running: BTreeSet<CallId>,
-    bound: BTreeMap<(Box<str>, Box<str>), Flow>,
+    store: Store,
     names: Names,
     /// Whether more comes than is done: new work waits, and is refused.
     is_crowded: bool,
@@ -121,8 +129,7 @@ impl Pbx {
             media: Media::default(),
             outbox: VecDeque::new(),
             cdrs: vec![],
-            running: BTreeSet::new(),
-            bound: BTreeMap::new(),
+            store: Store::default(),
             names: Names {
                 hold: TTL,
                 zone: None,
@@ -204,12 +211,32 @@ impl Pbx {
 
     /// Returns the calls of which the store knows that they go on.
     pub fn running(&self) -> &BTreeSet<CallId> {
-        &self.running
+        self.store.running()
+    }
+
+    /// Returns how many records of calls are on the disk.
+    pub fn written(&self) -> usize {
+        self.store.cdrs()
+    }
+
+    /// Lets the disk be otherwise from now on.
+    pub fn set_disk(&mut self, disk: Disk) {
+        self.store.set_disk(disk);
+    }
+
+    /// Lets no more records than these wait for the disk.
+    pub fn limit_records(&mut self, most: usize) {
+        self.store.limit(most);
+    }
+
+    /// Returns what the disk has otherwise than it was told, once nothing waits for it.
+    pub fn store_faults(&self) -> Vec<String> {
+        self.store.faults()
     }
 
     /// Returns the users and contacts that the store knows.
     pub fn bound(&self) -> Vec<(&str, &str)> {
-        self.bound.keys().map(|(aor, contact)| (&**aor, &**contact)).collect()
+        self.store.bound().map(|(aor, contact)| (&**aor, &**contact)).collect()
     }
 
     /// Returns who is reachable where.
@@ -288,6 +315,9 @@ impl Pbx {
             media_late: self.media.events.held_up(),
             names_late: self.names.answers.held_up(),
             names_unknown: self.names.unknown,
+            records_late: self.store.held_up(),
+            writes_refused: self.store.refusals(),
+            records_dropped: self.store.dropped(),
         }
     }
 
@@ -361,20 +391,12 @@ impl Pbx {
                 let prompt = self.setup.prompts.get(&file).cloned();
                 self.shards[at].handle_answer(Answer::Prompt { call, file, prompt }, now);
             }
-            Output::Record(Record::Cdr(cdr)) => {
-                self.running.remove(&cdr.call);
-                self.cdrs.push(*cdr);
+            Output::Record(record) => {
+                if let Record::Cdr(cdr) = &record {
+                    self.cdrs.push((**cdr).clone());
+                }
+                self.store.put(record, now);
             }
-            Output::Record(Record::Running(cdr)) => {
-                self.running.insert(cdr.call);
-            }
-            Output::Record(Record::Bind(binding)) => {
-                self.bound.insert((binding.aor, binding.contact), binding.flow);
-            }
-            Output::Record(Record::Unbind { aor, contact }) => {
-                self.bound.remove(&(aor, contact));
-            }
-            Output::Record(Record::Ban(_) | Record::Lift(_)) => {}
         }
     }
 
@@ -470,6 +492,7 @@ impl Node for Pbx {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.store.write(now);
         for shard in &mut self.shards {
             shard.handle_timeout(now);
         }
@@ -493,7 +516,8 @@ impl Node for Pbx {
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let played = self.media.playing.iter().map(|(at, ..)| *at).min();
-        let late = [self.names.answers.next_at(), self.media.events.next_at()];
+        let late =
+            [self.names.answers.next_at(), self.media.events.next_at(), self.store.next_at()];
         let due = self.shards.iter_mut().filter_map(Shard::poll_timeout).min();
         [due, played].into_iter().chain(late).flatten().min()
     }
@@ -505,6 +529,7 @@ impl Node for Pbx {
     fn is_idle(&self) -> bool {
         self.shards.iter().all(Shard::is_empty)
             && self.media.open.is_empty()
+            && self.store.is_quiet()
             && self.outbox.is_empty()
     }
 }

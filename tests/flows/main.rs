@@ -9,6 +9,7 @@ mod budgets;
 mod cancel;
 mod chaos;
 mod codecs;
+mod disk;
 mod failover;
 mod guards;
 mod hold;

@@ -57,6 +57,7 @@ pub(crate) fn faults_but(
     if !running.is_empty() {
         faults.push(format!("the store takes {running:?} for calls that go on"));
     }
+    faults.extend(with_pbx(world, |pbx, _| pbx.store_faults()));
     let recorded = with_pbx(world, |pbx, _| {
         let ids = pbx.cdrs().iter().map(|cdr| cdr.caller.sip_call_id.clone().unwrap_or_default());
         ids.collect::<Vec<_>>()

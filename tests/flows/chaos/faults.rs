@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     time::{Duration, SystemTime},
 };
-use tandem::sim::{Reach, Twilio, World, pbx::WALL_S, twilio::Edge};
+use tandem::sim::{Disk, Reach, Twilio, World, pbx::WALL_S, twilio::Edge};
 
 /// Something that can break.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -36,6 +36,10 @@ pub(super) enum Kind {
     SlowMedia,
     /// The queues are full: new work is refused.
     Overloaded,
+    /// The disk takes long for every transaction.
+    SlowDisk,
+    /// The disk is full, or says so of what it has written.
+    NoDisk,
 }
 
 /// What is drawn from. What was thought of later is at the end: a world of which fewer kinds are known stays what
@@ -54,11 +58,13 @@ const DRAWN: [Kind; KINDS as usize] = [
     Kind::Edge,
     Kind::SlowMedia,
     Kind::Overloaded,
+    Kind::SlowDisk,
+    Kind::NoDisk,
 ];
 /// How many were known when the first worlds failed.
 pub(super) const FIRST_KINDS: u64 = 11;
 /// How many there are to draw from.
-pub(super) const KINDS: u64 = 13;
+pub(super) const KINDS: u64 = 15;
 
 /// The faults of a world, and which of them were felt.
 #[derive(Clone, Debug, Default)]
@@ -187,6 +193,11 @@ impl Plan {
                 });
             }
             Kind::Overloaded => self.overload(world, span),
+            Kind::SlowDisk => {
+                let takes = Duration::from_millis(*dice.of(&[50, 3_000, 20_000]));
+                break_disk(world, span, Disk::Slow(takes));
+            }
+            Kind::NoDisk => break_disk(world, span, *dice.of(&[Disk::Gone, Disk::Liar])),
         }
     }
 
@@ -237,6 +248,8 @@ impl Plan {
             Kind::SlowNames => troubles.names_late > 0,
             Kind::NoNames => troubles.names_unknown > 0,
             Kind::SlowMedia => troubles.media_late > 0,
+            Kind::SlowDisk => troubles.records_late > 0,
+            Kind::NoDisk => troubles.writes_refused > 0,
             Kind::Clock | Kind::Upgrade | Kind::Silence | Kind::Overloaded => felt.contains(&kind),
         };
         Felt(self.drawn.iter().map(|kind| (*kind, is_felt(*kind))).collect())
@@ -250,6 +263,13 @@ fn during(world: &mut World, span: Span, set: impl Fn(&mut World, bool) + 'stati
         let set = set.clone();
         world.at(at, move |world| set(world, is_on));
     }
+}
+
+fn break_disk(world: &mut World, span: Span, disk: Disk) {
+    during(world, span, move |world, is_on| {
+        let disk = if is_on { disk } else { Disk::Well };
+        with_pbx(world, |pbx, _| pbx.set_disk(disk));
+    });
 }
 
 /// Returns whether there were calls.
