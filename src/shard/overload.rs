@@ -92,28 +92,29 @@ impl Lines {
 }
 
 /// What waits, and what of it had to be refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Overload {
     lines: Lines,
     refused: u64,
     /// In the To of every answer: they have no state that could tell them apart, and their ACKs are
     /// known by it.
     tag: Box<str>,
+    tag_finder: memmem::Finder<'static>,
     /// When the log told last, and how many had been refused by then.
     told: Option<(Instant, u64)>,
 }
 
 impl Overload {
     pub(super) fn new(mint: &mut Mint) -> Self {
-        Self { tag: mint.tag().into(), ..Self::default() }
+        let tag: Box<str> = mint.tag().into();
+        let tag_finder = memmem::Finder::new(tag.as_bytes()).into_owned();
+        Self { lines: Lines::default(), refused: 0, tag, tag_finder, told: None }
     }
 
     /// Returns whether this is the ACK of a refusal. Nobody waits for it, and there are as many as
     /// refusals: it is not even read.
     pub(super) fn is_ack_of_refusal(&self, bytes: &[u8]) -> bool {
-        self.refused > 0
-            && bytes.starts_with(b"ACK ")
-            && memmem::find(bytes, self.tag.as_bytes()).is_some()
+        self.refused > 0 && bytes.starts_with(b"ACK ") && self.tag_finder.find(bytes).is_some()
     }
 
     /// Tells once a minute.
@@ -145,7 +146,22 @@ impl Shard {
                 shard.receive(None, flow, bytes, now);
             }
         });
-        self.settle(now);
+        // Most of what comes when there is too much has but been put aside.
+        if self.has_news_inside() {
+            self.settle(now);
+        }
+    }
+
+    fn has_news_inside(&self) -> bool {
+        let core = &self.core;
+        let is_quiet = core.sent.is_empty() && core.effects.is_empty() && self.touched.is_empty();
+        !is_quiet || core.trunks.has_told()
+    }
+
+    /// Returns whether nobody wants to hear of a datagram: the ACK of a refusal, of which there are as many as of
+    /// those. Nothing of it need be kept, not even for a moment.
+    pub fn is_needless(&self, datagram: &[u8]) -> bool {
+        self.overload.is_ack_of_refusal(datagram)
     }
 
     /// Returns whether something waits for [`Self::serve_next`].

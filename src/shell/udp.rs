@@ -21,6 +21,9 @@ use tokio::{io::Interest, net::UdpSocket};
 /// What may wait in a socket. The default of 208 KiB is what first drops INVITEs under load. The
 /// kernel counts twice as much, since each datagram takes more than its length.
 const BUFFER: usize = 4 << 20;
+/// The same where we may have as much as we want: at five times of what can be done, 4 MiB are full after a tenth of a
+/// second in which the host does something else, and what belongs to calls that are up is then lost with the rest.
+const BUFFER_FORCED: usize = 16 << 20;
 /// Datagrams of one socket before deadlines and others have their turn.
 const BATCH_MAX: usize = 64;
 
@@ -35,7 +38,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<net::UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if datagrams::force_buffers(&socket, BUFFER).is_err() {
+    if datagrams::force_buffers(&socket, BUFFER_FORCED).is_err() {
         // The kernel caps it at net.core.rmem_max; less than asked for is no error.
         let _ = socket.set_recv_buffer_size(BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
@@ -132,9 +135,13 @@ impl Udp {
         .await;
     }
 
-    /// Reads what has come, up to a batch from each socket, in order. Returns whether there may be
-    /// more.
-    pub(super) fn read(&mut self, into: &mut Vec<(Flow, Bytes)>) -> bool {
+    /// Reads what has come, up to a batch from each socket, in order, but for what is needless. Returns whether there
+    /// may be more.
+    pub(super) fn read(
+        &mut self,
+        into: &mut Vec<(Flow, Bytes)>,
+        mut is_needless: impl FnMut(&[u8]) -> bool,
+    ) -> bool {
         let Self { sockets, inbox, routes } = self;
         let mut is_more = false;
         for Listening { ears, local: listener, dropped, .. } in sockets {
@@ -145,7 +152,7 @@ impl Udp {
                         let since = u64::from(total.wrapping_sub(dropped.1));
                         *dropped = (dropped.0.saturating_add(since), total);
                     }
-                    if is_keep_alive(arrival.bytes) {
+                    if is_keep_alive(arrival.bytes) || is_needless(arrival.bytes) {
                         return;
                     }
                     let local = match arrival.to {
@@ -239,7 +246,7 @@ mod tests {
 
     async fn next(udp: &mut Udp, into: &mut Vec<(Flow, Bytes)>) -> bool {
         timeout(PATIENCE, udp.readable()).await.expect("a datagram comes");
-        udp.read(into)
+        udp.read(into, |_| false)
     }
 
     #[tokio::test]
@@ -268,7 +275,7 @@ mod tests {
             assert_eq!(heard[&peer.local_addr().unwrap()], want);
         }
         while is_more {
-            is_more = udp.read(&mut arrived);
+            is_more = udp.read(&mut arrived, |_| false);
         }
         assert!(arrived.is_empty() && udp.dropped() == 0);
     }

@@ -24,17 +24,30 @@ impl ShardLoop {
     /// there may be more, and how many datagrams there were.
     pub(super) fn take_datagrams(&mut self) -> (bool, usize) {
         let mut arrived = std::mem::take(&mut self.arrived);
-        let mut is_more = self.udp.read(&mut arrived);
-        let mut datagrams = arrived.len();
+        let (mut is_more, mut datagrams) = self.read(&mut arrived);
         self.is_crowded |= is_more || self.shard.has_waiting();
         self.take_arrived(&mut arrived);
         while is_more && datagrams < READ_MAX {
-            is_more = self.udp.read(&mut arrived);
-            datagrams = datagrams.saturating_add(arrived.len());
+            let (more, read) = self.read(&mut arrived);
+            (is_more, datagrams) = (more, datagrams.saturating_add(read));
             self.take_arrived(&mut arrived);
         }
         self.arrived = arrived;
         (is_more, datagrams)
+    }
+
+    /// Reads a batch. Returns whether there may be more, and how many datagrams there were, with those that are
+    /// thrown away at once.
+    fn read(&mut self, into: &mut Vec<(Flow, Bytes)>) -> (bool, usize) {
+        let Self { shard, udp, .. } = self;
+        let mut needless = 0_usize;
+        let is_more = udp.read(into, |datagram| {
+            let is_needless = shard.is_needless(datagram);
+            needless = needless.saturating_add(usize::from(is_needless));
+            is_needless
+        });
+        self.transports.received.add(Transport::Udp.param(), needless as u64);
+        (is_more, into.len().saturating_add(needless))
     }
 
     fn take_arrived(&mut self, arrived: &mut Vec<(Flow, Bytes)>) {
