@@ -61,6 +61,13 @@ const DRAWN: [Kind; KINDS as usize] = [
     Kind::SlowDisk,
     Kind::NoDisk,
 ];
+/// How disks break.
+const SLOW_DISKS: [Disk; 3] = [
+    Disk::Slow(Duration::from_millis(50)),
+    Disk::Slow(Duration::from_secs(3)),
+    Disk::Slow(Duration::from_secs(20)),
+];
+const NO_DISKS: [Disk; 2] = [Disk::Gone, Disk::Liar];
 /// How many were known when the first worlds failed.
 pub(super) const FIRST_KINDS: u64 = 11;
 /// How many there are to draw from.
@@ -193,11 +200,8 @@ impl Plan {
                 });
             }
             Kind::Overloaded => self.overload(world, span),
-            Kind::SlowDisk => {
-                let takes = Duration::from_millis(*dice.of(&[50, 3_000, 20_000]));
-                break_disk(world, span, Disk::Slow(takes));
-            }
-            Kind::NoDisk => break_disk(world, span, *dice.of(&[Disk::Gone, Disk::Liar])),
+            Kind::SlowDisk => break_disk(world, span, *dice.of(&SLOW_DISKS)),
+            Kind::NoDisk => break_disk(world, span, *dice.of(&NO_DISKS)),
         }
     }
 
