@@ -93,7 +93,8 @@ pub fn run(args: &Args) -> Result<Sample> {
     let sample = tally.ending.note("bye", tally.setup.note("setup", sample));
     let sample =
         sample.got("generator_cpu_ms_per_call", 1e3 * own.as_secs_f64() / tally.begun as f64);
-    Ok(cost(tally.begun, [before, watch.peak, after], watch.note(sample)))
+    // What was refused was cheap, and is not what is asked about.
+    Ok(cost(tally.done.max(1), [before, watch.peak, after], watch.note(sample)))
 }
 
 /// From when on no call failed or had to wait for a repetition; `None` if that did not come.
@@ -209,7 +210,7 @@ impl Watch {
     }
 }
 
-/// Notes CPU time per call, and what was used before, at the peak and after.
+/// Notes CPU time per call that was done, and what was used before, at the peak and after.
 fn cost(calls: u64, used: [Option<Usage>; 3], sample: Sample) -> Sample {
     let [Some(before), Some(peak), Some(after)] = used else { return sample };
     let cpu = (after.cpu - before.cpu).as_secs_f64();
