@@ -241,8 +241,8 @@ pub fn push_number(text: &mut String, number: u64) {
             break;
         }
     }
-    let digits = digits.get(first..).and_then(|digits| std::str::from_utf8(digits).ok());
-    text.push_str(digits.unwrap_or_default());
+    let digits = digits.get(first..).unwrap_or_default();
+    digits.iter().for_each(|digit| text.push(char::from(*digit)));
 }
 
 #[cfg(test)]

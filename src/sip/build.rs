@@ -9,7 +9,7 @@ use super::{
     message::Message,
     parse::{Head, Line},
     text::{self, Hiding},
-    uri::parse_ip,
+    uri::{Params, parse_ip},
 };
 use bytes::Bytes;
 use std::{
@@ -55,7 +55,9 @@ impl Builder {
         from: SocketAddr,
     ) -> Self {
         let to_tag = to_tag.filter(|_| request.to_tag().is_none());
-        reply_to(request.head(), status, reason, to_tag, from)
+        let via = request.via();
+        let top = Some((via.host.as_bytes(), via.params));
+        reply_to((request.head(), top), status, reason, to_tag, from)
     }
 
     /// Adds a header. Line ends and NULs in its value become spaces.
@@ -151,9 +153,13 @@ impl Builder {
     }
 }
 
-/// See [`Builder::reply`]; works on what is left of a broken request, too. `to_tag` is for a To that has none.
+/// The host and the parameters of a Via.
+type ViaEnd<'a> = (&'a [u8], Params<'a>);
+
+/// See [`Builder::reply`]; works on what is left of a broken request, too. `to_tag` is for a To that has none; what is
+/// known of the top Via need not be read again.
 pub(super) fn reply_to(
-    head: &Head,
+    (head, top): (&Head, Option<ViaEnd<'_>>),
     status: u16,
     reason: &str,
     to_tag: Option<&str>,
@@ -162,8 +168,8 @@ pub(super) fn reply_to(
     let mut builder = Builder::response(status, reason);
     let out = &mut builder.0;
     let mut vias = head.all(HeaderName::Via);
-    if let Some(top) = vias.next() {
-        out.put_top_via(head, top, from);
+    if let Some(line) = vias.next() {
+        out.put_top_via((head, top), line, from);
     }
     for via in vias {
         out.put_line(via.line().get(&head.bytes));
@@ -184,9 +190,10 @@ pub(super) fn reply_to(
 struct Out(Vec<u8>);
 
 impl Out {
-    /// Gives the message away, without the room that it did not need: transactions keep it.
+    /// Gives the message away, without the room that it did not need: transactions keep it. A copy costs less than to
+    /// have the allocator cut the rest off, and leaves it the whole room for the next message.
     fn into_bytes(self) -> Bytes {
-        self.0.into_boxed_slice().into()
+        Bytes::copy_from_slice(&self.0)
     }
 
     /// Writes a header's name, which is a token.
@@ -289,10 +296,16 @@ impl Out {
 
     /// Writes the line of the top Via, `received` and `rport` filled in. What the sender claims
     /// to have been received from is dropped.
-    fn put_top_via(&mut self, head: &Head, line: &Line, from: SocketAddr) {
+    fn put_top_via(
+        &mut self,
+        (head, known): (&Head, Option<ViaEnd<'_>>),
+        line: &Line,
+        from: SocketAddr,
+    ) {
         let value = head.value(line);
         let (top, others) = text::cut(value, b',', Hiding::Brackets).unwrap_or((value, None));
-        let Some(via) = ViaParts::read(text::trim(top)) else {
+        let read = || ViaParts::read(text::trim(top)).map(|via| (via.host, via.params));
+        let Some((host, params)) = known.or_else(read) else {
             return self.put_line(line.line().get(&head.bytes));
         };
         let mut has_rport = false;
@@ -300,7 +313,7 @@ impl Out {
         self.put_plain(b": ");
         let sent_by = top.get(..text::find_byte(top, b';').unwrap_or(top.len()));
         self.put_folded(text::trim(sent_by.unwrap_or(top)));
-        for param in via.params.parts().filter(|param| !param.is_empty()) {
+        for param in params.parts().filter(|param| !param.is_empty()) {
             let name = text::trim(text::split_at(param, |byte| byte == b'=').0);
             if name.eq_ignore_ascii_case(b"received") {
                 continue;
@@ -315,7 +328,7 @@ impl Out {
             }
         }
         let ip = from.ip().to_canonical();
-        let called = || parse_ip(std::str::from_utf8(via.host).ok()?);
+        let called = || parse_ip(std::str::from_utf8(host).ok()?);
         if has_rport || called().map(|called| called.to_canonical()) != Some(ip) {
             self.put_plain(b";received=");
             self.put_ip(ip);
@@ -330,7 +343,7 @@ impl Out {
 
 /// Returns whether there are neither line ends nor NULs.
 fn is_plain(bytes: &[u8]) -> bool {
-    text::find_any(bytes, *b"\r\n\0").is_none()
+    !text::has_low(bytes) || text::find_any(bytes, *b"\r\n\0").is_none()
 }
 
 impl Write for Out {

@@ -70,15 +70,13 @@ fn joined<H: Digest>(parts: &[&str]) -> impl AsRef<[u8]> + use<H> {
 fn hex(bytes: &impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref();
     let digit = |nibble: u8| match nibble {
-        0..=9 => char::from(b'0'.wrapping_add(nibble)),
-        _ => char::from(b'a'.wrapping_add(nibble.wrapping_sub(10))),
+        0..=9 => b'0'.wrapping_add(nibble),
+        _ => b'a'.wrapping_add(nibble.wrapping_sub(10)),
     };
-    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-    for byte in bytes {
-        text.push(digit(byte.wrapping_shr(4)));
-        text.push(digit(byte & 15));
-    }
-    text
+    let digits = bytes.iter().flat_map(|byte| [digit(byte.wrapping_shr(4)), digit(byte & 15)]);
+    let mut text = Vec::with_capacity(bytes.len().saturating_mul(2));
+    text.extend(digits);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// What a server asks. `Display` writes the header's value.
@@ -135,14 +133,15 @@ impl Challenge {
 impl fmt::Display for Challenge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { realm, nonce, opaque, algorithm, qop_auth, stale, proxy: _ } = self;
-        write!(f, "Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}", algorithm.token())?;
-        if *qop_auth {
-            f.write_str(", qop=\"auth\"")?;
-        }
-        if let Some(opaque) = opaque {
-            write!(f, ", opaque=\"{opaque}\"")?;
-        }
-        if *stale { f.write_str(", stale=true") } else { Ok(()) }
+        let start = ["Digest realm=\"", realm, "\", nonce=\"", nonce, "\", algorithm="];
+        let qop = if *qop_auth { ", qop=\"auth\"" } else { "" };
+        let [before, opaque, after] = match opaque {
+            Some(opaque) => [", opaque=\"", opaque, "\""],
+            None => [""; 3],
+        };
+        let end = [algorithm.token(), qop, before, opaque, after];
+        let stale = if *stale { ", stale=true" } else { "" };
+        start.into_iter().chain(end).chain([stale]).try_for_each(|part| f.write_str(part))
     }
 }
 

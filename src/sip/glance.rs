@@ -34,7 +34,12 @@ impl<'m> Glance<'m> {
             None => (0, &[][..]),
         };
         let (mut cseq, mut call_id, mut has_sdp) = (None, None, false);
+        let is_bare = message.ends_with(b"\r\nContent-Length: 0\r\n\r\n");
         while let Some(first) = rest.first().filter(|first| !matches!(first, b'\r' | b'\n')) {
+            // Nothing more is to be found: there is no description where there is no body.
+            if is_bare && cseq.is_some() && call_id.is_some() {
+                break;
+            }
             let next = text::find_byte(rest, b'\n')?.saturating_add(1);
             // Content-Type, Call-ID, CSeq and their compact forms. A line that goes on another is none of
             // them, and most that begin so are these two.

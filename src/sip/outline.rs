@@ -84,7 +84,7 @@ impl Outline {
 
     /// Starts an answer, as [`Builder::reply`] does.
     pub fn reply(&self, status: u16, reason: &str, to_tag: &str, from: SocketAddr) -> Builder {
-        build::reply_to(&self.head, status, reason, Some(to_tag), from)
+        build::reply_to((&self.head, None), status, reason, Some(to_tag), from)
     }
 }
 

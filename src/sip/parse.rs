@@ -121,7 +121,7 @@ impl Salvage {
         let to = self.0.first(HeaderName::To).and_then(|to| NameAddr::parse(self.0.value(to)));
         let tag = self.tag();
         let tag = to.filter(|to| to.tag().is_none()).map(|_| &*tag);
-        build::reply_to(&self.0, status, reason, tag, remote).finish()
+        build::reply_to((&self.0, None), status, reason, tag, remote).finish()
     }
 
     fn tag(&self) -> String {

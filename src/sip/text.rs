@@ -196,6 +196,21 @@ pub(super) fn find_any(text: &[u8], wanted: [u8; 3]) -> Option<usize> {
     found
 }
 
+/// Returns whether any byte is below 0x0e: a CR, LF or NUL, or one of the controls beside them. Most texts have none,
+/// which is found out a word at a time.
+#[inline]
+pub(super) fn has_low(text: &[u8]) -> bool {
+    const ABOVE: u8 = 0x0e;
+    let (words, rest) = text.as_chunks::<8>();
+    let low = words.iter().fold(0, |low, word| {
+        let word = u64::from_le_bytes(*word);
+        low | (word.wrapping_sub(ONES.wrapping_mul(ABOVE.into())) & !word)
+    });
+    #[cfg(test)]
+    cost::add(text.len());
+    low & ONES.wrapping_mul(0x80) != 0 || rest.iter().any(|byte| *byte < ABOVE)
+}
+
 /// Splits before the first byte that `wanted` accepts; all of it and nothing where there is none.
 #[inline]
 pub(super) fn split_at(text: &[u8], wanted: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
@@ -281,7 +296,7 @@ pub(super) fn folded_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Replaces each fold, and each stray CR or LF, by one space.
 pub(super) fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
     let is_break = |byte| matches!(byte, b'\r' | b'\n');
-    if find_any(value, *b"\r\r\n").is_none() {
+    if !has_low(value) || find_any(value, *b"\r\r\n").is_none() {
         return Cow::Borrowed(value);
     }
     let mut out = Vec::with_capacity(value.len());
@@ -474,6 +489,20 @@ mod tests {
         ] {
             let got: Vec<_> = commas(text.as_bytes(), Hiding::Brackets).collect();
             assert_eq!(got, want.iter().map(|part| part.as_bytes()).collect::<Vec<_>>(), "{text}");
+        }
+    }
+
+    #[test]
+    fn low_bytes_are_found_wherever_they_stand() {
+        for len in 0..20_usize {
+            let text = [b'a', 0x0e, 0x7f, 0x80, 0xff].repeat(4);
+            let text = text.get(..len).unwrap();
+            assert!(!has_low(text), "{len}");
+            for (at, byte) in (0..len).flat_map(|at| [0, b'\t', b'\n', b'\r'].map(|b| (at, b))) {
+                let mut text = text.to_vec();
+                *text.get_mut(at).unwrap() = byte;
+                assert!(has_low(&text), "{byte} at {at} of {len}");
+            }
         }
     }
 
