@@ -65,7 +65,7 @@ fn sdp_offer_and_answer(bencher: Bencher<'_, '_>) {
         let ours = sdp::offer_from(&offer, &policy, &mut callee).unwrap();
         let ours = Description::parse(ours).unwrap();
         let theirs = Description::parse(answer.clone()).unwrap();
-        let agreed = sdp::accept_answer(&ours, &theirs).unwrap();
+        let agreed = sdp::accept_answer(ours.audio().unwrap(), &theirs).unwrap();
         sdp::answer_from(&offer, &agreed, &policy, &mut caller).unwrap()
     });
 }

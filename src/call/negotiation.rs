@@ -11,8 +11,8 @@ use crate::{
         srtp::{Keys, MasterKey, Suite},
     },
     sdp::{
-        self, Agreed, Codec, Crypto, CryptoSuite, Description, Direction, Local, NoCommonCodec,
-        Policy, SdpError, Secured, Srtp,
+        self, Agreed, Audio, Codec, Crypto, CryptoSuite, Description, Direction, Local,
+        NoCommonCodec, Policy, SdpError, Secured, Srtp,
     },
 };
 use bytes::Bytes;
@@ -42,8 +42,8 @@ pub struct LegMedia {
     addresses: Option<(IpAddr, IpAddr)>,
     port: Port,
     local: Option<Local>,
-    /// Our offer that has no answer yet.
-    offered: Option<Description>,
+    /// What our offer says that has no answer yet.
+    offered: Option<Box<Audio>>,
     /// The other leg's description that our last offer was made from.
     offered_for: Option<Description>,
     /// The peer's last accepted description.
@@ -178,7 +178,7 @@ impl LegMedia {
         let local = self.local.as_mut().ok_or(NoCommonCodec::NoPort)?;
         let offer = sdp::offer_from(other, &self.policy, local)?;
         self.offered_for = Some(other.clone());
-        self.note_offer(&offer);
+        self.note_offer();
         Ok(offer)
     }
 
@@ -186,24 +186,21 @@ impl LegMedia {
     pub fn fresh_offer(&mut self, direction: Direction) -> Result<Bytes, NoCommonCodec> {
         let local = self.local.as_mut().ok_or(NoCommonCodec::NoPort)?;
         let offer = sdp::fresh_offer(&self.policy, direction, local);
-        self.note_offer(&offer);
+        self.note_offer();
         Ok(offer)
     }
 
     /// Makes our offer again without SRTP, where that was preferred and has been refused.
     pub fn offer_plain(&mut self) -> Option<Bytes> {
-        let offered = self.offered.as_ref().filter(|offered| {
-            let is_srtp = offered.audio().is_some_and(|audio| audio.is_srtp);
-            is_srtp && self.policy.srtp == Srtp::Prefer
-        })?;
-        let offer = self.local.as_mut()?.offer_plain(offered)?;
-        self.note_offer(&offer);
+        let is_preferred = self.policy.srtp == Srtp::Prefer;
+        let offered = self.offered.as_ref().filter(|offered| offered.is_srtp && is_preferred)?;
+        let offer = self.local.as_mut()?.offer_plain(offered);
+        self.note_offer();
         Some(offer)
     }
 
-    fn note_offer(&mut self, offer: &Bytes) {
-        self.offered = Description::parse(offer.clone()).ok();
-        debug_assert!(self.offered.is_some(), "own offer unreadable");
+    fn note_offer(&mut self) {
+        self.offered = self.local.as_mut().and_then(Local::take_offered);
     }
 
     /// Answers the peer's offer so that it fits what the other leg agreed on.
@@ -342,8 +339,8 @@ fn keys(secured: &Secured) -> Option<Keys> {
 /// Says to the media worker what happens to each payload type between two legs.
 pub(super) fn path_map(path: &sdp::Path) -> media::PathMap {
     let mut map = media::PathMap::new();
-    for from in 0..=127 {
-        if let Some((to, convert)) = path.get(from) {
+    for (from, leads_to) in (0_u8..).zip(&path.payload_types) {
+        if let Some((to, convert)) = *leads_to {
             let convert = match convert {
                 sdp::Convert::Keep => media::Convert::Keep,
                 sdp::Convert::UlawToAlaw => media::Convert::UlawToAlaw,

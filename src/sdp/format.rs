@@ -3,7 +3,7 @@
 //! Owns: the names of codecs, the static payload types, and when two formats are the same codec.
 //! Never: encodes or decodes a sample.
 
-use super::parse::cut;
+use super::parse::{cut, trim};
 use std::fmt;
 
 /// The encoding name's limit; IANA's longest audio subtype has 25 letters.
@@ -148,14 +148,14 @@ impl Format {
 
     /// Reads the value of an `rtpmap` attribute: `111 opus/48000/2`.
     pub(super) fn of_rtpmap(value: &str) -> Option<Self> {
-        let (payload_type, encoding) = cut(value.trim(), b' ')?;
+        let (payload_type, encoding) = cut(trim(value), b' ')?;
         let payload_type = payload_type.parse().ok().filter(|pt| *pt <= 127)?;
-        let mut parts = encoding.trim().split('/');
-        let name = parts.next().filter(|name| is_token(name))?;
-        let clock_rate = parts.next()?.trim().parse().ok().filter(|rate| *rate > 0)?;
-        let channels = match parts.next() {
-            None | Some("") => 1,
-            Some(channels) => channels.trim().parse().ok().filter(|channels| *channels > 0)?,
+        let (name, rest) = cut(trim(encoding), b'/').filter(|(name, _)| is_token(name))?;
+        let (clock_rate, channels) = cut(rest, b'/').unwrap_or((rest, ""));
+        let clock_rate = trim(clock_rate).parse().ok().filter(|rate| *rate > 0)?;
+        let channels = match cut(channels, b'/').map_or(channels, |(channels, _)| channels) {
+            "" => 1,
+            channels => trim(channels).parse().ok().filter(|channels| *channels > 0)?,
         };
         // G.711 at another rate exists on paper; we neither convert nor generate it.
         let codec = match Codec::parse(name) {

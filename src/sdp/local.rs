@@ -3,7 +3,10 @@
 //! Owns: `o=` and its version, the order of the leg's streams, the meaning of its payload types.
 //! Never: decides which formats to say.
 
-use super::{Crypto, Description, Direction, Format, Secured, crypto::Keyring, negotiate::Policy};
+use super::{
+    Audio, Crypto, Description, Direction, Format, Secured, crypto::Keyring, negotiate::Policy,
+    parse::is_secure_profile,
+};
 use crate::ids::{Spring, push_ip, push_number};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -31,6 +34,8 @@ pub struct Local {
     pub ptime_ms: u16,
     /// The last description.
     pub last: Option<Bytes>,
+    /// What the last offer says of our stream, until it is taken.
+    offered: Option<Box<Audio>>,
     /// Whether a first offer asks for SRTP.
     offers_srtp: bool,
     /// Where the keys come from; without it, we have none.
@@ -72,6 +77,7 @@ impl Local {
             rtp,
             ptime_ms: PTIME_MS,
             last: None,
+            offered: None,
             offers_srtp: false,
             keys: None,
             streams: vec![],
@@ -114,25 +120,56 @@ impl Local {
             say.crypto = keys.offer(&policy.suites);
         }
         say.formats = self.number(say.formats);
-        self.say(&say, (0, 0))
+        self.say_offer(say)
+    }
+
+    /// Writes an offer, and keeps what it says: whoever reads the answer needs not read the offer again.
+    fn say_offer(&mut self, say: Say) -> Bytes {
+        let text = self.say(&say, (0, 0));
+        let protocol = self.streams.iter().find_map(|stream| match stream {
+            Stream::Audio { protocol, .. } => Some(&**protocol),
+            Stream::Refused(_) => None,
+        });
+        let port = self.rtp.port();
+        let audio = Audio {
+            rtp: self.rtp,
+            rtcp: SocketAddr::new(self.rtp.ip(), port.checked_add(1).unwrap_or(port)),
+            direction: say.direction,
+            formats: say.formats,
+            ptime_ms: Some(say.ptime_ms.unwrap_or(self.ptime_ms)),
+            max_ptime_ms: say.max_ptime_ms,
+            is_srtp: protocol.is_some_and(is_secure_profile),
+            crypto: say.crypto,
+            unnamed: vec![],
+        };
+        debug_assert!(
+            Description::parse(text.clone()).is_ok_and(|read| read.audio() == Some(&audio)),
+            "what we say is not what we mean"
+        );
+        self.offered = Some(Box::new(audio));
+        text
+    }
+
+    /// Takes what the last offer says of our stream.
+    pub fn take_offered(&mut self) -> Option<Box<Audio>> {
+        self.offered.take()
     }
 
     /// Writes our offer again without SRTP, for a peer that refused it before anything was agreed.
-    pub fn offer_plain(&mut self, offered: &Description) -> Option<Bytes> {
-        let audio = offered.audio()?;
+    pub fn offer_plain(&mut self, offered: &Audio) -> Bytes {
         for stream in &mut self.streams {
             if let Stream::Audio { protocol, is_secure } = stream {
                 (*protocol, *is_secure) = ("RTP/AVP".into(), false);
             }
         }
         let say = Say {
-            formats: audio.formats.clone(),
-            direction: audio.direction,
-            ptime_ms: audio.ptime_ms,
-            max_ptime_ms: audio.max_ptime_ms,
+            formats: offered.formats.clone(),
+            direction: offered.direction,
+            ptime_ms: offered.ptime_ms,
+            max_ptime_ms: offered.max_ptime_ms,
             crypto: vec![],
         };
-        Some(self.say(&say, (0, 0)))
+        self.say_offer(say)
     }
 
     /// Writes an answer: our stream takes the place of the offer's audio, all others are refused.

@@ -315,8 +315,7 @@ pub fn answer_alone(
 ///
 /// Formats that we did not offer are ignored. Where the answer numbers otherwise than the offer, what
 /// comes may bear either number, as far as they do not clash.
-pub fn accept_answer(our_offer: &Description, answer: &Description) -> Result<Agreed, SdpError> {
-    let ours = our_offer.audio().ok_or(SdpError::Refused)?;
+pub fn accept_answer(ours: &Audio, answer: &Description) -> Result<Agreed, SdpError> {
     let theirs = answer.audio().ok_or(SdpError::Refused)?;
     let srtp = accept_crypto(ours, theirs)?;
     let unnamed = ours.formats.iter().filter(|f| theirs.unnamed.contains(&f.payload_type));

@@ -157,6 +157,22 @@ enum Profile {
     Unusable,
 }
 
+impl Profile {
+    fn of(protocol: &str) -> Self {
+        match protocol {
+            "RTP/AVP" | "RTP/AVPF" => Self::Rtp,
+            "RTP/SAVP" | "RTP/SAVPF" => Self::Srtp,
+            "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Self::Dtls,
+            _ => Self::Unusable,
+        }
+    }
+}
+
+/// Returns whether a profile demands SRTP.
+pub(super) fn is_secure_profile(protocol: &str) -> bool {
+    matches!(Profile::of(protocol), Profile::Srtp | Profile::Dtls)
+}
+
 /// The lines of one stream, or those before the first.
 #[derive(Default)]
 struct Section<'a> {
@@ -334,7 +350,7 @@ impl<'a> Texts<'a> {
 }
 
 /// Removes white space at both ends; what has none is recognised by its first and last byte.
-fn trim(text: &str) -> &str {
+pub(super) fn trim(text: &str) -> &str {
     match text.as_bytes() {
         [] => text,
         [only] if only.is_ascii_graphic() => text,
@@ -366,12 +382,7 @@ impl<'a> MediaLine<'a> {
 
     /// Returns what we need of the line with this index. `UDP/TLS/RTP/SAVPF` is a browser's.
     fn media(self, line: usize) -> Option<Media> {
-        let profile = match self.protocol {
-            "RTP/AVP" | "RTP/AVPF" => Profile::Rtp,
-            "RTP/SAVP" | "RTP/SAVPF" => Profile::Srtp,
-            "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Profile::Dtls,
-            _ => Profile::Unusable,
-        };
+        let profile = Profile::of(self.protocol);
         let port = cut(self.port, b'/').map_or(self.port, |(port, _)| port).parse().ok()?;
         Some(Media { is_audio: self.kind == "audio", port, profile, line })
     }
@@ -524,7 +535,7 @@ fn parameters(payload_type: u8, section: &Section<'_>) -> Option<Box<str>> {
         .filter(|(name, _)| *name == "fmtp")
         .filter_map(|(_, value)| cut(value.trim_start(), b' '))
         .find(|(number, _)| number.parse() == Ok(payload_type))
-        .map(|(_, value)| value.trim())
+        .map(|(_, value)| trim(value))
         .filter(harmless)
         .map(Into::into)
 }

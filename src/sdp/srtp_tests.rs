@@ -87,7 +87,7 @@ fn an_answer_settles_one_key_of_each_side() {
         let said = ours.audio().unwrap().crypto.clone();
         assert_eq!(said.len(), if offers_srtp { 2 } else { 0 });
         assert_eq!(text.contains("m=audio 10000 RTP/SAVP 0"), offers_srtp, "{text}");
-        let agreed = accept_answer(&ours, &describe(profile, crypto));
+        let agreed = accept_answer(ours.audio().unwrap(), &describe(profile, crypto));
         let got = agreed.map(|agreed| {
             agreed.srtp.map(|Secured { send, receive }| {
                 assert!(said.contains(&send) && send.suite == receive.suite);

@@ -193,7 +193,11 @@ fn an_answer_can_be_unusable() {
         ("m=audio 4000 RTP/AVP 9", SdpError::Codecs),
         ("m=audio 4000 RTP/AVP 101", SdpError::Codecs),
     ] {
-        assert_eq!(accept_answer(&offer, &describe_raw(answer)), Err(want), "{answer}");
+        assert_eq!(
+            accept_answer(offer.audio().unwrap(), &describe_raw(answer)),
+            Err(want),
+            "{answer}"
+        );
     }
 }
 
@@ -204,7 +208,8 @@ fn what_a_leg_agreed_on_is_complete() {
          a=maxptime:30",
     );
     let ours = fresh_offer(&policy(), Direction::SendRecv, &mut local());
-    let agreed = accept_answer(&Description::parse(ours).unwrap(), &answer).unwrap();
+    let agreed =
+        accept_answer(Description::parse(ours).unwrap().audio().unwrap(), &answer).unwrap();
     assert_eq!(agreed.remote.to_string(), "192.0.2.9:4000");
     assert_eq!(agreed.remote_rtcp.to_string(), "192.0.2.9:4100");
     assert_eq!(agreed.format, Format::pcma());
@@ -272,7 +277,8 @@ fn a_codec_change_is_a_new_version_and_a_new_agreement() {
         let offer = describe(offered);
         let ours = offer_from(&offer, &policy(), &mut to_callee).unwrap();
         let answer = describe(answered);
-        let callee = accept_answer(&Description::parse(ours).unwrap(), &answer).unwrap();
+        let callee =
+            accept_answer(Description::parse(ours).unwrap().audio().unwrap(), &answer).unwrap();
         let (_, caller) = answer_from(&offer, &callee, &policy(), &mut to_caller).unwrap();
         (to_callee.version, to_caller.version, caller.format.to_string())
     };
@@ -466,10 +472,10 @@ fn survives(theirs: &Description) {
         let ours = Description::parse(offer).unwrap();
         agrees_with_oracle(&ours);
         // An answer with all that was offered is understood in full.
-        let agreed = accept_answer(&ours, &ours).unwrap();
+        let agreed = accept_answer(ours.audio().unwrap(), &ours).unwrap();
         assert_eq!(agreed.accepts.len(), ours.audio().unwrap().formats.len());
     }
-    let _ = accept_answer(&describe("0 8"), theirs);
+    let _ = accept_answer(describe("0 8").audio().unwrap(), theirs);
 }
 
 #[track_caller]
@@ -515,7 +521,7 @@ fn settle(
 ) -> (Description, Agreed, Description, Agreed) {
     let ours = offer_from(offer, policy_of_callee, &mut local()).unwrap();
     let ours = Description::parse(ours).unwrap();
-    let callee = accept_answer(&ours, answer).unwrap();
+    let callee = accept_answer(ours.audio().unwrap(), answer).unwrap();
     let (answer, caller) = answer_from(offer, &callee, &policy(), &mut local()).unwrap();
     (ours, callee, Description::parse(answer).unwrap(), caller)
 }

@@ -41,7 +41,7 @@ fn as_an_offer(theirs: &Description, policy: &Policy) {
     if let Ok(offer) = offer_from(theirs, policy, &mut other) {
         let offer = ours(offer);
         let Ok((answer, _)) = answer_alone(&offer, &trunk(), &mut self::local()) else { return };
-        let Ok(agreed) = accept_answer(&offer, &ours(answer)) else { return };
+        let Ok(agreed) = accept_answer(offer.audio().unwrap(), &ours(answer)) else { return };
         if let Ok((answer, _)) = answer_from(theirs, &agreed, policy, &mut self::local()) {
             assert_eq!(ours(answer).media_count(), theirs.media_count());
         }
@@ -51,7 +51,7 @@ fn as_an_offer(theirs: &Description, policy: &Policy) {
 /// It answers an offer of ours.
 fn as_an_answer(theirs: &Description, policy: &Policy) {
     let offer = ours(fresh_offer(policy, Direction::SendRecv, &mut local()));
-    if let Ok(agreed) = accept_answer(&offer, theirs) {
+    if let Ok(agreed) = accept_answer(offer.audio().unwrap(), theirs) {
         let _ = (agreed.voice(), agreed.dtmf_in(), agreed.hears_dtmf());
         let _ = offer_matching(&agreed, policy, &mut local()).map(ours);
     }
