@@ -48,6 +48,25 @@ pub enum Order {
     Stale,
 }
 
+/// The next hop of a dialog's requests, where it is named by an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Hop {
+    ip: IpAddr,
+    port: u16,
+    transport: Transport,
+}
+
+impl Hop {
+    /// Reads the first route or the target. `sips:` would need TLS at every hop, which nobody can promise.
+    fn read(route_set: &[Box<str>], remote_target: &str) -> Option<Self> {
+        let first = route_set.first().map_or(remote_target, |route| route);
+        let uri = Uri::parse(first).filter(|uri| uri.scheme == Scheme::Sip)?;
+        let ip = uri.ip()?;
+        let transport = uri.transport().unwrap_or(Transport::Udp);
+        Some(Self { ip, port: uri.port.unwrap_or_else(|| transport.default_port()), transport })
+    }
+}
+
 /// What an INVITE of ours says of the dialogs that it makes.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
@@ -78,6 +97,8 @@ pub struct Dialog {
     remote_cseq: Option<u32>,
     route_set: Vec<Box<str>>,
     remote_target: Box<str>,
+    /// What the first of these says of the way there.
+    hop: Option<Hop>,
     flow: Flow,
     /// Whether the flow's connection has closed since.
     is_parted: bool,
@@ -95,6 +116,11 @@ impl Dialog {
         flow: Flow,
         reach: Reach,
     ) -> Option<Self> {
+        let route_set = record_route(invite);
+        let remote_target = match invite.header(HeaderName::Contact) {
+            Some(_) => contact_uri(invite)?,
+            None => invite.from().parsed_uri().and(Some(invite.from().uri.into()))?,
+        };
         Some(Self {
             call_id: invite.call_id().into(),
             local_tag: local_tag.into(),
@@ -103,11 +129,9 @@ impl Dialog {
             remote: without_tag(&invite.from()),
             local_cseq: 0,
             remote_cseq: Some(invite.cseq().number),
-            route_set: record_route(invite),
-            remote_target: match invite.header(HeaderName::Contact) {
-                Some(_) => contact_uri(invite)?,
-                None => invite.from().parsed_uri().and(Some(invite.from().uri.into()))?,
-            },
+            hop: Hop::read(&route_set, &remote_target),
+            route_set,
+            remote_target,
             flow,
             is_parted: false,
             reach,
@@ -153,6 +177,7 @@ impl Dialog {
     ) -> Self {
         let mut route_set = record_route(response);
         route_set.reverse();
+        let remote_target = contact_uri(response).unwrap_or_else(|| asked.uri.into());
         Self {
             call_id: asked.call_id.into(),
             local_tag: asked.tag.into(),
@@ -161,8 +186,9 @@ impl Dialog {
             remote,
             local_cseq: asked.cseq,
             remote_cseq: None,
+            hop: Hop::read(&route_set, &remote_target),
             route_set,
-            remote_target: contact_uri(response).unwrap_or_else(|| asked.uri.into()),
+            remote_target,
             flow,
             is_parted: false,
             reach,
@@ -215,6 +241,7 @@ impl Dialog {
     pub fn refresh_target(&mut self, message: &Message) {
         if let Some(target) = contact_uri(message).filter(|target| !target.contains(";twnat=")) {
             self.remote_target = target;
+            self.hop = Hop::read(&self.route_set, &self.remote_target);
         }
     }
 
@@ -286,14 +313,11 @@ impl Dialog {
         (uri, routes.iter().map(|route| &**route).chain(last))
     }
 
-    /// Reads an address from the first route or the target, unless it is a name (whoever spoke to us is
+    /// Returns the address of the first route or the target, unless it is a name (whoever spoke to us is
     /// there), one that only the peer's own network can reach, or the connection that we already have
-    /// leads there. `sips:` would need TLS at every hop, which nobody can promise: the flow stays.
+    /// leads there.
     fn next_hop(&self) -> Option<Flow> {
-        let first = self.route_set.first().unwrap_or(&self.remote_target);
-        let uri = Uri::parse(first).filter(|uri| uri.scheme == Scheme::Sip)?;
-        let ip = uri.ip()?;
-        let transport = uri.transport().unwrap_or(Transport::Udp);
+        let Hop { ip, port, transport } = self.hop?;
         if ip == self.flow.remote.ip()
             && transport.is_reliable()
             && transport == self.flow.transport
@@ -304,7 +328,7 @@ impl Dialog {
         if ip != self.flow.remote.ip() && !is_global(ip) {
             return None;
         }
-        let remote = SocketAddr::new(ip, uri.port.unwrap_or_else(|| transport.default_port()));
+        let remote = SocketAddr::new(ip, port);
         // The listener of another transport has another address: only the shell's routing knows.
         (transport == self.flow.transport).then_some(Flow { remote, ..self.flow })
     }
@@ -353,7 +377,8 @@ fn is_loose(uri: &str) -> bool {
 
 /// Rewrites a From or To value as `display <uri>` with its parameters, less the tag.
 fn without_tag(value: &NameAddr<'_>) -> Box<[u8]> {
-    let mut out = vec![];
+    let display_len = value.display.as_ref().map_or(0, |display| display.len());
+    let mut out = Vec::with_capacity(value.uri.len().saturating_add(display_len).saturating_add(8));
     if let Some(display) = &value.display {
         out.push(b'"');
         for byte in display.iter() {
