@@ -17,7 +17,7 @@ use crate::{
     few::Few,
     ids::Flow,
     observe::log,
-    sip::{Builder, HeaderName, Message, Method, default_reason},
+    sip::{Builder, HeaderLine, HeaderName, Message, Method, default_reason},
     transaction::ServerId,
 };
 use bytes::Bytes;
@@ -366,7 +366,12 @@ impl Leg {
 
 /// Returns whether the peer's Allow header names UPDATE.
 pub(super) fn allows_update(message: &Message) -> bool {
-    message.values(HeaderName::Allow).any(|value| *value == *Method::Update.as_str().as_bytes())
+    let update = Method::Update.as_str().as_bytes();
+    // Methods are tokens: nothing in the list hides a comma.
+    let names = |line: &HeaderLine<'_>| {
+        line.value().split(|byte| *byte == b',').any(|name| name.trim_ascii() == update)
+    };
+    message.lines().filter(|line| line.id() == HeaderName::Allow).any(|line| names(&line))
 }
 
 /// Reads the RSeq and CSeq numbers of a RAck value that acknowledges an INVITE's response.

@@ -65,9 +65,12 @@ impl Way {
 
     /// Returns how the carrier is spoken to in this attempt.
     fn profile(&self, trunk: &Arc<Trunk>) -> Profile {
-        let profile = Profile::trunk(trunk);
-        let calls_max = profile.calls_max.filter(|_| !self.is_emergency);
-        Profile { calls_max, ..profile }
+        Profile { calls_max: self.calls_max(trunk), ..Profile::trunk(trunk) }
+    }
+
+    /// Returns how many calls the carrier may have with this one, if that is limited.
+    fn calls_max(&self, trunk: &Trunk) -> Option<u32> {
+        trunk.max_calls.filter(|_| !self.is_emergency)
     }
 
     /// Chooses the next edge and address; returns whether there is any.
@@ -152,7 +155,7 @@ impl Call {
             since: wire.now,
             attempts: 1,
         };
-        if wire.trunks.is_full(name, way.profile(&trunk).calls_max) {
+        if wire.trunks.is_full(name, way.calls_max(&trunk)) {
             return Err(Refused::trunk_full());
         }
         if let Some(state) = wire.trunks.state_mut(name) {

@@ -258,10 +258,14 @@ fn is_within(since: SystemTime, within: Duration, wall: SystemTime) -> bool {
 
 /// Returns whether a User-Agent is that of a scanner.
 pub fn is_scanner(user_agent: &[u8], scanners: &[Box<str>]) -> bool {
-    scanners.iter().any(|scanner| {
-        let scanner = scanner.as_bytes();
-        let len = scanner.len().max(1);
-        user_agent.windows(len).any(|window| window.eq_ignore_ascii_case(scanner))
+    scanners.iter().map(|scanner| scanner.as_bytes()).any(|scanner| {
+        // Few places begin as it does.
+        let Some(first) = scanner.first() else { return false };
+        let (lower, upper) = (first.to_ascii_lowercase(), first.to_ascii_uppercase());
+        let starts = memchr::memchr2_iter(lower, upper, user_agent);
+        starts
+            .filter_map(|at| user_agent.get(at..)?.get(..scanner.len()))
+            .any(|word| word.eq_ignore_ascii_case(scanner))
     })
 }
 

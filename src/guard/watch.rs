@@ -80,7 +80,8 @@ impl Watch {
 
     /// Returns when [`Self::next_turn`] has something to say.
     pub fn poll_timeout(&self, running: impl Fn(&str) -> u32) -> Option<Instant> {
-        self.gates.iter().filter_map(|(name, gate)| gate.poll_timeout(running(name))).min()
+        let waited_for = self.gates.iter().filter(|(_, gate)| gate.waiting() > 0);
+        waited_for.filter_map(|(name, gate)| gate.poll_timeout(running(name))).min()
     }
 
     /// Returns which limit does not allow another call to `country`.

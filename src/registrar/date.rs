@@ -2,7 +2,11 @@
 //!
 //! Owns: printing it. Never: reads the clock or one from a peer.
 
+use crate::ids::push_number;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How long a date is until the year 9999.
+const DATE_LEN: usize = 29;
 
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] =
@@ -16,14 +20,27 @@ pub(super) fn date(wall: SystemTime) -> String {
     let name = |names: &[&'static str], index: u64| {
         usize::try_from(index).ok().and_then(|i| names.get(i).copied()).unwrap_or_default()
     };
-    format!(
-        "{}, {day:02} {} {year} {:02}:{:02}:{:02} GMT",
-        name(&WEEKDAYS, days % 7),
-        name(&MONTHS, month - 1),
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-    )
+    let mut text = String::with_capacity(DATE_LEN);
+    text.push_str(name(&WEEKDAYS, days % 7));
+    push_two(&mut text, ", ", day);
+    text.push(' ');
+    text.push_str(name(&MONTHS, month - 1));
+    text.push(' ');
+    push_number(&mut text, year);
+    push_two(&mut text, " ", second / 3600);
+    push_two(&mut text, ":", second / 60 % 60);
+    push_two(&mut text, ":", second % 60);
+    text.push_str(" GMT");
+    text
+}
+
+/// Appends a number below 100 with two digits.
+fn push_two(text: &mut String, before: &str, number: u64) {
+    text.push_str(before);
+    if number < 10 {
+        text.push('0');
+    }
+    push_number(text, number);
 }
 
 /// Returns year, month (1..=12) and day of a number of days since 1970, Gregorian. Years are counted

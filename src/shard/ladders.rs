@@ -123,7 +123,10 @@ fn line_of<'m>(sent: &Glance<'m>) -> Line<'m> {
 /// Reads the status of a response that we built; `None` of a request.
 pub(super) fn status_of(bytes: &[u8]) -> Option<u16> {
     let digits = bytes.strip_prefix(b"SIP/2.0 ")?.get(..3)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    digits.iter().try_fold(0, |status, digit| match digit {
+        b'0'..=b'9' => Some(status * 10 + u16::from(digit - b'0')),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

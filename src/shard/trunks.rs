@@ -178,13 +178,6 @@ fn log_address(news: &News) {
     }
 }
 
-/// Returns whether a Via value may have a `received`, without reading it.
-fn names_received(via: &[u8]) -> bool {
-    let name = b"received";
-    let mut starts = memchr::memchr2_iter(b'r', b'R', via).filter_map(|at| via.get(at..));
-    starts.any(|rest| rest.get(..name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name)))
-}
-
 impl Core {
     /// Learns from a trunk's own response under which public address it sees us (RFC 3261 18.2.1,
     /// RFC 3581 4), where ours is private. Who else may say so could draw our media to itself.
@@ -192,18 +185,19 @@ impl Core {
         if is_global(flow.local.ip()) {
             return; // Nobody needs to tell us.
         }
-        if !response.header(HeaderName::Via).is_some_and(|via| names_received(&via)) {
-            return;
-        }
-        let Some(state) = self.trunks.state_mut(trunk) else { return };
-        let is_its =
-            state.routes().known().any(|(_, known, _)| known.remote.ip() == flow.remote.ip());
         let seen = response
             .via()
             .received()
             .map(|ip| ip.to_canonical())
-            .filter(|ip| is_its && is_global(*ip) && ip.is_ipv4() == flow.local.is_ipv4());
-        let Some(seen) = seen else { return };
+            .filter(|ip| is_global(*ip) && ip.is_ipv4() == flow.local.is_ipv4());
+        let (Some(seen), Some(state)) = (seen, self.trunks.state_mut(trunk)) else { return };
+        // Most say what is known.
+        if self.learned == Some(seen) && state.seen_as == Some(seen) {
+            return;
+        }
+        if !state.routes().known().any(|(_, known, _)| known.remote.ip() == flow.remote.ip()) {
+            return;
+        }
         state.seen_as = Some(seen);
         if self.learned == Some(seen) {
             return;
