@@ -5,7 +5,7 @@
 //! Never: reads a socket; the shell asks for one thing after the other. Keeps anything but a digest of what it refuses.
 
 use super::{
-    Output, Shard, admission,
+    Shard, admission,
     waiting::{Patience, Waiting},
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
 use bytes::Bytes;
 use memchr::memmem;
 use std::{
+    collections::VecDeque,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -100,6 +101,8 @@ pub(super) struct Overload {
     /// known by it.
     tag: Box<str>,
     tag_finder: memmem::Finder<'static>,
+    /// Refusals, which can wait until there are more of them.
+    replies: VecDeque<(Flow, Bytes)>,
     /// When the log told last, and how many had been refused by then.
     told: Option<(Instant, u64)>,
 }
@@ -108,7 +111,8 @@ impl Overload {
     pub(super) fn new(mint: &mut Mint) -> Self {
         let tag: Box<str> = mint.tag().into();
         let tag_finder = memmem::Finder::new(tag.as_bytes()).into_owned();
-        Self { lines: Lines::default(), refused: 0, tag, tag_finder, told: None }
+        let (lines, replies) = (Lines::default(), VecDeque::new());
+        Self { lines, refused: 0, tag, tag_finder, replies, told: None }
     }
 
     /// Returns whether this is the ACK of a refusal. Nobody waits for it, and there are as many as
@@ -255,8 +259,13 @@ impl Shard {
         self.overload.tell(now);
         if bytes.len() <= admission::room_for(outline.bytes().len(), flow) {
             self.counters.responses_sent.count(metrics::Shard::class(503));
-            self.out.push_back(Output::Transmit { flow, bytes });
+            self.overload.replies.push_back((flow, bytes));
         }
+    }
+
+    /// Returns the next refusal to send; many of them leave together.
+    pub fn poll_refusal(&mut self) -> Option<(Flow, Bytes)> {
+        self.overload.replies.pop_front()
     }
 
     /// Returns what a request is known by; `None` where it cannot be read.
@@ -284,6 +293,7 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::{
+        shard::Output,
         shard::tests::{USERS, flow, invite, shard},
         sim::epoch,
     };
@@ -292,10 +302,12 @@ mod tests {
     fn answers(shard: &mut Shard, act: impl FnOnce(&mut Shard)) -> Vec<Message> {
         act(shard);
         let sent = std::iter::from_fn(|| shard.poll_output()).filter_map(|output| match output {
-            Output::Transmit { bytes, .. } => Some(Message::parse(bytes).unwrap()),
+            Output::Transmit { bytes, .. } => Some(bytes),
             Output::Pass { .. } | Output::Media(..) | Output::Ask(_) | Output::Record(_) => None,
         });
-        sent.collect()
+        let sent: Vec<Bytes> = sent.collect();
+        let refusals = std::iter::from_fn(|| shard.poll_refusal()).map(|(_, bytes)| bytes);
+        refusals.chain(sent).map(|bytes| Message::parse(bytes).unwrap()).collect()
     }
 
     fn statuses(shard: &mut Shard, act: impl FnOnce(&mut Shard)) -> Vec<u16> {
@@ -336,6 +348,7 @@ mod tests {
                 format!("{};tag={}", "<sip:+14155550100@10.0.0.1>", refusal.to_tag().unwrap());
             let ack = text.replace("INVITE", "ACK").replace("<sip:+14155550100@10.0.0.1>", &tag);
             if text.starts_with("INVITE") {
+                assert!(shard.is_needless(ack.as_bytes()) && !shard.is_needless(text.as_bytes()));
                 assert_eq!(statuses(&mut shard, queue(&ack, after(now, 201))), [0; 0]);
             }
         }

@@ -3,6 +3,9 @@
 //! Owns: the order, the times, how much may wait.
 //! Never: looks at what waits.
 //!
+//! Where so many wait that their time would be up before their turn came, by what was served lately, who comes is sent
+//! away at once: that costs half of what it costs later, when all of it has gone cold.
+//!
 //! The patience is that of "Fail at Scale" (ACM Queue 13/8, 2015, after CoDel): whoever comes in a burst may wait
 //! long; while the queue has not been empty for that long, there is more work than time, and to wait longer than a
 //! moment would only make everybody late.
@@ -16,6 +19,8 @@ use std::{
 const ENTRIES_MAX: usize = 4096;
 /// How many bytes they may have together.
 const BYTES_MAX: usize = 4 << 20;
+/// So many may always wait.
+const ENTRIES_MIN: usize = 64;
 
 /// How long one may wait.
 #[derive(Clone, Copy, Debug)]
@@ -43,21 +48,51 @@ pub(super) struct Waiting<T> {
     since: Option<Instant>,
     /// When the last one was sent away.
     refused_at: Option<Instant>,
+    pace: Pace,
+}
+
+/// How many are served while one may wait in a crowd.
+#[derive(Debug, Default)]
+struct Pace {
+    counted_since: Option<Instant>,
+    served: usize,
+    before: usize,
+}
+
+impl Pace {
+    /// Begins to count anew where it is time.
+    fn turn(&mut self, every: Duration, now: Instant) {
+        match self.counted_since {
+            Some(since) if now.saturating_duration_since(since) < every => {}
+            Some(_) => {
+                self.before = std::mem::take(&mut self.served);
+                self.counted_since = Some(now);
+            }
+            None => self.counted_since = Some(now),
+        }
+    }
+
+    fn served_lately(&self) -> usize {
+        self.before.max(self.served)
+    }
 }
 
 impl<T> Waiting<T> {
     pub(super) fn new(patience: Patience) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, patience, since: None, refused_at: None }
+        let pace = Pace::default();
+        Self { entries: VecDeque::new(), bytes: 0, patience, since: None, refused_at: None, pace }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Adds one at the end; gives it back where there is no room.
+    /// Adds one at the end; gives it back where there is no room, or no hope.
     pub(super) fn push(&mut self, item: T, bytes: usize, now: Instant) -> Result<(), T> {
         let sum = self.bytes.saturating_add(bytes);
-        if self.entries.len() >= ENTRIES_MAX || sum > BYTES_MAX {
+        self.pace.turn(self.patience.hurried, now);
+        if self.entries.len() >= self.entries_max(now) || sum > BYTES_MAX {
+            self.refused_at = Some(now);
             return Err(item);
         }
         let is_long_ago = |at: Instant| now.saturating_duration_since(at) >= self.patience.calm;
@@ -69,9 +104,24 @@ impl<T> Waiting<T> {
         Ok(())
     }
 
+    /// In a crowd, an eighth more than are served while one may wait: there is always somebody to serve.
+    fn entries_max(&self, now: Instant) -> usize {
+        if !self.is_crowd(now) {
+            return ENTRIES_MAX;
+        }
+        let served = self.pace.served_lately();
+        served.saturating_add(served / 8).clamp(ENTRIES_MIN, ENTRIES_MAX)
+    }
+
+    /// Returns whether it has not been empty for a while.
+    fn is_crowd(&self, now: Instant) -> bool {
+        self.since.is_some_and(|at| now.saturating_duration_since(at) >= self.patience.calm)
+    }
+
     /// Takes the first one, to be served.
     pub(super) fn pop(&mut self) -> Option<T> {
         let item = self.take()?;
+        self.pace.served = self.pace.served.saturating_add(1);
         if self.is_empty() {
             self.since = None;
         }
@@ -80,9 +130,8 @@ impl<T> Waiting<T> {
 
     /// Takes the first one if it has waited for too long.
     pub(super) fn pop_stale(&mut self, now: Instant) -> Option<T> {
-        let crowded = self.since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let Patience { calm, hurried } = self.patience;
-        let most = if crowded >= calm { hurried } else { calm };
+        let most = if self.is_crowd(now) { hurried } else { calm };
         let waited = now.saturating_duration_since(self.entries.front()?.came);
         if waited < most {
             return None;
@@ -155,6 +204,25 @@ mod tests {
             assert_eq!(stale(&mut line, ms(came + patience - 1)), 0);
             assert_eq!(stale(&mut line, ms(came + patience)), 1);
         }
+    }
+
+    /// Ten come each millisecond, four of which are served.
+    #[test]
+    fn who_would_wait_in_vain_is_not_let_in() {
+        let mut line = line();
+        let (mut served, mut late, mut at_once, mut idle) = (0, 0, 0, 0);
+        for now in 0..2000 {
+            at_once += (0..10).filter(|_| line.push(now, 100, ms(now)).is_err()).count();
+            late += stale(&mut line, ms(now));
+            let got = (0..4).filter(|_| line.pop().is_some()).count();
+            (served, idle) = (served + got, idle + usize::from(got < 4));
+            assert!(now < 200 || line.entries.len() <= 90, "{}", line.entries.len());
+        }
+        assert_eq!((served, idle), (8000, 0));
+        assert!(at_once > 6 * late, "{at_once} at once, {late} later");
+        // A moment of calm, and all may wait again.
+        while line.pop().is_some() {}
+        (0..500).for_each(|n| assert_eq!(line.push(n, 100, ms(2300)), Ok(())));
     }
 
     #[test]

@@ -291,6 +291,7 @@ impl ShardLoop {
         if self.shard.has_waiting() {
             self.serve(is_more);
         }
+        self.refuse_together();
         self.is_crowded = is_left || is_more_framed || self.shard.has_waiting();
         (is_more || self.is_crowded, datagrams)
     }

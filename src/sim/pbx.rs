@@ -337,7 +337,11 @@ impl Pbx {
             let outputs: Vec<(usize, Output)> = (0..)
                 .zip(&mut self.shards)
                 .flat_map(|(at, shard)| {
-                    std::iter::from_fn(|| shard.poll_output()).map(move |output| (at, output))
+                    let refusal = |(flow, bytes)| Output::Transmit { flow, bytes };
+                    let outputs = std::iter::from_fn(move || {
+                        shard.poll_output().or_else(|| shard.poll_refusal().map(refusal))
+                    });
+                    outputs.map(move |output| (at, output))
                 })
                 .collect();
             if outputs.is_empty() {

@@ -7,7 +7,6 @@
 use super::ShardLoop;
 use crate::{
     ids::{Flow, Transport},
-    shard::Output,
     shell::now,
 };
 use bytes::Bytes;
@@ -68,24 +67,17 @@ impl ShardLoop {
         }
         if self.shard.has_waiting() {
             self.shard.refuse_stale(time);
-            self.carry_out_together();
+            self.carry_out();
         }
     }
 
-    /// Carries out what the shard asks for; datagrams leave together, where several of the same length go the same
-    /// way.
-    fn carry_out_together(&mut self) {
+    /// Sends refusals together, where several of the same length go the same way.
+    pub(super) fn refuse_together(&mut self) {
         let mut datagrams = std::mem::take(&mut self.departing);
-        while let Some(output) = self.shard.poll_output() {
-            match output {
-                Output::Transmit { flow, bytes } if flow.transport == Transport::Udp => {
-                    datagrams.push((flow, bytes));
-                }
-                Output::Transmit { .. }
-                | Output::Pass { .. }
-                | Output::Media(..)
-                | Output::Ask(_)
-                | Output::Record(_) => self.perform(output),
+        while let Some((flow, bytes)) = self.shard.poll_refusal() {
+            match flow.transport {
+                Transport::Udp => datagrams.push((flow, bytes)),
+                Transport::Tcp | Transport::Tls => self.transmit(flow, bytes),
             }
         }
         datagrams.sort_by_key(|(flow, bytes)| (*flow, bytes.len()));
