@@ -226,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_that_is_served_to_the_end_is_one_no_longer() {
+        let mut line = line();
+        assert_eq!((line.push(0, 100, ms(0)), stale(&mut line, ms(100))), (Ok(()), 1));
+        assert_eq!((line.push(1, 100, ms(110)), line.pop()), (Ok(()), Some(1)));
+        assert_eq!((line.push(2, 100, ms(120)), stale(&mut line, ms(219))), (Ok(()), 0));
+        assert_eq!(stale(&mut line, ms(220)), 1);
+    }
+
+    #[test]
     fn there_is_room_for_so_many_and_no_more() {
         let mut line = line();
         for n in 0..10_000 {

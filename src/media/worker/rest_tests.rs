@@ -139,6 +139,15 @@ fn a_leg_that_was_connected_leaves_a_port_for_anybody() {
     let mut peer = rig.peer(A);
     rig.talk(&mut peer, 11);
     assert!(rig.connected(A).is_some());
-    rig.give(Command::Close { leg: A });
-    assert_eq!(rig.connected(A), None);
+    // The talk took longer than a rate holds.
+    for n in 0..150 {
+        rig.pass(1);
+        rig.open(LegId(2000 + n));
+        rig.close(LegId(2000 + n));
+    }
+    let (slot, now) = (rig.slot(A), rig.now);
+    rig.drain();
+    rig.handle_command(Command::Close { leg: A }, now);
+    let actions: Vec<Action> = std::iter::from_fn(|| rig.poll_action()).collect();
+    assert!(actions.contains(&Action::Rest { slot }), "{actions:?}");
 }
