@@ -10,6 +10,7 @@ use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng, SeedableRng},
 };
+use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -106,7 +107,7 @@ impl ShardId {
 pub struct CallId(pub u64);
 
 /// One leg of a call, and its side of the media relay. Prints as `l00-2a`.
-#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct LegId(pub u64);
 
 macro_rules! serial {

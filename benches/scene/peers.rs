@@ -147,7 +147,9 @@ impl Peers {
                         self.heard.push_back(message);
                     }
                 }
-                Output::Pass { .. } => unreachable!("there is no other process"),
+                Output::Pass { .. } | Output::Tell { .. } => {
+                    unreachable!("there is no other process")
+                }
                 Output::Media(_, Command::Open { leg, .. }) => {
                     self.port = self.port.checked_add(2).unwrap_or(FIRST_PORT);
                     self.tell(Input::Media(Event::Opened { leg, port: self.port }));

@@ -3,8 +3,12 @@
 //! Owns: the limits, and what has been used of them in sliding windows.
 //! Never: counts an emergency call, or grows with the number of calls that are over.
 
-use super::Refusal;
+use super::{
+    Refusal,
+    note::{ago_ms, before},
+};
 use crate::{dialplan::Country, ids::LegId};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     fmt,
@@ -51,7 +55,7 @@ pub struct Opening {
 }
 
 /// Whose budget.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Account {
     /// A user's calls by trunks.
     User(Box<str>),
@@ -152,6 +156,17 @@ impl Window {
     }
 }
 
+/// What a ledger says, to be read by another process. Times are ages, in milliseconds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Spent {
+    began: u64,
+    hour: Vec<(u64, u32, u64)>,
+    day: Vec<(u64, u32, u64)>,
+    countries: Vec<(Country, u64)>,
+    known: Vec<Country>,
+    talking: Vec<(LegId, u64)>,
+}
+
 /// What one account has used.
 #[derive(Debug)]
 pub struct Ledger {
@@ -182,6 +197,35 @@ impl Ledger {
             by_age: BTreeSet::new(),
             since_s: 0,
         }
+    }
+
+    /// Returns what it says.
+    pub fn spent(&self, now: Instant) -> Spent {
+        let slots = |window: &Window| window.slots.iter().copied().collect();
+        let countries = self.countries.iter().map(|(country, at)| (*country, ago_ms(*at, now)));
+        let talking = self.talking.iter().map(|(leg, since)| (*leg, ago_ms(*since, now)));
+        Spent {
+            began: ago_ms(self.began, now),
+            hour: slots(&self.hour),
+            day: slots(&self.day),
+            countries: countries.collect(),
+            known: self.known.iter().copied().collect(),
+            talking: talking.collect(),
+        }
+    }
+
+    /// Goes on where another one was.
+    pub fn take_up(spent: &Spent, now: Instant) -> Self {
+        let mut ledger = Self::new(before(now, spent.began));
+        ledger.hour.slots = spent.hour.iter().copied().collect();
+        ledger.day.slots = spent.day.iter().copied().collect();
+        let countries = spent.countries.iter();
+        ledger.countries = countries.map(|(country, ago)| (*country, before(now, *ago))).collect();
+        ledger.known = spent.known.iter().copied().collect();
+        for (leg, ago) in &spent.talking {
+            ledger.answered(*leg, before(now, *ago));
+        }
+        ledger
     }
 
     fn seconds(&self, at: Instant) -> u64 {
@@ -350,6 +394,32 @@ mod tests {
         assert_eq!(said(&ledger, &budget, None, start + minutes(160)), "allowed");
         let budget = Budget { minutes_per_hour: Some(30), ..Budget::default() };
         assert_ne!(said(&ledger, &budget, None, start + minutes(160)), "allowed");
+    }
+
+    /// Another process goes on with it, half an hour of its own clock later or at once.
+    #[test]
+    fn what_was_spent_is_taken_up_by_another_process() {
+        let start = crate::sim::epoch();
+        let legs = [1, 2].map(|n| LegId::new(ShardId(0), n));
+        let mut old = Ledger::new(start);
+        old.charge(country("US"), start + minutes(5));
+        old.answered(legs[0], start + minutes(5));
+        old.charge(country("NL"), start + minutes(20));
+        old.answered(legs[1], start + minutes(20));
+        old.ended(legs[0], start + minutes(25));
+        let now = start + minutes(30);
+        let text = serde_json::to_string(&old.spent(now)).unwrap();
+        let mut new = Ledger::take_up(&serde_json::from_str(&text).unwrap(), now);
+        for at in [30, 40, 64, 66, 70, 90, 300, 24 * 60 + 10, 25 * 60 + 30] {
+            let then = start + minutes(at);
+            if at == 70 {
+                old.ended(legs[1], then);
+                new.ended(legs[1], then);
+            }
+            assert_eq!(new.used(then), old.used(then), "minute {at}");
+        }
+        assert_eq!(old.used(start + minutes(70)).minutes_day, 70);
+        assert!(!new.charge(country("NL"), start + minutes(71)), "it has been called before");
     }
 
     #[test]

@@ -118,6 +118,11 @@ impl Gate {
         self.queue.len()
     }
 
+    /// Returns when the last calls left, as far as the rate asks.
+    pub fn departures(&self) -> impl Iterator<Item = Instant> {
+        self.left.iter().copied()
+    }
+
     /// Lets a call out, or has it wait.
     pub fn enter(&mut self, asking: Asking, now: Instant) -> Entry {
         let full = self.has_room(asking.running).err();

@@ -10,15 +10,17 @@ mod caller;
 mod destination;
 mod emergency;
 mod gate;
+mod note;
 mod refusal;
 mod watch;
 
 pub use bans::{Ban, BanPolicy, Bans, Offence, REMEMBERED, is_scanner};
-pub use budget::{Account, Budget, Ledger, Opening, OutOfHours, Use};
+pub use budget::{Account, Budget, Ledger, Opening, OutOfHours, Spent, Use};
 pub use caller::{Callers, Weak, weakness};
 pub use destination::Destination;
 pub use emergency::{ALWAYS, Emergency, by_country};
 pub use gate::{Asking, Entry, Gate, Pacing, Rate, Turn};
+pub use note::{Journal, Note};
 pub use refusal::Refusal;
 pub use watch::Watch;
 

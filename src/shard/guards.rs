@@ -9,7 +9,14 @@ use crate::{
     guard::{Account, Budget, Turn, Use},
     observe::status::{BudgetRow, Used},
 };
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// How long we leave a free place to those who wait in the process before us, since we hear of it in the same moment:
+/// they have waited longer.
+const GIVES_WAY: Duration = Duration::from_millis(100);
 
 impl Shard {
     /// Takes the configuration's paces. Who waits for a trunk that is gone goes on without it.
@@ -23,10 +30,25 @@ impl Shard {
 
     /// Wakes every call whose waiting is over.
     pub(super) fn fire_queues(&mut self, now: Instant) {
+        if self.core.queue_timeout().is_none_or(|at| now < at) {
+            self.family.gives_way_until = None;
+            return;
+        }
+        if self.family.predecessor_is_there()
+            && now < *self.family.gives_way_until.get_or_insert(now + GIVES_WAY)
+        {
+            return;
+        }
+        self.family.gives_way_until = None;
         while let Some(turn) = self.core.next_turn(now) {
             self.take_turn(turn, now);
             self.settle(now);
         }
+    }
+
+    /// Returns when somebody's waiting is over.
+    pub(super) fn queue_timeout(&self) -> Option<Instant> {
+        self.family.gives_way_until.or_else(|| self.core.queue_timeout())
     }
 
     /// Lists who has a budget, and who has called by a trunk.
@@ -79,8 +101,7 @@ impl Core {
         self.watch.next_turn(running, now)
     }
 
-    /// Returns when somebody's waiting is over.
-    pub(super) fn queue_timeout(&self) -> Option<Instant> {
+    fn queue_timeout(&self) -> Option<Instant> {
         let running = |name: &str| self.trunks.calls(name);
         self.watch.poll_timeout(running)
     }

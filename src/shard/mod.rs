@@ -34,7 +34,7 @@ mod waiting;
 pub use key::shard_of;
 pub use output::{Answer, Output};
 pub use phones::Pulse;
-pub use succession::Kin;
+pub use succession::{Kin, Legacy, Note};
 
 use crate::{
     call::{Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
@@ -385,7 +385,7 @@ impl Shard {
             self.core.tx.poll_timeout(),
             self.core.acks.poll_timeout(),
             self.core.trunks.poll_timeout(),
-            self.core.queue_timeout(),
+            self.queue_timeout(),
             self.pings.poll_timeout(),
             self.refused.poll_timeout(),
             self.guesses.poll_timeout(),
@@ -482,6 +482,7 @@ impl Shard {
                 break;
             }
         }
+        self.tell_kin();
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
@@ -513,8 +514,7 @@ impl Shard {
         self.out.push_back(Output::Transmit { flow, bytes });
     }
 
-    /// Writes the CDR of a call that has ended; forgets one that is over, and arms the timer of one
-    /// that is not.
+    /// Records a call that has ended, forgets one that is over, arms the timer of one that is not.
     fn forget_or_arm(&mut self, id: CallId, now: Instant) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let is_over = call.phase() == crate::call::Phase::Over;

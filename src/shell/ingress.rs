@@ -5,7 +5,10 @@
 //! Never: drops a message of a connection; its peer waits meanwhile.
 
 use super::stream::{End, Writer};
-use crate::{ids::Flow, shard::Kin};
+use crate::{
+    ids::Flow,
+    shard::{Kin, Note},
+};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +42,13 @@ pub(super) enum Packet {
         flow: Flow,
         /// The bytes.
         bytes: Bytes,
+    },
+    /// Another process of an upgrade has counted something.
+    Told {
+        /// Who.
+        from: Kin,
+        /// What.
+        note: Note,
     },
     /// The process that took over has something for a connection that is ours.
     Write {

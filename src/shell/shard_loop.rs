@@ -24,7 +24,7 @@ use crate::{
     call::Record,
     config::Config,
     guard::Account,
-    ids::{CallId, Digest, Flow, Transport},
+    ids::{CallId, Flow, Transport},
     media,
     network::Network,
     observe::{
@@ -32,7 +32,7 @@ use crate::{
         metrics,
         status::{BanRow, BudgetRow, CallDetail, CallSummary, TrunkRow},
     },
-    shard::{Answer, Kin, Output, Pulse, Shard},
+    shard::{Answer, Kin, Legacy, Output, Pulse, Shard},
     tls::Failure,
 };
 use bytes::Bytes;
@@ -109,8 +109,8 @@ pub(super) enum Order {
 pub(super) struct Left {
     /// Its connections.
     pub(super) connections: Vec<Flow>,
-    /// What stands for the requests that it has received.
-    pub(super) received: Vec<Digest>,
+    /// What the shard leaves.
+    pub(super) legacy: Legacy,
 }
 
 /// The other processes of an upgrade.
@@ -211,8 +211,8 @@ impl ShardLoop {
 
     /// Takes over from another process.
     pub(super) fn inherit(&mut self, inherited: Inherited) {
-        let Inherited { pipe, received, writers, .. } = inherited;
-        self.shard.succeed(received);
+        let Inherited { pipe, legacy, writers, .. } = inherited;
+        self.shard.succeed(legacy, now());
         self.family.predecessor = Some(pipe);
         for (flow, writer) in writers {
             self.streams.opened(flow, writer);
@@ -386,12 +386,13 @@ impl ShardLoop {
             Packet::Passed { from, flow, bytes } => {
                 self.shard.handle_passed(from, flow, bytes, now());
             }
+            Packet::Told { from, note } => self.shard.handle_note(from, note, now()),
             Packet::Write { flow, bytes } => self.transmit(flow, bytes),
             Packet::Outlived => {
                 self.family.predecessor = None;
                 self.udp.outlive_elder();
                 self.hands.store.close_lost();
-                self.shard.outlive_predecessor();
+                self.shard.outlive_predecessor(now());
             }
         }
     }
@@ -445,8 +446,8 @@ impl ShardLoop {
             Order::Leave(pipe, reply) => {
                 self.udp.stop_reading();
                 self.family.successor = Some(pipe);
-                let received = self.shard.leave(now());
-                _ = reply.send(Left { connections: self.streams.flows(), received });
+                let legacy = self.shard.leave(now());
+                _ = reply.send(Left { connections: self.streams.flows(), legacy });
             }
             Order::Stay => {
                 self.family.successor = None;
@@ -496,6 +497,7 @@ impl ShardLoop {
         match output {
             Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
             Output::Pass { kin, flow, bytes } => self.pass(kin, flow, bytes),
+            Output::Tell { kin, note } => _ = self.pipe_to(kin).map(|pipe| pipe.tell(note)),
             Output::Media(call, command) => self.media(call, command),
             Output::Ask(ask) => {
                 self.peers.asked(&ask);
@@ -512,12 +514,15 @@ impl ShardLoop {
         }
     }
 
+    fn pipe_to(&self, kin: Kin) -> Option<&Pipe> {
+        match kin {
+            Kin::Predecessor => self.family.predecessor.as_ref(),
+            Kin::Successor => self.family.successor.as_ref(),
+        }
+    }
+
     fn pass(&self, kin: Kin, flow: Flow, bytes: Bytes) {
-        let pipe = match kin {
-            Kin::Predecessor => &self.family.predecessor,
-            Kin::Successor => &self.family.successor,
-        };
-        if !pipe.as_ref().is_some_and(|pipe| pipe.pass(flow, bytes)) {
+        if !self.pipe_to(kin).is_some_and(|pipe| pipe.pass(flow, bytes)) {
             tracing::debug!(%flow, "message for the other process lost");
         }
     }

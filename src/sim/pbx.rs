@@ -154,13 +154,13 @@ impl Pbx {
 
     /// Hands over to a new process, as an upgrade does.
     pub fn upgrade(&mut self, now: Instant) {
-        let received = self.newest().leave(now);
+        let legacy = self.newest().leave(now);
         let before = std::mem::replace(&mut self.location, Location::new());
         for binding in before.all(self.wall(now)) {
             self.location.bind(binding);
         }
         self.start(now);
-        self.newest().succeed(received);
+        self.newest().succeed(legacy, now);
         self.pump(now);
     }
 
@@ -179,10 +179,10 @@ impl Pbx {
         &mut self.shards[last]
     }
 
-    fn bury(&mut self) {
+    fn bury(&mut self, now: Instant) {
         while self.shards.len() > 1 && self.shards[0].may_end() {
             self.shards.remove(0);
-            self.shards[0].outlive_predecessor();
+            self.shards[0].outlive_predecessor(now);
         }
     }
 
@@ -345,7 +345,7 @@ impl Pbx {
                 })
                 .collect();
             if outputs.is_empty() {
-                return self.bury();
+                return self.bury(now);
             }
             for (at, output) in outputs {
                 self.carry_out(at, output, now);
@@ -361,21 +361,29 @@ impl Pbx {
         }
     }
 
-    fn pass(&mut self, from: usize, kin: Kin, (flow, bytes): (Flow, Bytes), now: Instant) {
+    /// Returns a process beside the n-th one, and what that is to it.
+    fn kin(&mut self, from: usize, kin: Kin) -> Option<(&mut Shard, Kin)> {
         let (to, sender) = match kin {
             Kin::Predecessor => (from.checked_sub(1), Kin::Successor),
             Kin::Successor => (from.checked_add(1), Kin::Predecessor),
         };
-        if let Some(shard) = to.and_then(|to| self.shards.get_mut(to)) {
-            shard.handle_passed(sender, flow, bytes, now);
-        }
+        Some((self.shards.get_mut(to?)?, sender))
     }
 
     /// Does what the n-th process wants.
     fn carry_out(&mut self, at: usize, output: Output, now: Instant) {
         match output {
             Output::Transmit { flow, bytes } => self.outbox.push_back((flow, bytes)),
-            Output::Pass { kin, flow, bytes } => self.pass(at, kin, (flow, bytes), now),
+            Output::Pass { kin, flow, bytes } => {
+                if let Some((shard, sender)) = self.kin(at, kin) {
+                    shard.handle_passed(sender, flow, bytes, now);
+                }
+            }
+            Output::Tell { kin, note } => {
+                if let Some((shard, sender)) = self.kin(at, kin) {
+                    shard.handle_note(sender, note, now);
+                }
+            }
             Output::Media(call, command) => {
                 let event = self.media.handle(call, command, now);
                 if let Some(event) = event.and_then(|event| self.media.events.pass(event, now)) {

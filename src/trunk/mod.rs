@@ -16,4 +16,4 @@ mod table;
 mod routes_tests;
 
 pub use credentials::TrunkCredentials;
-pub use table::{Configured, Evidence, Told, TrunkState, Trunks};
+pub use table::{Configured, Count, Evidence, Told, TrunkState, Trunks};

@@ -12,6 +12,7 @@ use crate::{
     locate::Located,
     observe::cdr::Explanation,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -123,6 +124,17 @@ pub struct Evidence<'a> {
     pub why: &'a str,
 }
 
+/// A leg is counted at a trunk, or no longer: for the other processes of an upgrade.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Count {
+    /// The trunk's name.
+    pub trunk: Box<str>,
+    /// Which.
+    pub leg: LegId,
+    /// Whether it is counted now.
+    pub is_carried: bool,
+}
+
 /// All trunks of a shard.
 #[derive(Debug, Default)]
 pub struct Trunks {
@@ -130,6 +142,8 @@ pub struct Trunks {
     /// The legs that are up or being set up through each; they outlive a reload.
     legs: BTreeMap<Box<str>, BTreeSet<LegId>>,
     told: Vec<(Box<str>, Told)>,
+    /// What the other processes of an upgrade are to be told, if there are any.
+    untold: Option<Vec<Count>>,
 }
 
 impl Trunks {
@@ -166,19 +180,65 @@ impl Trunks {
     pub fn claim(&mut self, name: &str, leg: LegId, max: Option<u32>) -> bool {
         let is_known = self.legs.get(name).is_some_and(|legs| legs.contains(&leg));
         let counts = is_known || !self.is_full(name, max);
-        if counts {
-            self.legs.entry(name.into()).or_default().insert(leg);
+        if counts && self.legs.entry(name.into()).or_default().insert(leg) {
+            self.note(name, leg, true);
         }
         counts
     }
 
     /// Counts a leg no more, if it was counted.
     pub fn release(&mut self, name: &str, leg: LegId) {
-        if let Some(legs) = self.legs.get_mut(name) {
-            legs.remove(&leg);
-            if legs.is_empty() {
-                self.legs.remove(name);
-            }
+        let Some(legs) = self.legs.get_mut(name) else { return };
+        let was_counted = legs.remove(&leg);
+        if legs.is_empty() {
+            self.legs.remove(name);
+        }
+        if was_counted {
+            self.note(name, leg, false);
+        }
+    }
+
+    /// Begins to keep what others are to be told, or ends.
+    pub fn keep_untold(&mut self, is_kept: bool) {
+        self.untold = is_kept.then(|| self.untold.take().unwrap_or_default());
+    }
+
+    /// Returns what others are to be told.
+    pub fn take_untold(&mut self) -> Vec<Count> {
+        self.untold.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn note(&mut self, trunk: &str, leg: LegId, is_carried: bool) {
+        if let Some(untold) = &mut self.untold {
+            untold.push(Count { trunk: trunk.into(), leg, is_carried });
+        }
+    }
+
+    /// Returns every leg that is counted: what another process must know to go on.
+    pub fn counts(&self) -> Vec<Count> {
+        let each = self.legs.iter().flat_map(|(trunk, legs)| {
+            let count = |leg: &LegId| Count { trunk: trunk.clone(), leg: *leg, is_carried: true };
+            legs.iter().map(count)
+        });
+        each.collect()
+    }
+
+    /// Counts what another process has counted.
+    pub fn hear(&mut self, count: &Count) {
+        // It is known where it comes from.
+        let untold = self.untold.take();
+        if count.is_carried {
+            self.claim(&count.trunk, count.leg, None);
+        } else {
+            self.release(&count.trunk, count.leg);
+        }
+        self.untold = untold;
+    }
+
+    /// Counts those legs no more that nobody will tell the end of.
+    pub fn release_all(&mut self, is_meant: impl Fn(LegId) -> bool) {
+        for count in self.counts().into_iter().filter(|count| is_meant(count.leg)) {
+            self.release(&count.trunk, count.leg);
         }
     }
 

@@ -129,3 +129,114 @@ fn a_call_that_was_turned_away_stays_so() {
     world.run_until(70_000);
     with_pbx(&mut world, |pbx, _| assert_eq!((pbx.processes(), pbx.cdrs().len()), (1, 2)));
 }
+
+/// A house with a trunk and two phones that call by it.
+fn by_trunk(keys: &str) -> World {
+    let mut house = House::new(1);
+    house.trunk_keys(&format!("qualify = false\nqueue_for = false\n{keys}")).twilio();
+    house.phone("1001").phone("1002").open_registered()
+}
+
+/// What each call of a phone has come to: up, or how it was refused.
+fn outcomes(world: &mut World, phone: &str) -> Vec<String> {
+    with_phone(world, phone, |phone, _| {
+        let heard = phone.heard().iter().filter_map(|heard| {
+            if let Heard::Refused(status, reason) = heard {
+                return Some(format!("{status} {reason}"));
+            }
+            (*heard == Heard::Up).then(|| "up".to_owned())
+        });
+        heard.collect()
+    })
+}
+
+fn upgrade_at(world: &mut World, times_ms: &[u64]) {
+    for at_ms in times_ms {
+        world.at(*at_ms, |world| with_pbx(world, |pbx, now| pbx.upgrade(now)));
+    }
+}
+
+fn call_at(world: &mut World, phone: &'static str, at_ms: u64) {
+    world.at(at_ms, move |world| act(world, phone, Act::Call("+14155550199".into())));
+}
+
+/// The call of a process before, and of one before that, fills the trunk until it ends.
+#[test]
+fn calls_that_live_on_count_for_their_trunk() {
+    for upgrades_ms in [&[6000][..], &[6000, 7000], &[500, 2000, 7000]] {
+        let mut world = by_trunk("max_calls = 1");
+        call_at(&mut world, "1001", 0);
+        upgrade_at(&mut world, upgrades_ms);
+        call_at(&mut world, "1002", 8000);
+        let calls =
+            |world: &mut World| with_pbx(world, |pbx, now| pbx.shard().trunks(now)[0].calls);
+        world.at(9000, move |world| assert_eq!(calls(world), 1));
+        world.at(10_000, |world| act(world, "1001", Act::HangUp));
+        world.at(11_000, move |world| assert_eq!(calls(world), 0));
+        call_at(&mut world, "1002", 12_000);
+        world.at(20_000, |world| act(world, "1002", Act::HangUp));
+        assert_eq!(faults(&mut world), [""; 0], "{upgrades_ms:?}: {}", world.ladder());
+        assert_eq!(outcomes(&mut world, "1001"), ["up"]);
+        assert_eq!(outcomes(&mut world, "1002"), ["503 Trunk Full", "up"], "{upgrades_ms:?}");
+        assert_eq!(calls(&mut world), 0);
+    }
+}
+
+/// A rate and budgets go on where they were: what was used before, what a call that lives on still uses.
+#[test]
+fn rates_and_budgets_do_not_begin_anew() {
+    let times = [0, 20_000, 40_000];
+    let rate = "503 Too Many Calls A Second";
+    for (keys, want) in [
+        ("max_rate = \"2/m\"", vec!["up", "up", rate]),
+        ("budget = { calls_per_hour = 2 }", vec!["up", "up", "403 Budget Used Up"]),
+        ("budget = { minutes_per_hour = 1 }", vec!["up", "up", "up"]),
+    ] {
+        let mut world = by_trunk(keys);
+        for at_ms in times {
+            call_at(&mut world, "1001", at_ms);
+            world.at(at_ms + 10_000, |world| act(world, "1001", Act::HangUp));
+        }
+        upgrade_at(&mut world, &[15_000, 25_000, 35_000]);
+        assert_eq!(faults(&mut world), [""; 0], "{keys}: {}", world.ladder());
+        assert_eq!(outcomes(&mut world, "1001"), want, "{keys}");
+    }
+    // One call talks through two upgrades, for more than a minute.
+    let mut world = by_trunk("budget = { minutes_per_hour = 1 }");
+    call_at(&mut world, "1001", 0);
+    upgrade_at(&mut world, &[10_000, 20_000]);
+    call_at(&mut world, "1002", 30_000);
+    world.at(35_000, |world| act(world, "1002", Act::HangUp));
+    call_at(&mut world, "1002", 70_000);
+    world.at(80_000, |world| act(world, "1001", Act::HangUp));
+    call_at(&mut world, "1002", 90_000);
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    assert_eq!(outcomes(&mut world, "1002"), ["up", "403 Budget Used Up", "403 Budget Used Up"]);
+}
+
+/// Who waits for room in the process before is not let out beside a call of the next one.
+#[test]
+fn who_waits_in_the_process_before_knows_of_the_next_ones_calls() {
+    let mut house = House::new(1);
+    house.trunk_keys("qualify = false\nmax_calls = 1\nqueue_for = \"30s\"").twilio();
+    let mut world = house.phone("1001").phone("1002").phone("1003").open_registered();
+    call_at(&mut world, "1001", 0);
+    call_at(&mut world, "1002", 4000);
+    upgrade_at(&mut world, &[5000]);
+    call_at(&mut world, "1003", 6000);
+    world.at(10_000, |world| act(world, "1001", Act::HangUp));
+    let most = |world: &mut World| {
+        with_twilio(world, |twilio, _| assert!(twilio.calls() <= 1, "{}", twilio.calls()));
+    };
+    for at_ms in (6000..40_000).step_by(50) {
+        world.at(at_ms, most);
+    }
+    for phone in ["1002", "1003"] {
+        with_phone(&mut world, phone, |phone, _| {
+            phone.when(On::Up, 5000, Act::HangUp);
+        });
+    }
+    assert_eq!(faults(&mut world), [""; 0], "{}", world.ladder());
+    assert_eq!(outcomes(&mut world, "1002"), ["up"]);
+    assert_eq!(outcomes(&mut world, "1003"), ["up"]);
+}

@@ -117,6 +117,38 @@ async fn talk(caller: &mut Phone, callee: &mut Phone, number: &str) -> Talk {
     talk
 }
 
+/// How many calls the trunk carries, and how many 1001 has had in the last hour.
+async fn counted(rig: &Rig) -> (u64, u32) {
+    let Response::Trunks(trunks) = ask(rig, Request::Trunks).await else { panic!() };
+    let Response::Budgets(rows) = ask(rig, Request::Budgets).await else { panic!() };
+    let row = rows.iter().find(|row| row.name == "1001");
+    (trunks[0].calls, row.map_or(0, |row| row.calls_per_hour.used))
+}
+
+/// What limits and budgets go by does not begin anew: the call of the old process counts until it ends.
+#[tokio::test]
+async fn the_new_process_counts_what_the_old_one_has_counted() {
+    let carrier = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let rig = Rig::with_carrier(carrier.local_addr().unwrap());
+    let old = Program::start(&rig, "info").await;
+    let remote = listens_at(&rig).await;
+    let mut carrier = Phone::over("carrier", remote, carrier).await;
+    let mut phone = Phone::udp("1001", remote).await;
+    let mut call = talk(&mut phone, &mut carrier, "4155550199").await;
+    old.signal("USR2");
+    assert_ne!(old.hands_over().await, old.pid());
+    assert_eq!(counted(&rig).await, (1, 1));
+    assert_eq!(phone.hang_up(&mut call).await.status(), 200);
+    carrier.is_hung_up().await;
+    let ended = async { while counted(&rig).await != (0, 1) {} };
+    soon("the end of the call", ended).await;
+    // Each has its own, and the new one's are counted as well.
+    let mut call = talk(&mut phone, &mut carrier, "4155550199").await;
+    assert_eq!(counted(&rig).await, (1, 2));
+    assert_eq!(phone.hang_up(&mut call).await.status(), 200);
+    carrier.is_hung_up().await;
+}
+
 #[tokio::test]
 async fn an_upgrade_loses_no_call_no_packet_and_no_registration() {
     let rig = Rig::new(&format!("{}{}", user("1002"), user("1003")));

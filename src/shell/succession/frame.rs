@@ -3,7 +3,10 @@
 //! Owns: the format: two lengths of four bytes, a word in JSON, and bytes that belong to it.
 //! Never: trusts a length.
 
-use crate::ids::{Digest, Flow, Transport};
+use crate::{
+    ids::{Digest, Flow, Transport},
+    shard::Note,
+};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,7 +24,7 @@ const LENGTHS: usize = 8;
 /// Bytes of a digest.
 const DIGEST: usize = 16;
 /// Changes when a process could misunderstand one of another version.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// A flow as it is written.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -68,6 +71,8 @@ pub(super) enum Word {
     Go {
         /// By whom we can be reached on them.
         connections: Vec<FlowText>,
+        /// How many [`Word::Note`]s follow, which tell what was counted until then.
+        notes: usize,
     },
     /// The heir serves; there is no way back.
     Serving,
@@ -77,6 +82,8 @@ pub(super) enum Word {
     Write(FlowText),
     /// Such a connection has ended.
     Closed(FlowText),
+    /// Something was counted.
+    Note(Note),
 }
 
 /// A word and what belongs to it.
@@ -104,10 +111,10 @@ impl Frame {
     }
 
     /// The word to begin, with all that is known only then.
-    pub(super) fn go(connections: &[Flow], received: &[Digest]) -> Self {
+    pub(super) fn go(connections: &[Flow], received: &[Digest], notes: usize) -> Self {
         let connections = connections.iter().map(|flow| FlowText::from(*flow)).collect();
         let bytes = received.iter().flat_map(|digest| digest.to_bits().to_le_bytes()).collect();
-        Self { word: Word::Go { connections }, bytes }
+        Self { word: Word::Go { connections, notes }, bytes }
     }
 
     /// Returns the digests that came with [`Word::Go`].
@@ -186,6 +193,11 @@ pub(super) fn garbled(why: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        dialplan::Country,
+        guard::{self, Account},
+        ids::{LegId, ShardId},
+    };
 
     fn frames() -> Vec<Frame> {
         let flow = |transport| Flow {
@@ -205,12 +217,19 @@ mod tests {
         vec![
             Word::Estate(estate).into(),
             Word::Ready.into(),
-            Frame::go(&[flow(Transport::Tcp), flow(Transport::Tls)], &received),
+            Frame::go(&[flow(Transport::Tcp), flow(Transport::Tls)], &received, 3),
             Word::Serving.into(),
             Frame::message(flow(Transport::Udp), Bytes::from_static(b"BYE")),
             Frame::write(flow(Transport::Tcp), Bytes::from_static(b"SIP/2.0 200 OK")),
             Word::Closed(flow(Transport::Tls).into()).into(),
+            Word::Note(charged()).into(),
         ]
+    }
+
+    fn charged() -> Note {
+        let accounts = vec![Account::User("1001".into()), Account::Trunk("carrier".into())];
+        let leg = LegId::new(ShardId(255), u64::MAX);
+        Note::Guard(guard::Note::Charged { leg, accounts, country: Some(Country::US) })
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use super::{
     pipe::{Borrowed, Pipe, PipeEnd},
 };
 use crate::{
-    ids::{Digest, Flow, MintKey, ShardId, Transport},
+    ids::{Flow, MintKey, ShardId, Transport},
+    shard::Legacy,
     shell::{ingress::Ingress, node::StartError, stream::Writer},
 };
 use std::{
@@ -116,15 +117,24 @@ impl Heritage {
         let going = move || {
             Frame::from(Word::Ready).write_to(&stream)?;
             let frame = Frame::read_from(&stream)?;
-            let Word::Go { connections } = &frame.word else { return Err(garbled("no start")) };
+            let Word::Go { connections, notes } = &frame.word else {
+                return Err(garbled("no start"));
+            };
             let flows =
                 connections.iter().map(|flow| flow.flow()).collect::<io::Result<Vec<_>>>()?;
-            Ok((stream, flows, frame.digests()))
+            let counted = (0..*notes).map(|_| {
+                let Word::Note(note) = Frame::read_from(&stream)?.word else {
+                    return Err(garbled("no note"));
+                };
+                Ok(note)
+            });
+            let notes = counted.collect::<io::Result<Vec<_>>>()?;
+            Ok((stream, flows, Legacy { received: frame.digests(), notes }))
         };
-        let (stream, connections, received) = tokio::task::spawn_blocking(going).await??;
+        let (stream, connections, legacy) = tokio::task::spawn_blocking(going).await??;
         let (pipe, end) = Pipe::new();
         let (lent, writers) = Borrowed::new(&connections, &pipe);
-        let inherited = Inherited { pipe, received, writers, elders };
+        let inherited = Inherited { pipe, legacy, writers, elders };
         let elder = estate.aside;
         Ok(Succession { stream, connections, lent, end, elder, inherited: Some(inherited) })
     }
@@ -140,8 +150,8 @@ fn fits(wanted: SocketAddr, bound: SocketAddr) -> bool {
 pub(in crate::shell) struct Inherited {
     /// The way to the process before us.
     pub(in crate::shell) pipe: Pipe,
-    /// The requests that it has received.
-    pub(in crate::shell) received: Vec<Digest>,
+    /// What its shard leaves.
+    pub(in crate::shell) legacy: Legacy,
     /// Its connections.
     pub(in crate::shell) writers: Vec<(Flow, Writer)>,
     /// Its sockets for datagrams that are not ours: its calls are still spoken of there.

@@ -8,11 +8,14 @@ use super::{
     frame::{Estate, FORMAT, Frame, Word, garbled},
     pipe::Pipe,
 };
-use crate::shell::{
-    control::{Control, ControlError},
-    doors::Doors,
-    node::Node,
-    shard_loop::Order,
+use crate::{
+    shard::Legacy,
+    shell::{
+        control::{Control, ControlError},
+        doors::Doors,
+        node::Node,
+        shard_loop::Order,
+    },
 };
 use std::{
     env, io,
@@ -92,9 +95,13 @@ async fn go(node: &mut Node, stream: UnixStream) -> io::Result<()> {
     let left = left.map_err(io::Error::other)?;
     // The heir is asked about our calls as soon as it serves.
     let control = Control::bind(&aside(&node.doors, node.shard_id.0));
-    let go = Frame::go(&left.connections, &left.received);
+    let Legacy { received, notes } = left.legacy;
+    let go = Frame::go(&left.connections, &received, notes.len());
     let stream = blocking(move || {
         go.write_to(&stream)?;
+        for note in notes {
+            Frame::from(Word::Note(note)).write_to(&stream)?;
+        }
         expect(stream, Word::Serving, STEP_MAX)
     })
     .await?;

@@ -6,7 +6,7 @@
 use super::frame::{Frame, Word};
 use crate::{
     ids::Flow,
-    shard::Kin,
+    shard::{Kin, Note},
     shell::{
         ingress::{Ingress, Packet},
         stream::{End, WRITES_MAX, Writer},
@@ -45,6 +45,14 @@ impl Pipe {
     /// Gives a message to the other process. Returns whether it is on its way.
     pub(in crate::shell) fn pass(&self, flow: Flow, bytes: Bytes) -> bool {
         self.0.try_send(Frame::message(flow, bytes)).is_ok()
+    }
+
+    /// Tells the other process what was counted. Where there is no room it counts one less, or one more until
+    /// this process ends.
+    pub(in crate::shell) fn tell(&self, note: Note) {
+        if self.0.try_send(Word::Note(note).into()).is_err() {
+            tracing::debug!("note for the other process lost");
+        }
     }
 
     /// Tells the heir that a connection has ended.
@@ -110,6 +118,9 @@ impl PipeEnd {
                         lent.end(flow, &ingress).await;
                     }
                 }
+                Word::Note(note) => {
+                    ingress.tell(Packet::Told { from: Kin::Predecessor, note }).await;
+                }
                 Word::Estate(_)
                 | Word::Ready
                 | Word::Go { .. }
@@ -137,6 +148,9 @@ impl PipeEnd {
                     if let Ok(flow) = flow.flow() {
                         ingress.tell(Packet::Write { flow, bytes: frame.bytes }).await;
                     }
+                }
+                Word::Note(note) => {
+                    ingress.tell(Packet::Told { from: Kin::Successor, note }).await;
                 }
                 Word::Estate(_)
                 | Word::Ready
