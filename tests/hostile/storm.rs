@@ -48,11 +48,11 @@ fn all_phones_come_at_once() {
     });
     program.is_well();
     let kept = program.memory_kib() - before;
-    let Storm { refused, resent, granted_s, .. } = &storm;
+    let Storm { refused, stale, resent, granted_s, .. } = &storm;
     let (least, most) =
         (granted_s.iter().min().expect("one"), granted_s.iter().max().expect("one"));
     println!(
-        "{count} phones: all registered after {took:?}, {refused} refusals, {resent} sent again, granted {least} to \
+        "{count} phones: all registered after {took:?}, {refused} refusals, {stale} challenged again, {resent} sent again, granted {least} to \
          {most} s; {} calls meanwhile, the slowest {:?}; {kept} KiB kept",
         calls.served, calls.slowest
     );
@@ -98,6 +98,8 @@ struct Storm {
     /// When whose request is due, again or at all.
     timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
     refused: u64,
+    /// Proofs that came when their challenge was no longer known.
+    stale: u64,
     resent: u64,
     granted_s: Vec<u32>,
 }
@@ -110,7 +112,7 @@ impl Storm {
         let phone = |_| Phone { state: State::Asks, cseq: 0, request: vec![], patience: T1 };
         let phones = (0..count).map(phone).collect();
         let timers = BinaryHeap::new();
-        Self { peer, local, phones, timers, refused: 0, resent: 0, granted_s: vec![] }
+        Self { peer, local, phones, timers, refused: 0, stale: 0, resent: 0, granted_s: vec![] }
     }
 
     #[expect(clippy::disallowed_methods, reason = "it is the clock that is asked")]
@@ -186,7 +188,13 @@ impl Storm {
             return;
         }
         match (message.status(), phone.state) {
-            (401, State::Asks) => {
+            (401, State::Asks | State::Proves) => {
+                // Where so many are challenged at once, the oldest challenges are given up.
+                if phone.state == State::Proves {
+                    let challenge = message.header_str(HeaderName::WwwAuthenticate).expect("one");
+                    assert!(challenge.contains("stale=true"), "{challenge}");
+                    self.stale += 1;
+                }
                 let name = user(n).to_string();
                 let proof = prove(&message, &name, PASSWORD, "REGISTER", "sip:127.0.0.1");
                 self.register(n, State::Proves, &proof, now);
