@@ -2,8 +2,9 @@
 //! what is dropped.
 //!
 //! Passes: display names; the end-to-end headers in [`PASS`] and `X-` headers, between phones and
-//! from a trunk to phones; those of the carrier from a trunk only. Rewritten: Request-URI, From, To, Contact, Via, Call-ID, CSeq, Max-Forwards,
-//! identity. Dropped: everything else, so that neither side sees the other's topology.
+//! from a trunk to phones; those of the carrier from a trunk only. Rewritten: Request-URI, From, To,
+//! Contact, Via, Call-ID, CSeq, Max-Forwards, identity. Dropped: everything else, so that neither side sees
+//! the other's topology.
 //!
 //! Owns: identity towards each kind of peer.
 //! Never: sends anything.

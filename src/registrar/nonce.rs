@@ -26,8 +26,9 @@ const BODY_LEN: usize = 10 + 16;
 const MAC_LEN: usize = 16;
 /// How far counts may arrive out of order; below that they count as replays.
 const WINDOW: u32 = u64::BITS;
-/// The most nonces in use at a time. The oldest go first, and are stale from then on.
-const IN_USE_MAX: usize = 16_384;
+/// The most nonces in use at a time, of which each took a right password: as many as phones may come back at
+/// once. The oldest go first, and are stale from then on.
+const IN_USE_MAX: usize = 65_536;
 
 /// When it was made, and 64 random bits: in order of age.
 pub(super) type Id = (u64, u64);

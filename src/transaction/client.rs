@@ -88,7 +88,10 @@ impl Client {
 
     pub(super) fn handle(&mut self, input: ClientInput, now: Instant, out: &mut Vec<ClientEffect>) {
         match &mut self.machine {
-            Machine::Invite(tx) => tx.handle(input, now, out),
+            Machine::Invite(tx) => {
+                tx.handle(input, now, out);
+                self.leave_to_the_dialog();
+            }
             Machine::Other(tx) => {
                 tx.handle(input, now, out);
                 if tx.is_answered() {
@@ -108,8 +111,24 @@ impl Client {
 
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<ClientEffect>) {
         match &mut self.machine {
-            Machine::Invite(tx) => tx.handle_timeout(now, out),
+            Machine::Invite(tx) => {
+                tx.handle_timeout(now, out);
+                self.leave_to_the_dialog();
+            }
             Machine::Other(tx) => tx.handle_timeout(now, out),
+        }
+    }
+
+    /// Who answers late an INVITE that was given up has half a call, and is told so. Within a dialog that is what
+    /// its BYE is for.
+    fn leave_to_the_dialog(&mut self) {
+        let is_given_up = matches!(&self.machine, Machine::Invite(tx) if tx.is_given_up());
+        let is_within = |sent: Message| sent.to_tag().is_some();
+        if is_given_up
+            && self.sent().is_some_and(is_within)
+            && let Machine::Invite(tx) = &mut self.machine
+        {
+            tx.forget();
         }
     }
 

@@ -90,6 +90,17 @@ impl InviteClient {
         self.state == State::Accepted
     }
 
+    /// Returns whether its user was told that there is no answer, and it waits for late ones.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.state == State::GivenUp
+    }
+
+    /// Waits for nothing any more.
+    pub(super) fn forget(&mut self) {
+        self.state = State::Terminated;
+        (self.retransmit_at, self.ends_at) = (None, None);
+    }
+
     /// Returns when [`Self::handle_timeout`] wants to be called next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         [self.retransmit_at, self.ends_at].into_iter().flatten().min()

@@ -304,6 +304,22 @@ fn a_late_answer_is_told_and_a_late_refusal_acknowledged() {
     }
 }
 
+/// Within a dialog, its BYE tells whoever answers late.
+#[test]
+fn within_a_dialog_nobody_waits_for_late_answers() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let mut t = Bench::new(transport);
+        t.request_within(Method::Invite, ";tag=theirs");
+        t.run_until_idle();
+        assert!(t.take().ends_with("tell timeout"));
+        assert_eq!((t.now_ms(), t.layer.is_empty()), (32_000, true));
+    }
+    let mut t = Bench::new(Transport::Tcp);
+    t.request_within(Method::Invite, ";tag=theirs");
+    t.fail(t.flow);
+    assert!(t.layer.is_empty());
+}
+
 #[test]
 fn a_dead_flow_fails_its_requests_and_no_others() {
     let mut t = Bench::new(Transport::Tcp);
@@ -431,9 +447,14 @@ impl Bench {
     }
 
     fn request(&mut self, method: Method) {
+        self.request_within(method, "");
+    }
+
+    /// `to_tag`: that of the dialog.
+    fn request_within(&mut self, method: Method, to_tag: &str) {
         let bytes = Bytes::from(format!(
             "{method} sip:b@b SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKours\r\n\
-             From: <sip:a@a>;tag=ours\r\nTo: <sip:b@b>\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\
+             From: <sip:a@a>;tag=ours\r\nTo: <sip:b@b>{to_tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\
              Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
         ));
         let (branch, now) = ("z9hG4bKours", self.now);

@@ -53,8 +53,8 @@ fn all_phones_come_at_once() {
         (granted_s.iter().min().expect("one"), granted_s.iter().max().expect("one"));
     println!(
         "{count} phones: all registered after {took:?}, {refused} refusals, {stale} challenged again, {resent} sent again, granted {least} to \
-         {most} s; {} calls meanwhile, the slowest {:?}; {kept} KiB kept",
-        calls.served, calls.slowest
+         {most} s; {} calls meanwhile, the slowest {:?}, and {} refused; {kept} KiB kept",
+        calls.served, calls.slowest, calls.refused
     );
     assert!(took < ALL_WITHIN, "{took:?}");
     assert_eq!(granted_s.len(), count);
