@@ -209,6 +209,8 @@ impl Storm {
             (503, State::Asks | State::Proves) => {
                 self.refused += 1;
                 phone.state = State::Rests;
+                // The timer of what was refused is nobody's any more.
+                phone.cseq += 1;
                 let again_s = message.number(HeaderName::RetryAfter).expect("when to come back");
                 let again = now + Duration::from_secs(again_s.into());
                 self.timers.push(Reverse((again, n, phone.cseq)));
