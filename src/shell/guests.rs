@@ -253,8 +253,9 @@ mod tests {
         fn close(&mut self) {
             use oneshot::error::TryRecvError::Closed;
             let over = |end: &mut oneshot::Receiver<()>| end.try_recv() == Err(Closed);
-            let gone = self.ends.extract_if(.., |_, end| over(end));
-            for (flow, _) in gone.collect::<Vec<_>>() {
+            let gone = self.ends.iter_mut().filter_map(|(flow, end)| over(end).then_some(*flow));
+            for flow in gone.collect::<Vec<_>>() {
+                self.ends.remove(&flow);
                 self.guests.left(flow);
             }
         }
