@@ -23,7 +23,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-/// Somebody who talks to an echo and listens: a packet every 20 ms, until told to stop.
+/// Somebody who talks to an echo and listens: a packet every 20 ms, until told to stop, and at least half a second.
 struct Talker(JoinHandle<Heard>, tokio::sync::oneshot::Sender<()>);
 
 #[derive(Debug, Default)]
@@ -40,9 +40,11 @@ impl Talker {
             let mut every = interval(Duration::from_millis(20));
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut buffer = [0; 500];
-            loop {
+            let mut is_told_to_stop = false;
+            // However quick the machine is, enough is said for a loss to be seen.
+            while !is_told_to_stop || heard.sent < 25 {
                 tokio::select! {
-                    _ = &mut stopped => break,
+                    _ = &mut stopped, if !is_told_to_stop => is_told_to_stop = true,
                     _ = every.tick() => {
                         socket.send_to(&rtp(heard.sent), to).await.unwrap();
                         heard.sent += 1;
@@ -191,7 +193,6 @@ async fn an_upgrade_loses_no_call_no_packet_and_no_registration() {
     callee.is_hung_up().await;
 
     let heard = talker.stop().await;
-    assert!(heard.sent > 5, "{heard:?}");
     // The last one may come after the call's end.
     assert!(heard.sent - heard.received < 3, "{heard:?}");
     assert_eq!(speaker.hang_up(&mut speech).await.status(), 200);
@@ -275,7 +276,7 @@ async fn a_hundred_reloads_lose_no_call_and_no_packet() {
     }
     let heard = talker.stop().await;
     // The first one may come before the echo is there.
-    assert!(heard.sent > 5 && heard.sent - heard.received < 2, "{heard:?}");
+    assert!(heard.sent - heard.received < 2, "{heard:?}");
     assert_eq!(calls(&rig).await, 1);
     assert_eq!(speaker.hang_up(&mut speech).await.status(), 200);
     program.kill();
