@@ -5,7 +5,7 @@ use super::{
     lasting::user,
     phone::{Phone, Talk, sdp},
     program::{Program, listens_at},
-    rig::{Rig, ask, at, fetch, soon, until},
+    rig::{PATIENCE, Rig, ask, at, fetch, own_address, soon, until},
 };
 use rusqlite::Connection;
 use std::{
@@ -78,7 +78,11 @@ async fn reach(caller: &mut Phone, callee: &mut Phone) -> Talk {
 async fn a_killed_process_leaves_a_record_of_every_call_and_its_registrations() {
     let asked = std::env::var("TANDEM_KILL_CALLS").ok().and_then(|calls| calls.parse().ok());
     let calls: u16 = asked.unwrap_or(CALLS);
-    let rig = Rig::with_legs(calls + 2, &user("1002"));
+    // It comes back where it was: nobody may take its port meanwhile.
+    let ip = own_address();
+    let listen = format!(r#"["udp:{ip}:0", "tcp:{ip}:0"]"#);
+    // Some legs are open before they are wanted, where many are.
+    let rig = Rig::with_legs(calls + 32, &listen, &user("1002"));
     let program = Program::start(&rig, "warn").await;
     let remote = listens_at(&rig).await;
     let mut callee = Phone::udp("1002", remote).await;
@@ -224,6 +228,7 @@ async fn a_database_that_another_program_has_costs_no_call_and_no_record() {
     assert_eq!(phone.register(600).await.status(), 200);
     let file = rig.path("tandem.db");
     let lock = Connection::open(&file).unwrap();
+    lock.busy_timeout(PATIENCE).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     for _ in 0..3 {
         short_call(&mut phone).await;

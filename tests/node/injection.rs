@@ -5,7 +5,7 @@ use super::{
     lasting::user,
     phone::{Phone, Talk, refusal_ack, sdp},
     program::{Program, listens_at},
-    rig::{Rig, UDP_AND_TCP, fetch, soon},
+    rig::{Rig, UDP_AND_TCP, fetch, own_address, soon},
 };
 use rusqlite::Connection;
 use std::{net::SocketAddr, process::Command};
@@ -255,7 +255,8 @@ fn assert_harmless(all: &[(String, String)]) {
 async fn siege(format: &str) {
     let carrier = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let rig = Rig::with_carrier_and_legs(carrier.local_addr().unwrap(), 200);
-    let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody else takes ports of that address.
+    let http = std::net::TcpListener::bind((own_address(), 0)).unwrap().local_addr().unwrap();
     rig.configure(
         UDP_AND_TCP,
         &format!("{}{}[log]\nformat = \"{format}\"\n", user("1002"), user("1003")),

@@ -2,7 +2,7 @@
 
 use super::{
     phone::Phone,
-    rig::{PASSWORD, Rig, UDP_AND_TCP, ask, at, fetch, soon, until},
+    rig::{PASSWORD, Rig, UDP_AND_TCP, ask, at, fetch, own_address, soon, until},
 };
 use tandem::{
     ids::Transport,
@@ -12,14 +12,15 @@ use tandem::{
 
 #[tokio::test]
 async fn registrations_survive_a_restart() {
-    let rig = Rig::new(&user("1002"));
+    let ip = own_address();
+    let rig = Rig::listening(&format!(r#"["udp:{ip}:0"]"#), &user("1002"));
     let node = rig.start().await;
     let port = at(&node, Transport::Udp).port();
     let mut callee = Phone::udp("1002", at(&node, Transport::Udp)).await;
     assert_eq!(callee.register(600).await.status(), 200);
     node.stop().await;
 
-    let listen = format!(r#"["udp:127.0.0.1:{port}"]"#);
+    let listen = format!(r#"["udp:{ip}:{port}"]"#);
     rig.configure(&listen, &user("1002"));
     let node = rig.start().await;
     let mut caller = Phone::udp("1001", at(&node, Transport::Udp)).await;

@@ -5,7 +5,7 @@ use super::{
     rig::{Rig, at, soon},
 };
 use std::net::{Ipv4Addr, UdpSocket};
-use tandem::{ids::Transport, sip::HeaderName};
+use tandem::{ids::Transport, shell::node::Node, sip::HeaderName};
 
 const EVERYWHERE: [(&str, &str); 2] = [
     (r#"["udp:127.0.0.1:0", "tcp:127.0.0.1:0"]"#, "127.0.0.1"),
@@ -45,12 +45,7 @@ async fn options_are_answered_on_every_transport_and_family() {
 /// The wild-card addresses of both families at one port, as a dual-stack node has them.
 #[tokio::test]
 async fn both_families_share_a_port() {
-    let port = free_port();
-    let listen = format!(
-        r#"["udp:0.0.0.0:{port}", "tcp:0.0.0.0:{port}", "udp:[::]:{port}", "tcp:[::]:{port}"]"#
-    );
-    let rig = Rig::listening(&listen, "");
-    let node = rig.start().await;
+    let (port, _rig, node) = everywhere().await;
     for ip in ["127.0.0.1", "::1"] {
         let remote = std::net::SocketAddr::new(ip.parse().unwrap(), port);
         for mut phone in [Phone::udp("1001", remote).await, Phone::tcp("1001", remote).await] {
@@ -86,6 +81,23 @@ async fn a_second_node_is_told_about_the_first() {
     let sentence = error.to_string();
     assert!(sentence.starts_with("another tandem listens at "), "{sentence}");
     node.stop().await;
+}
+
+/// A node on all addresses, at a port that is free on all of them: others may take it before it does.
+async fn everywhere() -> (u16, Rig, Node) {
+    let mut tries_left = 100;
+    loop {
+        let port = free_port();
+        let listen = format!(
+            r#"["udp:0.0.0.0:{port}", "tcp:0.0.0.0:{port}", "udp:[::]:{port}", "tcp:[::]:{port}"]"#
+        );
+        let rig = Rig::listening(&listen, "");
+        match rig.try_start().await {
+            Ok(node) => return (port, rig, node),
+            Err(error) => assert!(tries_left > 0, "{error}"),
+        }
+        tries_left -= 1;
+    }
 }
 
 fn free_port() -> u16 {

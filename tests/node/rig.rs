@@ -2,7 +2,8 @@
 
 use std::{
     future::Future,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    ops::Range,
     path::PathBuf,
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
@@ -23,10 +24,14 @@ use tokio::{
 };
 
 /// Longer than anything takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// Ports for media: each rig has its own, as far as this process can see to it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Where ports for media are looked for: below those that the kernel gives to whoever asks for any.
+const MEDIA: Range<u16> = 10_000..32_000;
+/// How many a rig has.
 const PORTS_EACH: u16 = 32;
-static NEXT_PORTS: AtomicU16 = AtomicU16::new(0);
+/// How many the rigs of this process have been given, and how many addresses.
+static PORTS_GIVEN: AtomicU16 = AtomicU16::new(0);
+static ADDRESSES_GIVEN: AtomicU16 = AtomicU16::new(0);
 
 /// 600 echoes, 1XXX are phones, the rest goes out.
 pub(crate) const RULES: &str = r#"
@@ -86,10 +91,10 @@ impl Rig {
         rig
     }
 
-    /// The same, and nobody at the carrier's.
-    pub(crate) fn with_legs(legs: u16, more: &str) -> Self {
+    /// The same where somebody listens, and nobody at the carrier's.
+    pub(crate) fn with_legs(legs: u16, listen: &str, more: &str) -> Self {
         let rig = Self::allot(NOBODY, 2 * legs.max(PORTS_EACH / 2));
-        rig.furnish(UDP_AND_TCP, more);
+        rig.furnish(listen, more);
         rig
     }
 
@@ -107,8 +112,7 @@ impl Rig {
     }
 
     fn allot(carrier: SocketAddr, ports_each: u16) -> Self {
-        let first = 20_000 + (std::process::id() as u16 % 500) * 64;
-        let ports = first + NEXT_PORTS.fetch_add(ports_each, Ordering::Relaxed) % 8_192;
+        let ports = free_ports(ports_each);
         let folder = tempfile::tempdir().unwrap();
         Self { folder, ports, ports_each, database: "tandem.db", carrier }
     }
@@ -184,6 +188,28 @@ impl Rig {
     }
 }
 
+/// The first of so many ports in a row that nobody has; each is given once.
+fn free_ports(count: u16) -> u16 {
+    let of_this_process = std::process::id().wrapping_mul(2 * 977);
+    let room = u32::from(MEDIA.end - MEDIA.start - count);
+    loop {
+        let given = u32::from(PORTS_GIVEN.fetch_add(count, Ordering::Relaxed));
+        let nth = of_this_process.wrapping_add(given) % room;
+        let first = MEDIA.start + (nth & !1) as u16;
+        let is_free = |port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if (first..first + count).all(is_free) {
+            return first;
+        }
+    }
+}
+
+/// An address of which nobody else takes a port: what was free there stays so while nobody listens.
+pub(crate) fn own_address() -> Ipv4Addr {
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let nth = 1 + ADDRESSES_GIVEN.fetch_add(1, Ordering::Relaxed) % 250;
+    Ipv4Addr::new(127, 10 + high % 50, low, nth as u8)
+}
+
 /// Returns where a node listens.
 pub(crate) fn at(node: &Node, transport: Transport) -> SocketAddr {
     node.listeners().iter().find(|l| l.transport == transport).unwrap().address
@@ -207,6 +233,17 @@ pub(crate) async fn ask(node: &Node, request: Request) -> Response {
 pub(crate) async fn until(node: &Node, request: Request, is_it: impl Fn(&Response) -> bool) {
     let asking = async { while !is_it(&ask(node, request.clone()).await) {} };
     soon("the wanted state", asking).await;
+}
+
+/// Fetches a page of the admin address until it is as wanted. Not as fast as it can: each takes a port.
+pub(crate) async fn page_until(address: SocketAddr, path: &str, is_it: impl Fn(&str) -> bool) {
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let asking = async {
+        while !is_it(&fetch(address, path).await) {
+            pace.tick().await;
+        }
+    };
+    soon("the wanted page", asking).await;
 }
 
 /// Fetches a page of the admin address.
