@@ -25,6 +25,10 @@ use std::{
 };
 use tandem::{media::Convert, sim::epoch, sip::Message};
 
+/// The program's own, so that what is counted is what it costs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is measured: its name, how often it is done, and how.
 type Case = (&'static str, usize, fn(usize));
 
