@@ -18,6 +18,11 @@ impl<K, V> Default for Few<K, V> {
 }
 
 impl<K: Ord, V> Few<K, V> {
+    /// Creates an empty one with room for so many, where it is known that they will come.
+    pub fn with_room(count: usize) -> Self {
+        Self(Vec::with_capacity(count))
+    }
+
     /// Adds a value; returns what was there before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.place(&key) {
@@ -61,6 +66,14 @@ impl<K: Ord, V> Few<K, V> {
     {
         let at = self.place(key).ok()?;
         self.0.get_mut(at).map(|(_, value)| value)
+    }
+
+    /// Returns a value to be changed, and another one to look at.
+    pub fn get_mut_beside(&mut self, key: &K, other: &K) -> Option<(&mut V, &V)> {
+        let (at, beside) = (self.place(key).ok()?, self.place(other).ok()?);
+        let (before, after) = self.0.split_at_mut_checked(at.max(beside))?;
+        let (low, high) = (before.get_mut(at.min(beside))?, after.first_mut()?);
+        Some(if at < beside { (&mut low.1, &high.1) } else { (&mut high.1, &low.1) })
     }
 
     /// Returns whether there is a value.
@@ -138,6 +151,18 @@ mod tests {
             assert!(few.keys().eq(tree.keys()) && few.values().eq(tree.values()));
         }
         assert!(few.into_iter().eq(tree));
+    }
+
+    #[test]
+    fn two_are_had_at_a_time() {
+        let mut few: Few<u8, &str> = Few::default();
+        (1..).zip(["a", "b", "c"]).for_each(|(key, value)| _ = few.insert(key, value));
+        for (key, other, want) in
+            [(1, 3, Some(("a", "c"))), (3, 2, Some(("c", "b"))), (2, 2, None), (1, 4, None)]
+        {
+            let got = few.get_mut_beside(&key, &other).map(|(value, beside)| (*value, *beside));
+            assert_eq!(got, want, "{key} {other}");
+        }
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl Located {
     /// Draws the order for one request: by priority, among equals by weight (RFC 2782), and each
     /// server's addresses from a random one on, so that many requests are spread over all.
     pub fn order(&self, entropy: &mut Entropy) -> Vec<Flow> {
+        if let [only] = self.servers.as_slice()
+            && let [flow] = only.flows.as_slice()
+        {
+            return vec![*flow];
+        }
         let mut servers: Vec<&Server> = self.servers.iter().collect();
         // RFC 2782: those of weight 0 come first in their priority, so that they are drawn at times.
         servers.sort_by_key(|server| (server.priority, server.weight));

@@ -82,12 +82,12 @@ impl Attempts {
         self.0.iter().filter(is_it).count()
     }
 
-    /// Returns the lines of the record; what has no outcome was given up when the call ended.
+    /// Takes the lines of the record; what has no outcome was given up when the call ended.
     pub(super) fn finish(&mut self, now: Instant) -> Vec<Attempt> {
         for running in &mut self.0 {
             running.end((AttemptOutcome::Abandoned, None), now);
         }
-        self.0.iter().map(|running| running.attempt.clone()).collect()
+        std::mem::take(&mut self.0).into_iter().map(|running| running.attempt).collect()
     }
 }
 

@@ -83,13 +83,13 @@ impl Call {
 
     /// Makes our answer to the caller's INVITE, the first time; later ones must not differ.
     pub(super) fn answer_caller_offer(&mut self, leg: LegId) -> Option<bytes::Bytes> {
-        let offer = self.caller_offer.clone()?;
-        let agreed = self.legs.get(&leg)?.media.agreed()?.clone();
-        let caller = self.legs.get_mut(&self.caller)?;
+        let offer = self.caller_offer.as_ref()?;
+        let (caller, callee) = self.legs.get_mut_beside(&self.caller, &leg)?;
+        let agreed = callee.media.agreed()?;
         if caller.media.agreed().is_some() {
             return caller.media.last_said();
         }
-        caller.media.answer_from(&offer, &agreed).ok()
+        caller.media.answer_from(offer, agreed).ok()
     }
 
     /// The caller acknowledged our 200; with a delayed offer its ACK carries the answer.

@@ -17,6 +17,7 @@ use crate::{
     sip::{HeaderLine, HeaderName, Message, Uri, quote},
     trunk::routes::{Edge, authority},
 };
+use std::{borrow::Cow, sync::Arc};
 
 /// Headers that speak to the other person, not to the other hop.
 const PASS: &[HeaderName] = &[
@@ -46,7 +47,7 @@ pub struct Identity {
     /// Whether the caller asks not to be shown (RFC 3323).
     pub is_private: bool,
     /// Our own user, where it is one.
-    pub phone: Option<std::sync::Arc<User>>,
+    pub phone: Option<Arc<User>>,
 }
 
 impl Identity {
@@ -104,12 +105,12 @@ pub(super) fn to_trunk(
         Transport::Tls => ";transport=tls",
     };
     let domain = trunk.from_domain.as_deref().unwrap_or(&edge.host);
-    let own = format!("<sip:{}@{domain}>", caller_id.expose());
-    let from = match (&trunk.caller_name, is_private) {
-        (_, true) if trunk.guard.callers.anonymous_from => ANONYMOUS.to_owned(),
-        (_, true) => format!("\"Anonymous\" {own}"),
-        (Some(name), false) => format!("{} {own}", quote(name)),
-        (None, false) => own.clone(),
+    let own = ["<sip:", caller_id.expose(), "@", domain, ">"].concat();
+    let from: Arc<[u8]> = match (&trunk.caller_name, is_private) {
+        (_, true) if trunk.guard.callers.anonymous_from => ANONYMOUS.as_bytes().into(),
+        (_, true) => ["\"Anonymous\" ", &own].concat().into_bytes().into(),
+        (Some(name), false) => [&*quote(name), " ", &own].concat().into_bytes().into(),
+        (None, false) => own.as_bytes().into(),
     };
     let mut headers = vec![(HeaderName::PAssertedIdentity.as_str().into(), own.into_bytes())];
     if is_private {
@@ -117,13 +118,12 @@ pub(super) fn to_trunk(
     }
     // RFC 3261 8.1.2: a proxy of ours is a route; the Request-URI stays the trunk's.
     let proxy = trunk.routing.proxy.iter().map(|proxy| {
-        let authority = authority(&proxy.host, proxy.port);
-        format!("<sip:{authority}{transport};lr>").into()
+        ["<sip:", &authority(&proxy.host, proxy.port), transport, ";lr>"].concat().into()
     });
     InviteSpec {
-        uri: format!("sip:{number}@{}{transport}", authority(&edge.host, edge.port)).into(),
-        from: from.into_bytes().into(),
-        to: format!("<sip:{number}@{}>", edge.host).into_bytes().into(),
+        uri: ["sip:", number, "@", &authority(&edge.host, edge.port), transport].concat().into(),
+        from,
+        to: ["<sip:", number, "@", &edge.host, ">"].concat().into_bytes().into(),
         routes: proxy.collect(),
         headers,
         max_forwards,
@@ -157,7 +157,7 @@ fn without_headers(uri: &str) -> &str {
     bare.unwrap_or(uri)
 }
 
-fn passed(identity: &Identity, invite: &Message) -> Vec<(Box<str>, Vec<u8>)> {
+fn passed(identity: &Identity, invite: &Message) -> Vec<(Cow<'static, str>, Vec<u8>)> {
     let known = invite.lines().filter(|line| PASS.contains(&line.id()));
     let begins = |line: &HeaderLine<'_>, with: &str| {
         line.name().get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
@@ -169,7 +169,7 @@ fn passed(identity: &Identity, invite: &Message) -> Vec<(Box<str>, Vec<u8>)> {
         .filter(|line| begins(line, "x-") && !is_forged(line))
         .filter(|line| line.line().len() <= EXTENSION_HEADER_BYTES_MAX)
         .take(EXTENSION_HEADERS_MAX);
-    let owned = |line: HeaderLine<'_>| (line.name().into(), line.value().into_owned());
+    let owned = |line: HeaderLine<'_>| (line.name().to_owned().into(), line.value().into_owned());
     known.chain(extensions).map(owned).collect()
 }
 
@@ -179,7 +179,7 @@ fn hops_left(invite: &Message, config: &Config) -> u32 {
     invite.number(HeaderName::MaxForwards).map_or(most, |n| n.saturating_sub(1)).min(most)
 }
 
-fn privacy() -> (Box<str>, Vec<u8>) {
+fn privacy() -> (Cow<'static, str>, Vec<u8>) {
     (HeaderName::Privacy.as_str().into(), b"id".to_vec())
 }
 

@@ -17,7 +17,7 @@ use crate::{
     sdp::Description,
     sip::{HeaderName, Uri, default_reason},
 };
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// How many redirections one call follows.
 const REDIRECTS_MAX: u8 = 5;
@@ -29,7 +29,7 @@ const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 /// One `dial` step.
 #[derive(Debug)]
 pub(super) struct Hunt {
-    dial: Dial,
+    dial: Arc<Dial>,
     next_group: usize,
     ringing: BTreeSet<LegId>,
     ring_until: Option<Instant>,
@@ -42,7 +42,7 @@ pub(super) struct Hunt {
 }
 
 impl Hunt {
-    pub(super) fn new(dial: Dial) -> Self {
+    pub(super) fn new(dial: Arc<Dial>) -> Self {
         let (ringing, best) = (BTreeSet::new(), None);
         let (queued, settled) = (vec![], None);
         let ring_until = None;
@@ -72,17 +72,18 @@ impl Hunt {
         self.ringing.contains(&leg)
     }
 
-    /// Takes the next group, without those that only try a settled number elsewhere.
-    fn take_group(&mut self) -> Option<Vec<Target>> {
+    /// Takes the next group, without those that only try a settled number elsewhere. Returns its place among
+    /// the groups.
+    fn take_group(&mut self) -> Option<usize> {
         let is_settled = |target: &Target| match target {
             Target::Trunk { number, .. } => self.settled.as_ref() == Some(number),
             Target::User(_) | Target::Uri(_) => false,
         };
         let rest = self.dial.groups.get(self.next_group..)?;
         let skipped = rest.iter().position(|group| !group.iter().all(is_settled))?;
-        let group = rest.get(skipped).cloned();
-        self.next_group = self.next_group.saturating_add(skipped).saturating_add(1);
-        group
+        let group = self.next_group.saturating_add(skipped);
+        self.next_group = group.saturating_add(1);
+        Some(group)
     }
 
     /// Returns whether anything follows where nobody answers.
@@ -138,7 +139,7 @@ impl Call {
             let Some(group) = hunt.take_group() else { return self.hunt_failed(wire) };
             let dial = hunt.dial.clone();
             let asker = Asker::new(self.identity.phone.clone());
-            for target in &group {
+            for target in dial.groups.get(group).into_iter().flatten() {
                 match self.legs_for(target, &dial, &asker, wire) {
                     Ok(legs) => legs.into_iter().for_each(|leg| self.ring(leg, wire)),
                     Err(refused) => self.target_refused(None, refused, wire),
@@ -159,7 +160,7 @@ impl Call {
     pub(super) fn ring(&mut self, leg: super::Leg, wire: &mut Wire<'_>) {
         let id = leg.id();
         self.draft.tried(&leg);
-        self.legs.insert(id, leg);
+        self.legs.insert(id, Box::new(leg));
         if let Some(hunt) = self.program.hunt() {
             hunt.ringing.insert(id);
         }
@@ -416,12 +417,13 @@ impl Call {
         let Some(hunt) = self.program.hunt() else { return };
         let best = hunt.best.take();
         let refused = best.unwrap_or_else(|| Refused::ours(By::Us, 480, default_reason(480)));
-        let on = &mut hunt.dial.on;
-        let steps = std::mem::take(match failure(&refused) {
-            Failure::Busy => &mut on.busy,
-            Failure::NoAnswer => &mut on.no_answer,
-            Failure::Failed => &mut on.failed,
-        });
+        let on = &hunt.dial.on;
+        let steps = match failure(&refused) {
+            Failure::Busy => &on.busy,
+            Failure::NoAnswer => &on.no_answer,
+            Failure::Failed => &on.failed,
+        };
+        let steps = steps.clone();
         if !steps.is_empty() {
             wire.media(self.id, media::Command::Stop { leg: self.caller });
             return self.branch(steps, wire);

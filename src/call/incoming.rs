@@ -21,7 +21,10 @@ use crate::{
     transaction::ServerId,
 };
 use bytes::Bytes;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long a refresh waits for an offer that is outstanding.
 const OFFER_TAKES: Duration = Duration::from_secs(2);
@@ -38,7 +41,7 @@ pub(super) struct Incoming {
     /// Where it came from.
     pub flow: Flow,
     /// Our tag.
-    pub tag: Box<str>,
+    pub tag: Arc<str>,
     /// Present where the caller requires reliable provisional responses.
     reliable: Option<ReliableSender>,
     /// The number of the first reliable response that carried our answer.
@@ -65,7 +68,7 @@ impl Leg {
         (tx, invite, flow): (ServerId, Message, Flow),
         wire: &mut Wire<'_>,
     ) -> Option<Self> {
-        let tag: Box<str> = wire.mint.tag().into();
+        let tag: Arc<str> = wire.mint.tag().into();
         let dialog = Dialog::from_invite(&invite, &tag, flow, profile.reach)?;
         let reliable = invite
             .has_option(HeaderName::Require, "100rel")
@@ -168,8 +171,8 @@ impl Leg {
         let mut builder = Builder::reply(&invite, 200, "OK", Some(&incoming.tag), remote);
         builder.copy(&invite, HeaderName::RecordRoute);
         builder.text(HeaderName::Contact, &contact);
-        for (name, value) in self.accept_session_timer(&invite, wire) {
-            builder.header(name, value);
+        if let Some(granted) = self.accept_session_timer(&invite, wire) {
+            granted.write(&mut builder);
         }
         self.profile.write_common_headers(&mut builder, wire.config);
         let bytes = finish(builder, sdp);
@@ -329,15 +332,15 @@ impl Leg {
         &mut self,
         request: &Message,
         wire: &Wire<'_>,
-    ) -> Vec<(HeaderName, String)> {
+    ) -> Option<Granted> {
         if !self.profile.session_timers {
-            return vec![];
+            return None;
         }
         let peer_supports = request.has_option(HeaderName::Supported, "timer");
         let value = request.header_str(HeaderName::SessionExpires);
         let Some(wanted) = value.and_then(|v| Wanted::parse(&v)) else {
             self.session.stop();
-            return vec![];
+            return None;
         };
         let (refresher, by) = match wanted.by_uac {
             Some(true) => (Refresher::Peer, "uac"),
@@ -345,12 +348,7 @@ impl Leg {
             Some(false) | None => (Refresher::Us, "uas"),
         };
         self.session.start(wanted.interval_s, refresher, wire.now);
-        let expires = format!("{};refresher={by}", wanted.interval_s);
-        let mut headers = vec![(HeaderName::SessionExpires, expires)];
-        if peer_supports {
-            headers.push((HeaderName::Require, "timer".to_owned()));
-        }
-        headers
+        Some(Granted { interval_s: wanted.interval_s, by, peer_supports })
     }
 
     fn contact(&self, wire: &Wire<'_>) -> String {
@@ -361,6 +359,26 @@ impl Leg {
     /// Answers a request of the peer's with a status and nothing else.
     pub(super) fn say(&self, tx: ServerId, request: &Message, status: u16, wire: &mut Wire<'_>) {
         self.reply_to((tx, request), (status, default_reason(status)), |_| {}, None, wire);
+    }
+}
+
+/// A session timer that a peer's request has started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Granted {
+    interval_s: u32,
+    /// Who refreshes.
+    by: &'static str,
+    peer_supports: bool,
+}
+
+impl Granted {
+    /// Writes what the 2xx says of it.
+    pub(super) fn write(self, builder: &mut Builder) {
+        let Self { interval_s, by, peer_supports } = self;
+        builder.header(HeaderName::SessionExpires, format_args!("{interval_s};refresher={by}"));
+        if peer_supports {
+            builder.text(HeaderName::Require, "timer");
+        }
     }
 }
 

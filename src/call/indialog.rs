@@ -256,7 +256,7 @@ impl Leg {
         wire: &mut Wire<'_>,
     ) {
         let contact = self.flow().map(|flow| wire.contact(flow, &self.profile.contact_user));
-        let mut timer = vec![];
+        let mut timer = None;
         if matches!(request.method(), Method::Invite | Method::Update) {
             timer = self.accept_session_timer(request, wire);
         }
@@ -264,8 +264,8 @@ impl Leg {
             if let Some(contact) = contact {
                 builder.header(HeaderName::Contact, contact);
             }
-            for (name, value) in timer {
-                builder.header(name, value);
+            if let Some(timer) = timer {
+                timer.write(builder);
             }
         };
         let bytes = self.reply_to((tx, request), (200, "OK"), headers, sdp, wire);
@@ -399,8 +399,7 @@ impl Leg {
         let Some(dialog) = &mut self.dialog else { return };
         dialog.refresh_target(response);
         let flow = dialog.flow();
-        let (via, _) = wire.via(flow);
-        let ack = dialog.ack(cseq, &via).finish();
+        let ack = dialog.ack(cseq, wire.via(flow).text()).finish();
         wire.acks.keep(tx, response.to_tag().unwrap_or(""), flow, ack.clone(), wire.now);
         wire.send(flow, ack);
     }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub(super) struct Queued {
     pub ticket: u64,
     pub target: Target,
-    pub dial: Dial,
+    pub dial: Arc<Dial>,
     pub asker: Asker,
 }
 
@@ -123,7 +123,7 @@ impl Call {
     /// Asks the trunk's gate; returns whether the call may leave now. Otherwise the target waits.
     pub(super) fn pass_gate(
         &mut self,
-        (target, dial): (&Target, &Dial),
+        (target, dial): (&Target, &Arc<Dial>),
         outbound: &Outbound,
         asker: &Asker,
         wire: &mut Wire<'_>,

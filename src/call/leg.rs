@@ -452,14 +452,13 @@ impl Leg {
     /// Sends a request inside the dialog and remembers what it is for.
     pub(super) fn send_in_dialog(&mut self, request: InDialog, wire: &mut Wire<'_>) {
         let InDialog { purpose, method, body, reason, credentials } = request;
-        let contact_user = self.profile.contact_user.clone();
         let Some(dialog) = &mut self.dialog else { return };
         let flow = dialog.flow();
-        let (via, branch) = wire.via(flow);
-        let mut builder = dialog.request(method, &via);
+        let via = wire.via(flow);
+        let mut builder = dialog.request(method, via.text());
         let cseq = dialog.local_cseq();
         if matches!(method, Method::Invite | Method::Update) {
-            builder.text(HeaderName::Contact, &wire.contact(flow, &contact_user));
+            builder.text(HeaderName::Contact, &wire.contact(flow, &self.profile.contact_user));
             self.profile.write_session_headers(&mut builder, &self.session, wire.config);
         }
         if let Some(reason) = &reason {
@@ -470,7 +469,7 @@ impl Leg {
         }
         self.profile.write_common_headers(&mut builder, wire.config);
         let bytes = finish(builder, body.as_ref());
-        let tx = wire.request(self.owner, method, &branch, bytes, flow);
+        let tx = wire.request(self.owner, method, via.branch(), bytes, flow);
         self.pending.insert(tx, Pending { purpose, method, cseq, body, reason });
     }
 

@@ -91,7 +91,8 @@ pub struct Call {
     caller: LegId,
     /// The callee whose media the caller hears; the one that answered, once one has.
     peer: Option<LegId>,
-    legs: Few<LegId, Leg>,
+    /// Each in a place of its own: they are large, and they move.
+    legs: Few<LegId, Box<Leg>>,
     phase: Phase,
     program: Program,
     identity: Identity,
@@ -127,7 +128,7 @@ impl Call {
             config: wire.config.clone(),
             caller: caller.id(),
             peer: None,
-            legs: Few::default(),
+            legs: Few::with_room(2),
             phase: Phase::Running,
             program: Program::new(opening.context, opening.dialled),
             identity,
@@ -136,12 +137,12 @@ impl Call {
             reoffer: None,
             ends_at: None,
             released_at: None,
-            media_open: Few::default(),
+            media_open: Few::with_room(2),
             draft,
             invite: caller.invite_tx(),
         };
         let leg = caller.id();
-        call.legs.insert(leg, caller);
+        call.legs.insert(leg, Box::new(caller));
         call.open_media(leg, wire);
         call
     }
@@ -169,13 +170,14 @@ impl Call {
 
     /// Returns a leg.
     pub fn leg(&self, leg: LegId) -> Option<&Leg> {
-        self.legs.get(&leg)
+        self.legs.get(&leg).map(|leg| &**leg)
     }
 
     /// Returns its legs, the caller's first.
     pub fn legs(&self) -> impl Iterator<Item = &Leg> {
         let caller = self.legs.get(&self.caller);
-        caller.into_iter().chain(self.legs.values().filter(|leg| leg.id() != self.caller))
+        let others = self.legs.values().filter(|leg| leg.id() != self.caller);
+        caller.into_iter().chain(others).map(|leg| &**leg)
     }
 
     /// Learns that a connection has closed.
@@ -285,7 +287,7 @@ impl Call {
 
     /// Returns when [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let legs = self.legs.values().filter_map(Leg::poll_timeout).min();
+        let legs = self.legs.values().filter_map(|leg| leg.poll_timeout()).min();
         let reoffer = self.reoffer.and_then(|leg| self.legs.get(&leg)?.modify.poll_timeout());
         let released = self.released_at.map(|at| at + RELEASE_MAX);
         let record = self.record_at().filter(|_| !self.draft.is_recorded());
@@ -299,7 +301,7 @@ impl Call {
             .legs
             .values()
             .filter(|leg| leg.poll_timeout().is_some_and(|at| at <= wire.now))
-            .map(Leg::id)
+            .map(|leg| leg.id())
             .collect();
         for leg in due {
             self.with_leg(leg, wire, |leg, wire, out| leg.handle_timeout(wire, out));
@@ -483,7 +485,7 @@ impl Call {
         }
         let peer = self.peer.and_then(|peer| self.legs.get(&peer));
         peer.into_iter().for_each(|peer| self.draft.tried(peer));
-        Some(self.draft.finish(wire))
+        Some(self.draft.finish(self.phase == Phase::Over, wire))
     }
 
     /// Returns whether [`Self::record`] has one to return.

@@ -10,7 +10,7 @@ use super::{
     negotiation::LegMedia,
     profile::Profile,
     termination::Way,
-    wire::{DATAGRAM_REQUEST_MAX, Owner, Wire},
+    wire::{DATAGRAM_REQUEST_MAX, Owner, Via, Wire},
 };
 use crate::{
     dialog::{Asked, Dialog, Modify, Reach, Refresher, ReliableReceiver, SessionTimer, Wanted},
@@ -22,7 +22,7 @@ use crate::{
     trunk::refusal::carrier_error,
 };
 use bytes::Bytes;
-use std::time::Instant;
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// How many early dialogs one INVITE may make: forks behind the called peer.
 const EARLY_MAX: usize = 16;
@@ -35,13 +35,13 @@ pub struct InviteSpec {
     /// The Request-URI.
     pub uri: Box<str>,
     /// The From value, without the tag.
-    pub from: Box<[u8]>,
+    pub from: Arc<[u8]>,
     /// The To value.
-    pub to: Box<[u8]>,
+    pub to: Arc<[u8]>,
     /// The Route set to start with (Path, outbound proxy): Route values.
     pub routes: Vec<Box<str>>,
     /// What else the header policy wants said.
-    pub headers: Vec<(Box<str>, Vec<u8>)>,
+    pub headers: Vec<(Cow<'static, str>, Vec<u8>)>,
     /// Max-Forwards.
     pub max_forwards: u32,
 }
@@ -58,9 +58,9 @@ pub(super) struct Outgoing {
     /// Whether anybody has answered the attempt that runs now.
     pub hearing: Hearing,
     /// Our tag.
-    pub tag: Box<str>,
+    pub tag: Arc<str>,
     /// The Call-ID.
-    pub call_id: Box<str>,
+    pub call_id: Arc<str>,
     /// The offer in it.
     offer: Option<Bytes>,
     cseq: u32,
@@ -92,8 +92,8 @@ impl Outgoing {
         let Self { spec, tag, call_id, cseq, .. } = self;
         // What came before in a dialog that was forgotten would be refused, a gap is no error (RFC 3261 12.2.2).
         let cseq = (*cseq).max(self.forgotten_cseq);
-        let asked = Asked { uri: &spec.uri, call_id, tag, cseq };
-        Dialog::from_answer(&asked, (&spec.from, &spec.to), response, flow, reach)
+        let asked = Asked { uri: &spec.uri, call_id, tag, from: &spec.from, to: &spec.to, cseq };
+        Dialog::from_answer(&asked, response, flow, reach)
     }
 
     /// Keeps no copy of the INVITE, nor what further ones would say.
@@ -144,8 +144,8 @@ impl Leg {
         flow: Option<Flow>,
         wire: &mut Wire<'_>,
     ) -> Self {
-        let tag: Box<str> = wire.mint.tag().into();
-        let call_id: Box<str> = wire.mint.call_id().into();
+        let tag: Arc<str> = wire.mint.tag().into();
+        let call_id: Arc<str> = wire.mint.call_id().into();
         wire.names.insert_tag(&tag, owner);
         wire.names.insert_call_id(&call_id, owner.call, &name);
         let mut media = LegMedia::unplaced(profile.policy.clone(), wire);
@@ -219,7 +219,7 @@ impl Leg {
         let Some(mut flow) = outgoing.flow else { return };
         outgoing.cseq = outgoing.cseq.saturating_add(1);
         outgoing.authenticated |= !credentials.is_empty();
-        let (mut branch, mut bytes) =
+        let (mut via, mut bytes) =
             build_invite(outgoing, &self.profile, &self.session, credentials, flow, wire);
         if bytes.len() > DATAGRAM_REQUEST_MAX
             && !flow.transport.is_reliable()
@@ -229,10 +229,10 @@ impl Leg {
         {
             outgoing.tcp_tried = true;
             flow = tcp;
-            (branch, bytes) =
+            (via, bytes) =
                 build_invite(outgoing, &self.profile, &self.session, credentials, flow, wire);
         }
-        let tx = wire.request(self.owner, Method::Invite, &branch, bytes, flow);
+        let tx = wire.request(self.owner, Method::Invite, via.branch(), bytes, flow);
         outgoing.attempt =
             Some(Attempt { tx, transport: flow.transport, credentials: credentials.into() });
         outgoing.hearing = Hearing::Since(wire.now);
@@ -315,12 +315,12 @@ impl Leg {
             return false;
         }
         let flow = dialog.flow();
-        let (via, branch) = wire.via(flow);
-        let mut builder = dialog.request(Method::Prack, &via);
+        let via = wire.via(flow);
+        let mut builder = dialog.request(Method::Prack, via.text());
         let cseq = dialog.local_cseq();
         builder.header(HeaderName::RAck, format_args!("{rseq} {invite_cseq} INVITE"));
         self.profile.write_common_headers(&mut builder, wire.config);
-        let tx = wire.request(self.owner, Method::Prack, &branch, builder.finish(), flow);
+        let tx = wire.request(self.owner, Method::Prack, via.branch(), builder.finish(), flow);
         let pending = Pending {
             purpose: Purpose::Prack,
             method: Method::Prack,
@@ -356,8 +356,7 @@ impl Leg {
         }
         dialog.refresh_target(response);
         let ack_flow = dialog.flow();
-        let (via, _) = wire.via(ack_flow);
-        let mut ack = dialog.ack(cseq, &via);
+        let mut ack = dialog.ack(cseq, wire.via(ack_flow).text());
         for (name, value) in outgoing.attempt.iter().flat_map(|attempt| &attempt.credentials) {
             ack.header(*name, value);
         }
@@ -382,9 +381,9 @@ impl Leg {
             // Another fork picked up as well.
             Stage::Up | Stage::Leaving | Stage::Opening | Stage::Unacknowledged | Stage::Gone => {
                 let bye_flow = dialog.flow();
-                let (via, branch) = wire.via(bye_flow);
-                let bye = dialog.request(Method::Bye, &via).finish();
-                wire.tx.request(bye, &branch, Method::Bye, bye_flow, wire.now, wire.sent);
+                let via = wire.via(bye_flow);
+                let bye = dialog.request(Method::Bye, via.text()).finish();
+                wire.tx.request(bye, via.branch(), Method::Bye, bye_flow, wire.now, wire.sent);
             }
         }
     }
@@ -537,11 +536,11 @@ fn build_invite(
     credentials: &[(HeaderName, String)],
     flow: Flow,
     wire: &mut Wire<'_>,
-) -> (String, Bytes) {
+) -> (Via, Bytes) {
     let spec = &outgoing.spec;
-    let (via, branch) = wire.via(flow);
+    let via = wire.via(flow);
     let mut builder = Builder::request(Method::Invite.as_str(), &spec.uri);
-    builder.text(HeaderName::Via, &via);
+    builder.text(HeaderName::Via, via.text());
     for route in &spec.routes {
         builder.text(HeaderName::Route, route);
     }
@@ -565,7 +564,7 @@ fn build_invite(
         }
     }
     profile.write_common_headers(&mut builder, wire.config);
-    (branch, finish(builder, outgoing.offer.as_ref()))
+    (via, finish(builder, outgoing.offer.as_ref()))
 }
 
 fn contacts(response: &Message) -> Vec<Box<str>> {

@@ -81,7 +81,6 @@ impl Draft {
             span.record("trunk", trunk);
         }
         let cdr = Cdr {
-            call: id,
             direction,
             caller: Party {
                 number: (&*identity.user).into(),
@@ -91,10 +90,7 @@ impl Draft {
             callee: Party { number: dialled.into(), ..Party::default() },
             route: Route { dialled: dialled.into(), trunk, ..Route::default() },
             times,
-            ending: Ending { by: EndedBy::Tandem, status: 500, q850: None, why: None },
-            media: CallMedia::default(),
-            quality: None,
-            ladder: None,
+            ..blank(id)
         };
         log::call_started(direction, &identity.user, dialled);
         Self {
@@ -475,8 +471,8 @@ impl Draft {
         self.recorded
     }
 
-    /// Returns the finished record.
-    pub(super) fn finish(&mut self, wire: &Wire<'_>) -> Cdr {
+    /// Returns the finished record. A call that is over has no more use for its own.
+    pub(super) fn finish(&mut self, is_over: bool, wire: &Wire<'_>) -> Cdr {
         self.recorded = true;
         self.ended(Ender::Us, 500, None, wire);
         // What went wrong before somebody answered is no failure of the call.
@@ -493,7 +489,24 @@ impl Draft {
         let trouble = verdict.as_ref().filter(|verdict| verdict.is_bad);
         log::call_ended(&self.cdr, trouble.map(|verdict| verdict.sentence.as_str()));
         self.cdr.quality = verdict.map(|verdict| verdict.sentence);
-        self.cdr.clone()
+        let blank = blank(self.cdr.call);
+        if is_over { std::mem::replace(&mut self.cdr, blank) } else { self.cdr.clone() }
+    }
+}
+
+/// Returns a record that says nothing.
+fn blank(call: CallId) -> Cdr {
+    Cdr {
+        call,
+        direction: Direction::Internal,
+        caller: Party::default(),
+        callee: Party::default(),
+        route: Route::default(),
+        times: Times::default(),
+        ending: Ending { by: EndedBy::Tandem, status: 500, q850: None, why: None },
+        media: CallMedia::default(),
+        quality: None,
+        ladder: None,
     }
 }
 

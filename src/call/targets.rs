@@ -32,7 +32,7 @@ impl Call {
     pub(super) fn legs_for(
         &mut self,
         target: &Target,
-        dial: &Dial,
+        dial: &Arc<Dial>,
         asker: &Asker,
         wire: &mut Wire<'_>,
     ) -> Result<Vec<Leg>, Refused> {
@@ -115,7 +115,7 @@ impl Call {
 
     /// Returns whom a number's rule calls first, behind however many `goto`s. A rule that begins with
     /// anything else is for the one who dials, not for the one who is sent there.
-    fn dial_for(&self, context: &str, number: &str, wire: &Wire<'_>) -> Option<Box<Dial>> {
+    fn dial_for(&self, context: &str, number: &str, wire: &Wire<'_>) -> Option<Arc<Dial>> {
         let at = self.config.node.timezone.local(wire.wall);
         let (mut context, mut number): (Box<str>, Box<str>) = (context.into(), number.into());
         for _ in 0..GOTO_MAX {
@@ -125,7 +125,7 @@ impl Call {
                 return None;
             };
             match steps.into_iter().next()? {
-                Step::Dial(dial) => return Some(Box::new(dial)),
+                Step::Dial(dial) => return Some(dial),
                 Step::Goto { context: to, number: dialled } => (context, number) = (to, dialled),
                 Step::Reject(_)
                 | Step::Answer
@@ -142,7 +142,7 @@ impl Call {
     fn is_ours(&self, host: &str) -> bool {
         let bare = host.trim_matches(['[', ']']);
         let listens = |ip: std::net::IpAddr| {
-            self.legs.values().filter_map(Leg::flow).any(|flow| flow.local.ip() == ip)
+            self.legs.values().filter_map(|leg| leg.flow()).any(|flow| flow.local.ip() == ip)
         };
         bare.eq_ignore_ascii_case(&self.config.sip.realm) || bare.parse().is_ok_and(listens)
     }

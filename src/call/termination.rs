@@ -46,7 +46,7 @@ pub(super) struct Way {
     /// Whether no limit holds.
     is_emergency: bool,
     /// The edge it goes by.
-    edge: Edge,
+    edge: Arc<Edge>,
     /// The address it goes to; `None` while none is known.
     flow: Option<Flow>,
     tried: Tried,
@@ -141,7 +141,9 @@ impl Call {
         if state.health() == health::State::Down && !is_emergency {
             return Err(Refused::ours(By::Us, 503, "Trunk Down"));
         }
-        let edge = trunk.edges().into_iter().next();
+        // Until a way is chosen, and where none can be.
+        let edge = state.routes().edges().first().cloned();
+        let edge = edge.or_else(|| trunk.edges().into_iter().next().map(Arc::new));
         let edge = edge.ok_or_else(|| Refused::ours(By::Us, 503, "Trunk Without URI"))?;
         let mut way = Way {
             number: number.into(),
@@ -230,7 +232,7 @@ impl Call {
             return;
         }
         let has_failed_over =
-            self.legs.get(&leg).and_then(Leg::way).is_some_and(|w| w.attempts > 1);
+            self.legs.get(&leg).and_then(|leg| leg.way()).is_some_and(|w| w.attempts > 1);
         if has_failed_over || self.has_alternative() {
             self.refused(leg, refused, wire);
             self.give_up_attempt(leg, wire);

@@ -103,6 +103,25 @@ pub enum Effect {
     Record(Record),
 }
 
+/// What stands in a Via of ours.
+#[derive(Debug)]
+pub struct Via {
+    text: String,
+    branch_at: usize,
+}
+
+impl Via {
+    /// Returns the header's value.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the branch in it.
+    pub fn branch(&self) -> &str {
+        self.text.get(self.branch_at..).unwrap_or_default()
+    }
+}
+
 /// The way out for one step.
 pub struct Wire<'s> {
     /// The time.
@@ -145,17 +164,17 @@ impl Wire<'_> {
         SocketAddr::new(advertised_ip(self.config, self.learned, flow), flow.local.port())
     }
 
-    /// Makes a Via value and the branch in it.
-    pub fn via(&mut self, flow: Flow) -> (String, String) {
-        let branch = self.mint.branch();
+    /// Makes a Via value with a branch of its own.
+    pub fn via(&mut self, flow: Flow) -> Via {
         let mut via = String::with_capacity(96);
         via.push_str("SIP/2.0/");
         via.push_str(flow.transport.token());
         via.push(' ');
         push_address(&mut via, self.advertised(flow));
         via.push_str(";rport;branch=");
-        via.push_str(&branch);
-        (via, branch)
+        let branch_at = via.len();
+        self.mint.push_branch(&mut via);
+        Via { text: via, branch_at }
     }
 
     /// Makes a Contact value that leads back to this listener.

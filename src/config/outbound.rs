@@ -174,12 +174,11 @@ impl Config {
         trunk: &str,
         at: LocalTime,
     ) -> Option<(Refusal, OutOfHours)> {
-        let user =
-            self.users.get(from).map(|user| (Account::User(from.into()), &user.guard.opening));
-        let carrier = self.trunks.get(trunk);
-        let carrier = carrier.map(|found| (Account::Trunk(trunk.into()), &found.guard.opening));
-        let closed = user.into_iter().chain(carrier).filter_map(|(whose, opening)| {
-            let opening = opening.as_ref()?;
+        let users = self.users.get(from).and_then(|user| user.guard.opening.as_ref());
+        let carriers = self.trunks.get(trunk).and_then(|found| found.guard.opening.as_ref());
+        let users = users.map(|opening| (Account::User(from.into()), opening));
+        let carriers = carriers.map(|opening| (Account::Trunk(trunk.into()), opening));
+        let closed = users.into_iter().chain(carriers).filter_map(|(whose, opening)| {
             let is_open = self.dialplan.hours.get(&opening.hours)?.is_open(at);
             let refusal = Refusal::OutOfHours { whose, hours: opening.hours.clone() };
             (!is_open).then_some((refusal, opening.otherwise))

@@ -25,7 +25,10 @@ use crate::{
     ids::{Flow, Transport},
     sip::{Builder, HeaderName, Message, Method, NameAddr, Scheme, Uri},
 };
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// Requests in an early dialog (PRACK, UPDATE), at most, after which somebody may have forgotten it.
 const FORGOTTEN_MAX: u32 = 1_000;
@@ -73,9 +76,13 @@ pub struct Asked<'a> {
     /// The Request-URI.
     pub uri: &'a str,
     /// The Call-ID.
-    pub call_id: &'a str,
+    pub call_id: &'a Arc<str>,
     /// The tag in From.
-    pub tag: &'a str,
+    pub tag: &'a Arc<str>,
+    /// The value of From, without the tag and other parameters.
+    pub from: &'a Arc<[u8]>,
+    /// The value of To, likewise.
+    pub to: &'a Arc<[u8]>,
     /// The number in CSeq.
     pub cseq: u32,
 }
@@ -84,15 +91,15 @@ pub struct Asked<'a> {
 #[derive(Clone, Debug)]
 pub struct Dialog {
     /// The Call-ID header's value.
-    pub call_id: Box<str>,
+    pub call_id: Arc<str>,
     /// Our tag. It names our shard.
-    pub local_tag: Box<str>,
+    pub local_tag: Arc<str>,
     /// The peer's tag; empty where an RFC 2543 peer sent none.
     pub remote_tag: Box<str>,
     /// The From value of our requests, without the tag.
-    pub local: Box<[u8]>,
+    pub local: Arc<[u8]>,
     /// The To value of our requests, without the tag.
-    pub remote: Box<[u8]>,
+    pub remote: Arc<[u8]>,
     local_cseq: u32,
     remote_cseq: Option<u32>,
     route_set: Vec<Box<str>>,
@@ -112,7 +119,7 @@ impl Dialog {
     /// any, as RFC 2543 had it, the caller is where its From says.
     pub fn from_invite(
         invite: &Message,
-        local_tag: &str,
+        local_tag: &Arc<str>,
         flow: Flow,
         reach: Reach,
     ) -> Option<Self> {
@@ -123,7 +130,7 @@ impl Dialog {
         };
         Some(Self {
             call_id: invite.call_id().into(),
-            local_tag: local_tag.into(),
+            local_tag: local_tag.clone(),
             remote_tag: invite.from_tag().unwrap_or("").into(),
             local: without_tag(&invite.to()),
             remote: without_tag(&invite.from()),
@@ -144,46 +151,26 @@ impl Dialog {
     pub fn from_response(invite: &Message, response: &Message, flow: Flow, reach: Reach) -> Self {
         let asked = Asked {
             uri: invite.uri(),
-            call_id: invite.call_id(),
-            tag: invite.from_tag().unwrap_or(""),
+            call_id: &invite.call_id().into(),
+            tag: &invite.from_tag().unwrap_or("").into(),
+            from: &without_tag(&invite.from()),
+            to: &without_tag(&invite.to()),
             cseq: invite.cseq().number,
         };
-        let (local, remote) = (without_tag(&invite.from()), without_tag(&invite.to()));
-        Self::new(&asked, (local, remote), response, flow, reach)
+        Self::from_answer(&asked, response, flow, reach)
     }
 
-    /// Creates the same where what the INVITE said is known without reading it. `from` and `to` are its
-    /// values, without tags.
-    pub fn from_answer(
-        asked: &Asked<'_>,
-        (from, to): (&[u8], &[u8]),
-        response: &Message,
-        flow: Flow,
-        reach: Reach,
-    ) -> Self {
-        let party = |value: &[u8]| match NameAddr::parse(value) {
-            Some(read) => without_tag(&read),
-            None => value.into(),
-        };
-        Self::new(asked, (party(from), party(to)), response, flow, reach)
-    }
-
-    fn new(
-        asked: &Asked<'_>,
-        (local, remote): (Box<[u8]>, Box<[u8]>),
-        response: &Message,
-        flow: Flow,
-        reach: Reach,
-    ) -> Self {
+    /// Creates the same where what the INVITE said is known without reading it.
+    pub fn from_answer(asked: &Asked<'_>, response: &Message, flow: Flow, reach: Reach) -> Self {
         let mut route_set = record_route(response);
         route_set.reverse();
         let remote_target = contact_uri(response).unwrap_or_else(|| asked.uri.into());
         Self {
-            call_id: asked.call_id.into(),
-            local_tag: asked.tag.into(),
+            call_id: asked.call_id.clone(),
+            local_tag: asked.tag.clone(),
             remote_tag: response.to_tag().unwrap_or("").into(),
-            local,
-            remote,
+            local: asked.from.clone(),
+            remote: asked.to.clone(),
             local_cseq: asked.cseq,
             remote_cseq: None,
             hop: Hop::read(&route_set, &remote_target),
@@ -239,8 +226,11 @@ impl Dialog {
     /// Twilio marks 2xx over connections that were opened anew with `;twnat=` in the Contact; who takes
     /// that target loses the ACK and the BYE.
     pub fn refresh_target(&mut self, message: &Message) {
-        if let Some(target) = contact_uri(message).filter(|target| !target.contains(";twnat=")) {
-            self.remote_target = target;
+        // Most peers say what they have said before.
+        let Some(value) = message.values(HeaderName::Contact).next() else { return };
+        let target = target_of(&value).filter(|target| **target != *self.remote_target);
+        if let Some(target) = target.filter(|target| !target.contains(";twnat=")) {
+            self.remote_target = target.into();
             self.hop = Hop::read(&self.route_set, &self.remote_target);
         }
     }
@@ -359,9 +349,13 @@ pub fn is_global(ip: IpAddr) -> bool {
 /// Returns the URI of the first Contact, as written.
 pub fn contact_uri(message: &Message) -> Option<Box<str>> {
     let value = message.values(HeaderName::Contact).next()?;
-    let contact = NameAddr::parse(&value)?;
-    contact.parsed_uri()?;
-    Some(contact.uri.into())
+    target_of(&value).map(Into::into)
+}
+
+/// Returns the URI of a Contact value, where it can be read.
+fn target_of(contact: &[u8]) -> Option<&str> {
+    let contact = NameAddr::parse(contact)?;
+    contact.parsed_uri().map(|_| contact.uri)
 }
 
 fn record_route(message: &Message) -> Vec<Box<str>> {
@@ -376,7 +370,7 @@ fn is_loose(uri: &str) -> bool {
 }
 
 /// Rewrites a From or To value as `display <uri>` with its parameters, less the tag.
-fn without_tag(value: &NameAddr<'_>) -> Box<[u8]> {
+fn without_tag(value: &NameAddr<'_>) -> Arc<[u8]> {
     let display_len = value.display.as_ref().map_or(0, |display| display.len());
     let mut out = Vec::with_capacity(value.uri.len().saturating_add(display_len).saturating_add(8));
     if let Some(display) = &value.display {
@@ -494,7 +488,8 @@ mod tests {
             ))
         };
         let mut dialog =
-            Dialog::from_invite(&request("INVITE", 2), "ours", called, Reach::Target).unwrap();
+            Dialog::from_invite(&request("INVITE", 2), &"ours".into(), called, Reach::Target)
+                .unwrap();
         assert_eq!(dialog.flow(), called);
         dialog.part(over("54.172.60.0:34568"));
         assert_eq!(dialog.flow(), called);
@@ -506,15 +501,16 @@ mod tests {
         assert_eq!(dialog.flow(), again);
         // A phone is where its connection is, or nowhere.
         let mut phone =
-            Dialog::from_invite(&request("INVITE", 2), "ours", called, Reach::Flow).unwrap();
+            Dialog::from_invite(&request("INVITE", 2), &"ours".into(), called, Reach::Flow)
+                .unwrap();
         phone.part(called);
         assert_eq!(phone.flow(), called);
     }
 
     #[test]
     fn a_peers_requests_must_be_in_order() {
-        let mut dialog =
-            Dialog::from_invite(&invite(), "ours", flow(EDGE), Reach::Flow).expect("has a Contact");
+        let mut dialog = Dialog::from_invite(&invite(), &"ours".into(), flow(EDGE), Reach::Flow)
+            .expect("has a Contact");
         for (cseq, order) in [(2, Order::Stale), (3, Order::InOrder), (3, Order::Stale)] {
             let bye = format!("BYE sip:x SIP/2.0\r\n{COMMON}CSeq: {cseq} BYE\r\n\r\n");
             assert_eq!(dialog.note_request(&message(&bye), flow(EDGE)), order, "{cseq}");

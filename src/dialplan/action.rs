@@ -4,11 +4,12 @@
 //! Never: decides whether the rule applies.
 
 use super::{
+    AFTER,
     number::{Country, E164},
     pattern::Pattern,
     step::{Dial, Limits, On, Step, Target},
 };
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// A [`Step`] before a call fills it in.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,8 +124,8 @@ pub(super) struct Filling<'a> {
     pub pattern: &'a Pattern,
     /// Where, for numbers that a rule writes.
     pub country: Country,
-    /// Where to go on after this rule.
-    pub next: &'a str,
+    /// Where to go on after this rule: the context, and how many of its rules to leave out.
+    pub next: (&'a str, usize),
 }
 
 impl Template {
@@ -161,24 +162,28 @@ impl Template {
     }
 
     fn fill(&self, call: Filling<'_>) -> Box<str> {
-        let mut filled = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(text) => filled.push_str(text),
-                Piece::Value { value, skip } => {
-                    let value = match value {
-                        Value::Number => call.number,
-                        Value::From => call.from,
-                        Value::Dialled => call.dialled,
-                        Value::Group(name) => {
-                            call.pattern.group(name, call.number).unwrap_or_default()
-                        }
-                    };
-                    filled.extend(value.chars().skip(*skip));
-                }
+        match self.0.as_slice() {
+            [only] => only.fill(call).into(),
+            pieces => pieces.iter().map(|piece| piece.fill(call)).collect::<String>().into(),
+        }
+    }
+}
+
+impl Piece {
+    fn fill<'a>(&'a self, call: Filling<'a>) -> &'a str {
+        match self {
+            Self::Text(text) => text,
+            Self::Value { value, skip } => {
+                let value = match value {
+                    Value::Number => call.number,
+                    Value::From => call.from,
+                    Value::Dialled => call.dialled,
+                    Value::Group(name) => call.pattern.group(name, call.number).unwrap_or_default(),
+                };
+                let from = value.char_indices().nth(*skip).map_or(value.len(), |(from, _)| from);
+                value.get(from..).unwrap_or_default()
             }
         }
-        filled.into()
     }
 }
 
@@ -242,7 +247,7 @@ pub(super) fn fill(actions: &[Action], call: Filling<'_>) -> Vec<Step> {
 impl Action {
     fn fill(&self, call: Filling<'_>) -> Step {
         match self {
-            Self::Dial(ring) => Step::Dial(ring.fill(call)),
+            Self::Dial(ring) => Step::Dial(Arc::new(ring.fill(call))),
             Self::Reject(status) => Step::Reject(*status),
             Self::Answer => Step::Answer,
             Self::Play(file) => Step::Play(file.fill(call)),
@@ -252,7 +257,11 @@ impl Action {
             Self::Goto { context, number } => {
                 Step::Goto { context: context.clone(), number: number.fill(call) }
             }
-            Self::Next => Step::Goto { context: call.next.into(), number: call.dialled.into() },
+            Self::Next => {
+                let (context, skip) = call.next;
+                let context = format!("{context}{AFTER}{skip}").into();
+                Step::Goto { context, number: call.dialled.into() }
+            }
         }
     }
 
@@ -348,7 +357,7 @@ mod tests {
             from: "1001",
             pattern: &pattern,
             country: Country::US,
-            next: "internal#1",
+            next: ("internal", 1),
         };
         for (template, want) in [
             ("{number}", "9123"),

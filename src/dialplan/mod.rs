@@ -150,14 +150,13 @@ impl Dialplan {
         rule: &Rule,
         fit: &Fit<'_>,
     ) -> Vec<Step> {
-        let next = format!("{context}{AFTER}{}", index + 1);
         let filling = Filling {
             number: fit.number,
             dialled: query.dialled,
             from: query.from,
             pattern: fit.pattern,
             country: self.country,
-            next: &next,
+            next: (context, index + 1),
         };
         fill(&rule.actions, filling)
     }

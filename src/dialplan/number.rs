@@ -58,7 +58,10 @@ impl Country {
 
     /// Reads two letters, in any case, of a country whose numbering is known.
     pub fn parse(code: &str) -> Option<Self> {
-        let region = Region::from_code(&code.to_ascii_uppercase()).ok()?;
+        Self::of_region(Region::from_code(&code.to_ascii_uppercase()).ok()?)
+    }
+
+    fn of_region(region: Region) -> Option<Self> {
         PHONE_NUMBER_UTIL.get_country_code_for_region(region).map(|_| Self(region))
     }
 
@@ -71,7 +74,12 @@ impl Country {
         parsed
             .get_region_code()
             .or_else(|| PHONE_NUMBER_UTIL.get_region_for_country_code(parsed.country_code))
-            .and_then(|region| Self::parse(region.as_region_str().as_str()))
+            .and_then(Self::of_region)
+    }
+
+    /// Returns whether these are its two letters.
+    pub fn is(self, letters: &str) -> bool {
+        self.0.as_region_str().as_str() == letters
     }
 
     /// Returns whether its numbers begin with +1, as those of some twenty-five countries do.

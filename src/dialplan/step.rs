@@ -4,13 +4,13 @@
 //! Never: matches, fills in, or carries out.
 
 use super::{destination::Allow, number::E164};
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// One thing to do with a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
     /// Ring somebody.
-    Dial(Dial),
+    Dial(Arc<Dial>),
     /// Refuse with this status, 400 to 699.
     Reject(u16),
     /// Answer the call.

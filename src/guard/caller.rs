@@ -47,10 +47,9 @@ const WEAK: [Weak; 8] = [
 
 /// Returns what speaks against showing a number in a country; `None` as the country: in any.
 pub fn weakness(number: &E164, towards: Option<Country>) -> Option<Weak> {
-    let towards = towards.map(|country| country.to_string());
     WEAK.into_iter().find(|weak| {
-        let here = weak.towards.is_none_or(|place| towards.as_deref().is_none_or(|t| t == place));
-        here && number.expose().starts_with(weak.prefix)
+        let is_here = |place: &str| towards.is_none_or(|towards| towards.is(place));
+        number.expose().starts_with(weak.prefix) && weak.towards.is_none_or(is_here)
     })
 }
 

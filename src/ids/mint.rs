@@ -200,10 +200,15 @@ impl Mint {
     /// Returns a fresh branch: 33 characters, the cookie first (RFC 3261 8.1.1.7).
     pub fn branch(&mut self) -> String {
         let mut branch = String::with_capacity(MAGIC_COOKIE.len() + BODY_LEN + MAC_LEN);
-        branch.push_str(MAGIC_COOKIE);
-        let bits = self.entropy.next_u64();
-        self.key.seal(self.shard, bits, &mut branch);
+        self.push_branch(&mut branch);
         branch
+    }
+
+    /// Appends a fresh branch.
+    pub fn push_branch(&mut self, text: &mut String) {
+        text.push_str(MAGIC_COOKIE);
+        let bits = self.entropy.next_u64();
+        self.key.seal(self.shard, bits, text);
     }
 
     /// Returns a fresh tag for From or To: 26 hex digits (RFC 3261 19.3).

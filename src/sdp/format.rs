@@ -4,7 +4,7 @@
 //! Never: encodes or decodes a sample.
 
 use super::parse::{cut, trim};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// The encoding name's limit; IANA's longest audio subtype has 25 letters.
 const NAME_LEN_MAX: usize = 40;
@@ -19,7 +19,7 @@ pub enum Codec {
     /// DTMF digits (RFC 4733), at any clock rate.
     TelephoneEvent,
     /// What we cannot decode and only pass on; the encoding name in capitals: `OPUS`, `G722`.
-    Other(Box<str>),
+    Other(Arc<str>),
 }
 
 impl Codec {
@@ -101,7 +101,7 @@ pub struct Format {
     /// 1 where the description says nothing.
     pub channels: u8,
     /// Parameters of the codec, without the payload type: `0-16`, `useinbandfec=1`.
-    pub fmtp: Option<Box<str>>,
+    pub fmtp: Option<Arc<str>>,
 }
 
 impl Format {

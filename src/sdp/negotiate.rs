@@ -8,7 +8,7 @@ use super::{
     Srtp, format::find_like, local::Say,
 };
 use bytes::Bytes;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 /// The customary payload type of telephone events.
 const TELEPHONE_EVENT: u8 = 101;
@@ -360,13 +360,13 @@ fn accept_crypto(ours: &Audio, theirs: &Audio) -> Result<Option<Secured>, SdpErr
 #[derive(Clone)]
 struct Chosen {
     offered: Format,
-    fmtp: Option<Box<str>>,
+    fmtp: Option<Arc<str>>,
 }
 
 /// What to answer.
 struct Answer {
     chosen: Vec<Chosen>,
-    event_fmtp: Option<Box<str>>,
+    event_fmtp: Option<Arc<str>>,
     allowed: Direction,
     ptime_ms: Option<u16>,
     /// The line of theirs that we take.
@@ -492,7 +492,7 @@ fn fitting_events(offered: &[Format], chosen: &[Chosen]) -> Vec<Format> {
 }
 
 /// Returns which telephone events a side takes; 0-15 where it does not say (RFC 4733 2.4.1).
-fn events_of(format: &Format) -> Box<str> {
+fn events_of(format: &Format) -> Arc<str> {
     format.fmtp.clone().unwrap_or_else(|| "0-15".into())
 }
 

@@ -525,7 +525,7 @@ fn read_formats(line: &str, section: &Section<'_>) -> (Vec<Format>, Vec<u8>) {
 }
 
 /// Returns the `fmtp` of a payload type; it may be repeated to the other leg, so it must be harmless.
-fn parameters(payload_type: u8, section: &Section<'_>) -> Option<Box<str>> {
+fn parameters(payload_type: u8, section: &Section<'_>) -> Option<Arc<str>> {
     let harmless = |value: &&str| {
         (1..=FMTP_LEN_MAX).contains(&value.len()) && value.bytes().all(|b| matches!(b, 32..=126))
     };

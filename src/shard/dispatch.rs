@@ -127,22 +127,22 @@ impl Core {
         }
         let mut dialog = Dialog::from_response(response, response, flow, Reach::Flow);
         let mut wire = self.wire(now);
-        let (via, _) = wire.via(flow);
+        let via = wire.via(flow);
         let reinvite = wire.tx.sent(tx).filter(|invite| invite.to_tag().is_some());
         let ack = match &reinvite {
-            None => dialog.ack(response.cseq().number, &via).finish(),
-            Some(invite) => late_ack(invite, &via),
+            None => dialog.ack(response.cseq().number, via.text()).finish(),
+            Some(invite) => late_ack(invite, via.text()),
         };
         wire.acks.keep(tx, &dialog.remote_tag, flow, ack.clone(), now);
         wire.send(flow, ack);
         if reinvite.is_some() {
             return true;
         }
-        let (via, branch) = wire.via(flow);
+        let via = wire.via(flow);
         dialog.skip_forgotten();
-        let mut bye = dialog.request(Method::Bye, &via);
+        let mut bye = dialog.request(Method::Bye, via.text());
         bye.header(HeaderName::Reason, "SIP;cause=487;text=\"Call is over\"");
-        wire.tx.request(bye.finish(), &branch, Method::Bye, flow, now, wire.sent);
+        wire.tx.request(bye.finish(), via.branch(), Method::Bye, flow, now, wire.sent);
         true
     }
 }

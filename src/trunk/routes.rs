@@ -13,6 +13,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -54,7 +55,7 @@ pub struct Edge {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hop {
     /// The edge.
-    pub edge: Edge,
+    pub edge: Arc<Edge>,
     /// The address, and how it is reached.
     pub flow: Flow,
 }
@@ -131,7 +132,7 @@ struct Known {
 /// One trunk's ways.
 #[derive(Debug, Default)]
 pub struct Routes {
-    edges: Vec<Edge>,
+    edges: Vec<Arc<Edge>>,
     places: BTreeMap<Place, Known>,
     addresses: BTreeMap<SocketAddr, Address>,
     /// Whether OPTIONS are sent, so that no call must find out whether a dead address is back.
@@ -154,7 +155,7 @@ impl Routes {
             });
             self.places.entry(edge.place.clone()).or_insert(known);
         }
-        self.edges = edges;
+        self.edges = edges.into_iter().map(Arc::new).collect();
         self.is_watched = is_watched;
         self.forget_strangers(now);
         if had_places && !is_kept { Kept::Nothing } else { Kept::Something }
@@ -219,34 +220,44 @@ impl Routes {
     /// those below their calls a second before others, the first edge before the next, a drawn order
     /// within the edge. `None`: everything was tried, or nothing is known yet.
     pub fn take(&mut self, tried: &Tried, now: Instant, entropy: &mut Entropy) -> Option<Hop> {
-        let ways = self.ways(now, entropy);
-        let is_new = |hop: &&(_, Hop)| {
-            let Hop { edge, flow } = &hop.1;
-            !tried.addresses.contains(&flow.remote) && !tried.edges.contains(&edge.host)
-        };
-        let (_, hop) = ways.iter().filter(is_new).min_by_key(|(rank, _)| *rank)?;
-        if let Some(address) = self.addresses.get_mut(&hop.flow.remote) {
+        let (edge, flow) = self.best(tried, now, entropy)?;
+        let hop = Hop { edge: edge.clone(), flow };
+        if let Some(address) = self.addresses.get_mut(&flow.remote) {
             address.starts.push_back(now);
             if address.starts.len() > STARTS_MAX {
                 address.starts.pop_front();
             }
         }
-        Some(hop.clone())
+        Some(hop)
     }
 
-    /// Returns every way with its rank, the lowest being the best.
-    fn ways(&self, now: Instant, entropy: &mut Entropy) -> Vec<((bool, bool, usize, usize), Hop)> {
-        let mut ways = vec![];
-        for (index, edge) in self.edges.iter().enumerate() {
+    /// Returns the best way of those that were not tried.
+    fn best(
+        &self,
+        tried: &Tried,
+        now: Instant,
+        entropy: &mut Entropy,
+    ) -> Option<(&Arc<Edge>, Flow)> {
+        let mut best = None;
+        let mut best_rank = (true, true);
+        for edge in &self.edges {
             let Some(known) = self.places.get(&edge.place) else { continue };
-            for (turn, flow) in known.located.order(entropy).into_iter().enumerate() {
+            // Drawn for every edge, so that what one call has tried changes no other's order.
+            for flow in known.located.order(entropy) {
+                if tried.addresses.contains(&flow.remote) || tried.edges.contains(&edge.host) {
+                    continue;
+                }
                 let address = self.addresses.get(&flow.remote);
                 let is_dead = address.is_some_and(|a| a.is_avoided(self.is_watched, now));
                 let is_busy = address.is_some_and(|a| a.is_busy(now));
-                ways.push(((is_dead, is_busy, index, turn), Hop { edge: edge.clone(), flow }));
+                let rank = (is_dead, is_busy);
+                // Among equals, whoever comes first.
+                if best.is_none() || rank < best_rank {
+                    (best, best_rank) = (Some((edge, flow)), rank);
+                }
             }
         }
-        ways
+        best
     }
 
     /// Chooses where the next OPTIONS goes: to a dead address whose penalty is over, else to whichever
@@ -309,7 +320,7 @@ impl Routes {
     }
 
     /// Returns the edges, in the order in which they are tried.
-    pub fn edges(&self) -> &[Edge] {
+    pub fn edges(&self) -> &[Arc<Edge>] {
         &self.edges
     }
 
@@ -333,7 +344,7 @@ impl Routes {
         let mut seen = BTreeSet::new();
         self.edges
             .iter()
-            .filter_map(|edge| Some((edge, self.places.get(&edge.place)?)))
+            .filter_map(|edge| Some((&**edge, self.places.get(&edge.place)?)))
             .flat_map(|(edge, known)| known.located.flows().map(move |flow| (edge, flow)))
             .filter(move |(_, flow)| seen.insert(flow.remote))
             .filter_map(|(edge, flow)| Some((edge, flow, self.addresses.get(&flow.remote)?)))

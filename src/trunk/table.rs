@@ -178,12 +178,18 @@ impl Trunks {
     /// Counts a leg whose INVITE goes out through a trunk or has come from it, if that makes no more
     /// than `max`. Returns whether it is counted.
     pub fn claim(&mut self, name: &str, leg: LegId, max: Option<u32>) -> bool {
-        let is_known = self.legs.get(name).is_some_and(|legs| legs.contains(&leg));
-        let counts = is_known || !self.is_full(name, max);
-        if counts && self.legs.entry(name.into()).or_default().insert(leg) {
-            self.note(name, leg, true);
+        if self.legs.get(name).is_some_and(|legs| legs.contains(&leg)) {
+            return true;
         }
-        counts
+        if self.is_full(name, max) {
+            return false;
+        }
+        match self.legs.get_mut(name) {
+            Some(legs) => _ = legs.insert(leg),
+            None => _ = self.legs.insert(name.into(), BTreeSet::from([leg])),
+        }
+        self.note(name, leg, true);
+        true
     }
 
     /// Counts a leg no more, if it was counted.
