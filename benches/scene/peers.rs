@@ -147,7 +147,7 @@ impl Peers {
                         self.heard.push_back(message);
                     }
                 }
-                Output::Pass { .. } | Output::Tell { .. } => {
+                Output::Pass { .. } => {
                     unreachable!("there is no other process")
                 }
                 Output::Media(_, Command::Open { leg, .. }) => {

@@ -232,7 +232,7 @@ impl Leg {
             (via, bytes) =
                 build_invite(outgoing, &self.profile, &self.session, credentials, flow, wire);
         }
-        let tx = wire.request(self.owner, Method::Invite, via.branch(), bytes, flow);
+        let tx = wire.invite(self.owner, via.branch(), bytes, flow);
         outgoing.attempt =
             Some(Attempt { tx, transport: flow.transport, credentials: credentials.into() });
         outgoing.hearing = Hearing::Since(wire.now);

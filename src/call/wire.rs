@@ -182,7 +182,14 @@ impl Wire<'_> {
         contact(self.config, self.learned, flow, user)
     }
 
-    /// Starts a client transaction for a leg.
+    /// Starts the transaction of an INVITE that is to begin a leg's dialog.
+    pub fn invite(&mut self, owner: Owner, branch: &str, bytes: Bytes, flow: Flow) -> ClientId {
+        let id = self.tx.invite(bytes, branch, flow, self.now, self.sent);
+        self.owners.insert(id, owner);
+        id
+    }
+
+    /// Starts a client transaction for a leg, within its dialog.
     pub fn request(
         &mut self,
         owner: Owner,

@@ -171,7 +171,21 @@ impl Agent {
         self.layer.is_empty() && self.repeats.is_empty() && self.outbox.is_empty()
     }
 
-    /// Sends a request.
+    /// Sends an INVITE that is to begin a dialog.
+    pub(super) fn invite(
+        &mut self,
+        branch: &str,
+        bytes: Bytes,
+        flow: Flow,
+        now: Instant,
+    ) -> ClientId {
+        let mut out = vec![];
+        let tx = self.layer.invite(bytes, branch, flow, now, &mut out);
+        self.post(out);
+        tx
+    }
+
+    /// Sends any other request.
     pub(super) fn request(
         &mut self,
         method: Method,

@@ -4,8 +4,11 @@
 //! Never: carries out an effect.
 
 use super::{
-    ClientEffect, ClientInput, Reliability, invite_client, invite_client::InviteClient,
-    matching::ClientKey, other_client, other_client::OtherClient,
+    ClientEffect, ClientInput, Reliability, invite_client,
+    invite_client::{InviteClient, Late},
+    matching::ClientKey,
+    other_client,
+    other_client::OtherClient,
 };
 use crate::{
     ids::Flow,
@@ -45,6 +48,8 @@ pub(super) struct Request {
     pub(super) method: Method,
     pub(super) flow: Flow,
     pub(super) audience: Audience,
+    /// For an INVITE.
+    pub(super) late: Late,
 }
 
 /// One request that we sent.
@@ -71,10 +76,10 @@ enum Machine {
 impl Client {
     /// Creates the transaction and sends its request.
     pub(super) fn start(request: Request, now: Instant, out: &mut Vec<ClientEffect>) -> Self {
-        let Request { bytes, key, method, flow, audience } = request;
+        let Request { bytes, key, method, flow, audience, late } = request;
         let (copy, reliability) = (bytes.clone(), Reliability::from(flow.transport));
         let machine = if method == Method::Invite {
-            Machine::Invite(InviteClient::start(copy, reliability, now, out))
+            Machine::Invite(InviteClient::start(copy, reliability, late, now, out))
         } else {
             Machine::Other(OtherClient::start(copy, reliability, now, out))
         };
@@ -88,10 +93,7 @@ impl Client {
 
     pub(super) fn handle(&mut self, input: ClientInput, now: Instant, out: &mut Vec<ClientEffect>) {
         match &mut self.machine {
-            Machine::Invite(tx) => {
-                tx.handle(input, now, out);
-                self.leave_to_the_dialog();
-            }
+            Machine::Invite(tx) => tx.handle(input, now, out),
             Machine::Other(tx) => {
                 tx.handle(input, now, out);
                 if tx.is_answered() {
@@ -111,24 +113,8 @@ impl Client {
 
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<ClientEffect>) {
         match &mut self.machine {
-            Machine::Invite(tx) => {
-                tx.handle_timeout(now, out);
-                self.leave_to_the_dialog();
-            }
+            Machine::Invite(tx) => tx.handle_timeout(now, out),
             Machine::Other(tx) => tx.handle_timeout(now, out),
-        }
-    }
-
-    /// Who answers late an INVITE that was given up has half a call, and is told so. Within a dialog that is what
-    /// its BYE is for.
-    fn leave_to_the_dialog(&mut self) {
-        let is_given_up = matches!(&self.machine, Machine::Invite(tx) if tx.is_given_up());
-        let is_within = |sent: Message| sent.to_tag().is_some();
-        if is_given_up
-            && self.sent().is_some_and(is_within)
-            && let Machine::Invite(tx) = &mut self.machine
-        {
-            tx.forget();
         }
     }
 

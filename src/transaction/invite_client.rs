@@ -32,6 +32,15 @@ pub(super) enum State {
     Terminated,
 }
 
+/// What becomes of an INVITE whose user was told that there is no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Late {
+    /// It would have begun a dialog: whoever answers late has half a call.
+    Heard,
+    /// It is within a dialog, whose BYE tells everybody.
+    Ignored,
+}
+
 /// How far the user's wish to cancel has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Cancelling {
@@ -46,6 +55,7 @@ enum Cancelling {
 pub(super) struct InviteClient {
     state: State,
     reliability: Reliability,
+    late: Late,
     request: Bytes,
     cancelling: Cancelling,
     /// It was sent again, over another connection.
@@ -63,12 +73,14 @@ impl InviteClient {
     pub(super) fn start(
         request: Bytes,
         reliability: Reliability,
+        late: Late,
         now: Instant,
         out: &mut Vec<Effect>,
     ) -> Self {
         let mut tx = Self {
             state: State::Calling,
             reliability,
+            late,
             request,
             cancelling: Cancelling::No,
             is_repeated: false,
@@ -88,17 +100,6 @@ impl InviteClient {
     /// Returns whether it waits for further 2xx, and for nothing else.
     pub(super) fn is_accepted(&self) -> bool {
         self.state == State::Accepted
-    }
-
-    /// Returns whether its user was told that there is no answer, and it waits for late ones.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.state == State::GivenUp
-    }
-
-    /// Waits for nothing any more.
-    pub(super) fn forget(&mut self) {
-        self.state = State::Terminated;
-        (self.retransmit_at, self.ends_at) = (None, None);
     }
 
     /// Returns when [`Self::handle_timeout`] wants to be called next.
@@ -160,7 +161,7 @@ impl InviteClient {
             }
             (Calling, SendFailed | Severed) => {
                 out.push(Effect::SendFailed);
-                self.enter(GivenUp, now);
+                self.give_up(now);
             }
             // RFC 3261 18.2.2: the answer may come over a connection that the server opens.
             (Proceeding | Accepted | Completed | GivenUp | Terminated, SendFailed | Severed) => {}
@@ -173,7 +174,7 @@ impl InviteClient {
             match self.state {
                 State::Calling | State::Proceeding => {
                     out.push(Effect::Timeout);
-                    self.enter(State::GivenUp, now);
+                    self.give_up(now);
                 }
                 State::Accepted | State::Completed | State::GivenUp | State::Terminated => {
                     self.enter(State::Terminated, now);
@@ -185,6 +186,16 @@ impl InviteClient {
             self.retransmit_at = now.checked_add(self.retransmit_interval);
             self.stop_repeating_the_unwanted();
         }
+    }
+
+    fn give_up(&mut self, now: Instant) {
+        self.enter(
+            match self.late {
+                Late::Heard => State::GivenUp,
+                Late::Ignored => State::Terminated,
+            },
+            now,
+        );
     }
 
     /// Arms exactly the timers that RFC 3261 table 4 gives to `state`, and as long a one for what comes late.
@@ -285,6 +296,26 @@ mod tests {
         ] {
             let trace = format!("{given_up}\n{trace}");
             check(Reliable, inputs, trace.trim_end(), ends_ms);
+        }
+    }
+
+    /// The dialog's BYE is said to whoever answers late.
+    #[test]
+    fn within_a_dialog_nobody_waits_for_late_answers() {
+        for (inputs, ends_ms) in [
+            (&[][..], 32_000),
+            (&[(10, Input::SendFailed)][..], 10),
+            (&[(10, Input::Response(Provisional)), (20, Input::Cancel)][..], 32_020),
+            (&[(10, Input::Response(Success))][..], 32_010),
+            (&[(10, Input::Response(Refusal))][..], 32_010),
+        ] {
+            let mut t = ClientBench::start(|now, out| {
+                let invite = Bytes::from_static(b"INVITE");
+                InviteClient::start(invite, Reliable, Late::Ignored, now, out)
+            });
+            inputs.iter().for_each(|(ms, input)| t.give(*ms, *input));
+            t.run_until_idle();
+            assert_eq!((t.machine.state(), t.now_ms()), (State::Terminated, ends_ms), "{inputs:?}");
         }
     }
 
@@ -438,7 +469,8 @@ mod tests {
 
     fn start(reliability: Reliability) -> ClientBench<InviteClient> {
         ClientBench::start(|now, out| {
-            InviteClient::start(Bytes::from_static(b"INVITE"), reliability, now, out)
+            let invite = Bytes::from_static(b"INVITE");
+            InviteClient::start(invite, reliability, Late::Heard, now, out)
         })
     }
 

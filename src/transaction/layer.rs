@@ -8,6 +8,7 @@ use super::{
     client::{Audience, Client, ClientId, Clients, Request},
     event::{Event, Output},
     follow_up,
+    invite_client::Late,
     matching::{ClientKey, MergeKey, ServerKey},
     server::{Server, ServerId, Servers},
 };
@@ -107,8 +108,23 @@ impl Layer {
         }
     }
 
-    /// Sends a request that bears `branch` in its only Via. Not for the ACK of a 2xx, which is no
-    /// transaction.
+    /// Sends an INVITE that is to begin a dialog, with `branch` in its only Via. Whoever answers it after it was
+    /// given up is heard all the same (RFC 3261 13.2.2.4).
+    pub fn invite(
+        &mut self,
+        bytes: Bytes,
+        branch: &str,
+        flow: Flow,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> ClientId {
+        let (method, late) = (Method::Invite, Late::Heard);
+        let (key, audience) = (ClientKey::new(branch, method, self.mint.key()), Audience::User);
+        self.start_client(Request { bytes, key, method, flow, audience, late }, now, out)
+    }
+
+    /// Sends any other request that bears `branch` in its only Via: an INVITE that is within a dialog, which tells
+    /// whoever answers too late. Not for the ACK of a 2xx, which is no transaction.
     #[expect(clippy::too_many_arguments, reason = "two are the caller's knowledge of the bytes")]
     pub fn request(
         &mut self,
@@ -120,9 +136,9 @@ impl Layer {
         out: &mut Vec<Output>,
     ) -> ClientId {
         debug_assert!(method != Method::Ack, "an ACK is no transaction");
-        let audience = Audience::User;
+        let (audience, late) = (Audience::User, Late::Ignored);
         let key = ClientKey::new(branch, method, self.mint.key());
-        self.start_client(Request { bytes, key, method, flow, audience }, now, out)
+        self.start_client(Request { bytes, key, method, flow, audience, late }, now, out)
     }
 
     /// Answers a request. A 2xx to an INVITE may be given again, as its retransmission, until the
@@ -582,7 +598,8 @@ impl Layer {
             let bytes = follow_up::cancel(&sent, client.reason.as_deref());
             let (method, audience) = (Method::Cancel, Audience::Nobody);
             let key = ClientKey::new(sent.branch(), method, self.mint.key());
-            self.start_client(Request { bytes, key, method, flow, audience }, now, out);
+            let late = Late::Ignored;
+            self.start_client(Request { bytes, key, method, flow, audience, late }, now, out);
         }
     }
 

@@ -255,7 +255,12 @@ impl Caller {
 
     fn send(&mut self, bytes: Bytes, branch: &str, method: Method, now: Instant) -> ClientId {
         let mut out = vec![];
-        let tx = self.wire.layer.request(bytes, branch, method, self.flow, now, &mut out);
+        let layer = &mut self.wire.layer;
+        let tx = if method == Method::Invite {
+            layer.invite(bytes, branch, self.flow, now, &mut out)
+        } else {
+            layer.request(bytes, branch, method, self.flow, now, &mut out)
+        };
         self.wire.settle(out);
         tx
     }

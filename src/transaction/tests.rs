@@ -309,13 +309,13 @@ fn a_late_answer_is_told_and_a_late_refusal_acknowledged() {
 fn within_a_dialog_nobody_waits_for_late_answers() {
     for transport in [Transport::Udp, Transport::Tcp] {
         let mut t = Bench::new(transport);
-        t.request_within(Method::Invite, ";tag=theirs");
+        t.reinvite();
         t.run_until_idle();
         assert!(t.take().ends_with("tell timeout"));
         assert_eq!((t.now_ms(), t.layer.is_empty()), (32_000, true));
     }
     let mut t = Bench::new(Transport::Tcp);
-    t.request_within(Method::Invite, ";tag=theirs");
+    t.reinvite();
     t.fail(t.flow);
     assert!(t.layer.is_empty());
 }
@@ -447,16 +447,18 @@ impl Bench {
     }
 
     fn request(&mut self, method: Method) {
-        self.request_within(method, "");
+        let (bytes, branch, now) = (request(method, ""), "z9hG4bKours", self.now);
+        let tx = if method == Method::Invite {
+            self.layer.invite(bytes, branch, self.flow, now, &mut self.out)
+        } else {
+            self.layer.request(bytes, branch, method, self.flow, now, &mut self.out)
+        };
+        self.client = Some(tx);
+        self.note_sent();
     }
 
-    /// `to_tag`: that of the dialog.
-    fn request_within(&mut self, method: Method, to_tag: &str) {
-        let bytes = Bytes::from(format!(
-            "{method} sip:b@b SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKours\r\n\
-             From: <sip:a@a>;tag=ours\r\nTo: <sip:b@b>{to_tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\
-             Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
-        ));
+    fn reinvite(&mut self) {
+        let (bytes, method) = (request(Method::Invite, ";tag=theirs"), Method::Invite);
         let (branch, now) = ("z9hG4bKours", self.now);
         let tx = self.layer.request(bytes, branch, method, self.flow, now, &mut self.out);
         self.client = Some(tx);
@@ -528,6 +530,15 @@ impl Bench {
         });
         lines.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// A request of ours; `to_tag`: that of the dialog.
+fn request(method: Method, to_tag: &str) -> Bytes {
+    Bytes::from(format!(
+        "{method} sip:b@b SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKours\r\n\
+         From: <sip:a@a>;tag=ours\r\nTo: <sip:b@b>{to_tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\
+         Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    ))
 }
 
 fn describe_sent(flow: Flow, bytes: &Bytes, home: SocketAddr) -> String {

@@ -73,7 +73,7 @@ impl Trial<'_> {
         for cseq in 1..=ATTEMPTS_MAX {
             let (via, branch) = line.via();
             let invite = self.invite(line, (&call_id, &tag), (cseq, &via), &extra, entropy);
-            let tx = line.request(invite.clone(), &branch, Method::Invite).await?;
+            let tx = line.invite(invite.clone(), &branch).await?;
             let until = began + PATIENCE;
             let response = loop {
                 match line.hear(until).await? {

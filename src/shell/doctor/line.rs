@@ -88,7 +88,15 @@ impl Line {
         (format!("SIP/2.0/{token} {local};rport;branch={branch}"), branch)
     }
 
-    /// Sends a request in a transaction of its own.
+    /// Sends an INVITE that is to begin a dialog.
+    pub(super) async fn invite(&mut self, bytes: Bytes, branch: &str) -> io::Result<ClientId> {
+        let mut out = vec![];
+        let tx = self.layer.invite(bytes, branch, self.flow, now(), &mut out);
+        self.carry_out(out).await?;
+        Ok(tx)
+    }
+
+    /// Sends any other request in a transaction of its own.
     pub(super) async fn request(
         &mut self,
         bytes: Bytes,

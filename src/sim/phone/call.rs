@@ -146,7 +146,7 @@ impl Phone {
         self.introduce(&mut builder);
         self.authorize(&mut builder, Method::Invite, &uri);
         let bytes = finish(builder, offer.as_deref());
-        let tx = self.agent.request(Method::Invite, &branch, bytes, flow, now);
+        let tx = self.agent.invite(&branch, bytes, flow, now);
         self.calls[index].pending.insert(tx, Purpose::Invite);
     }
 

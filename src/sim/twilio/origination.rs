@@ -209,7 +209,7 @@ impl Twilio {
         let (flow, number) = (call.talk.flow, call.number);
         let has_more = !inbound.left.is_empty();
         let bytes = finish(invite, Some(&sdp));
-        call.invite_tx = Some(self.agent.request(Method::Invite, &branch, bytes, flow, now));
+        call.invite_tx = Some(self.agent.invite(&branch, bytes, flow, now));
         if has_more {
             self.plan(now + NEXT_AFTER, number, Step::NextUri);
         }
