@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 /// How much may wait, and how much is written at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Records that may wait.
+    /// Records that may wait, beside one batch that is being written.
     pub most: usize,
     /// From so many on, only what nothing else can stand for is kept.
     pub much: usize,

@@ -1,7 +1,7 @@
 //! Connections for SIP, over TCP and over TLS (RFC 3261 18, RFC 5626 4.4.1).
 //!
 //! Owns: for each connection, reading and writing, keep-alive, and what its end leaves undone.
-//! Never: looks into a message; `sip::framing` finds its end.
+//! Never: looks into a message beyond its first word; `sip::framing` finds its end.
 
 use super::{
     guests::Guests,
@@ -101,14 +101,8 @@ impl Streams {
         opener: &Opener,
         peer: impl FnOnce() -> Option<Peer>,
     ) -> bool {
-        let key = (flow.transport, flow.remote);
-        if let Some(stream) = self.writers.get_mut(&key) {
-            stream.has_spoken = true;
-            match stream.writer.try_send(bytes.clone()) {
-                Ok(()) => return true,
-                Err(mpsc::error::TrySendError::Full(_)) => return false,
-                Err(mpsc::error::TrySendError::Closed(_)) => {}
-            }
+        if let Some(is_taken) = self.put(flow, &bytes) {
+            return is_taken;
         }
         let by = match (flow.transport, peer()) {
             (Transport::Tls, None) => return false,
@@ -117,9 +111,25 @@ impl Streams {
         };
         let (writer, queue) = mpsc::channel(WRITES_MAX);
         let queued = writer.try_send(bytes).is_ok();
-        self.writers.insert(key, Stream::new(flow, writer));
+        self.writers.insert((flow.transport, flow.remote), Stream::new(flow, writer));
         opener.open(flow, by, queue);
         queued
+    }
+
+    /// Puts a message into the connection to this peer; `None` where there is none that stands. A peer that is too
+    /// slow is cut off, once what waits for it is written: whoever spoke to it is told that it has failed.
+    fn put(&mut self, flow: Flow, bytes: &Bytes) -> Option<bool> {
+        let key = (flow.transport, flow.remote);
+        let stream = self.writers.get_mut(&key)?;
+        stream.has_spoken = true;
+        match stream.writer.try_send(bytes.clone()) {
+            Ok(()) => Some(true),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.writers.remove(&key);
+                Some(false)
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => None,
+        }
     }
 
     /// Takes a connection that a peer opened.
@@ -458,6 +468,26 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
 
     const WHOLE: &str = "OPTIONS sip:a SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+
+    /// What was put in is still written, then the connection ends, and nothing is left of it.
+    #[tokio::test]
+    async fn a_peer_that_does_not_listen_is_cut_off() {
+        let (mut streams, bytes) = (Streams::default(), Bytes::from_static(b"x"));
+        let (writer, mut queue) = mpsc::channel(WRITES_MAX);
+        assert_eq!(streams.put(flow(), &bytes), None);
+        streams.opened(flow(), writer);
+        for n in 0..=WRITES_MAX {
+            assert_eq!(streams.put(flow(), &bytes), Some(n < WRITES_MAX), "{n}");
+        }
+        assert!(streams.is_empty());
+        let (mut ours, mut peer) = duplex(2 * WRITES_MAX);
+        let (_pongs, pongs) = mpsc::channel(1);
+        assert_eq!(write(&mut ours, &mut queue, pongs, None).await, None);
+        drop(ours);
+        let mut said = vec![];
+        peer.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said.len(), WRITES_MAX);
+    }
 
     #[tokio::test]
     async fn a_peer_that_says_nothing_is_cut_off() {

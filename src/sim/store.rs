@@ -6,11 +6,12 @@
 use crate::{
     call::Record,
     guard::Ban,
-    ids::{CallId, Flow},
+    ids::CallId,
     observe::{
         cdr::Cdr,
         spool::{Limits, Spool, Weight},
     },
+    registrar::Binding,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -40,7 +41,7 @@ pub enum Disk {
 struct Table {
     cdrs: BTreeMap<CallId, Cdr>,
     running: BTreeSet<CallId>,
-    bound: BTreeMap<(Box<str>, Box<str>), Flow>,
+    bound: BTreeMap<(Box<str>, Box<str>), Binding>,
     bans: Vec<Ban>,
     /// Calls of which there came another record.
     doubled: Vec<CallId>,
@@ -61,7 +62,8 @@ impl Table {
                 self.running.insert(cdr.call);
             }
             Record::Bind(binding) => {
-                self.bound.insert((binding.aor.clone(), binding.contact.clone()), binding.flow);
+                let key = (binding.aor.clone(), binding.contact.clone());
+                self.bound.insert(key, (**binding).clone());
             }
             Record::Unbind { aor, contact } => {
                 self.bound.remove(&(aor.clone(), contact.clone()));
@@ -116,8 +118,9 @@ impl Store {
         self.disk = disk;
     }
 
-    /// Lets so many records wait from now on, instead of more than there are.
+    /// Lets so many records wait, instead of more than there are. Before the first of them.
     pub(super) fn limit(&mut self, most: usize) {
+        debug_assert!(self.is_quiet(), "what waits would be forgotten");
         self.spool = Spool::new(Limits { most, much: most / 2, ..LIMITS });
     }
 
@@ -242,11 +245,9 @@ impl Store {
         let doubled = told.doubled.iter().chain(&written.doubled);
         faults.extend(doubled.map(|call| format!("the call {call} has two records")));
         if !self.is_quiet() || self.dropped > 0 {
-            faults.push(format!(
-                "{} records wait, {} were dropped",
-                self.spool.len(),
-                self.dropped
-            ));
+            let written = self.writing.as_ref().map_or(0, |(_, batch)| batch.len());
+            let waiting = self.spool.len() + self.queue.len() + written;
+            faults.push(format!("{waiting} records wait, {} were dropped", self.dropped));
         }
         faults
     }
