@@ -228,6 +228,30 @@ impl Ledger {
         ledger
     }
 
+    /// Adds what another one says. Where their slots differ, it counts until the last moment that it may have been.
+    pub fn add(&mut self, spent: &Spent, now: Instant) {
+        let (own, theirs) = (self.began, before(now, spent.began));
+        for (window, slots) in [(&mut self.hour, &spent.hour), (&mut self.day, &spent.day)] {
+            let slot_s = window.slot_s();
+            for (index, calls, seconds) in slots {
+                let end = Duration::from_secs(index.saturating_add(1).saturating_mul(slot_s));
+                let at = theirs.checked_add(end).map_or(now, |end| end.min(now));
+                let slot = window.slot(at.saturating_duration_since(own).as_secs() / slot_s);
+                slot.1 = slot.1.saturating_add(*calls);
+                slot.2 = slot.2.saturating_add(*seconds);
+            }
+        }
+        for (country, ago) in &spent.countries {
+            let at = before(now, *ago);
+            let last = self.countries.entry(*country).or_insert(at);
+            *last = at.max(*last);
+        }
+        self.known.extend(&spent.known);
+        for (leg, ago) in &spent.talking {
+            self.answered(*leg, before(now, *ago));
+        }
+    }
+
     fn seconds(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.began).as_secs()
     }
@@ -420,6 +444,37 @@ mod tests {
         }
         assert_eq!(old.used(start + minutes(70)).minutes_day, 70);
         assert!(!new.charge(country("NL"), start + minutes(71)), "it has been called before");
+    }
+
+    /// Each began at a time of its own; together they have used what one would have.
+    #[test]
+    fn what_two_have_used_is_added_up() {
+        let start = crate::sim::epoch();
+        let leg = |n| LegId::new(ShardId(0), n);
+        let (mut one, mut other) = (Ledger::new(start), Ledger::new(start + minutes(7)));
+        one.charge(country("US"), start + minutes(1));
+        one.answered(leg(1), start + minutes(1));
+        one.ended(leg(1), start + minutes(11));
+        other.charge(country("US"), start + minutes(8));
+        other.charge(country("NL"), start + minutes(9));
+        other.answered(leg(2), start + minutes(9));
+        other.ended(leg(2), start + minutes(14));
+        let used = |ledger: &Ledger, at| {
+            let used = ledger.used(start + minutes(at));
+            (used.calls_hour, used.minutes_hour, used.calls_day, used.minutes_day)
+        };
+        one.add(&other.spent(start + minutes(20)), start + minutes(20));
+        assert_eq!(used(&one, 20), (3, 15, 3, 15));
+        assert_eq!(one.used(start + minutes(20)).countries_day, 2);
+        assert!(!one.charge(country("NL"), start + minutes(21)), "it has been called before");
+        // An hour after, at most a slot is counted longer than it should be.
+        assert_eq!(used(&one, 69).0, 3, "the call of minute 8 may have been at its end");
+        assert_eq!(used(&one, 80).1, 0);
+        // Numbers that nobody can have counted do no harm.
+        let wild = r#"{"began":18446744073709551615,"hour":[[18446744073709551615,4294967295,
+            18446744073709551615]],"day":[[3,1,18446744073709551615]],"countries":[],"known":[],"talking":[]}"#;
+        one.add(&serde_json::from_str(wild).unwrap(), start + minutes(80));
+        assert_eq!(one.used(start + minutes(80)).minutes_hour, u32::MAX);
     }
 
     #[test]

@@ -15,17 +15,21 @@ use std::{
 /// So many calls in so much time, in whatever span of that length one looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
-    /// At least one.
+    /// From 1 to [`Self::CALLS_MAX`].
     pub calls: u16,
     /// A second or a minute.
     pub per: Duration,
 }
 
 impl Rate {
+    /// The most that can be asked for.
+    pub const CALLS_MAX: u16 = 1000;
+
     /// Reads `5/s` or `30/m`.
     pub fn parse(text: &str) -> Option<Self> {
         let (calls, per) = text.split_once('/')?;
-        let calls = calls.trim().parse().ok().filter(|calls| (1..=1000).contains(calls))?;
+        let calls =
+            calls.trim().parse().ok().filter(|calls| (1..=Self::CALLS_MAX).contains(calls))?;
         let per = match per.trim() {
             "s" => 1,
             "m" => 60,
@@ -147,10 +151,12 @@ impl Gate {
         Entry::Wait(ticket)
     }
 
-    /// Counts a call that leaves whatever there is: an emergency call.
+    /// Counts a call that leaves whatever there is: an emergency call, or one that left another process, of which
+    /// we may hear later.
     pub fn count(&mut self, now: Instant) {
         let Some(rate) = self.pacing.rate else { return self.left.clear() };
-        self.left.push_back(now);
+        let at = self.left.partition_point(|left| *left <= now);
+        self.left.insert(at, now);
         while self.left.len() > usize::from(rate.calls) {
             self.left.pop_front();
         }
@@ -278,6 +284,18 @@ mod tests {
         assert_eq!(gate.poll_timeout(0), Some(later + Duration::from_secs(1)));
         let turn = gate.next_turn(0, later + Duration::from_secs(1)).unwrap();
         assert_eq!((turn.ticket, turn.outcome), (1, Ok(())));
+    }
+
+    /// One that left another process before ours is heard of after it.
+    #[test]
+    fn who_is_heard_of_late_is_counted_where_it_left() {
+        let start = crate::sim::epoch();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut gate = gate("2/s", None, 0, 0);
+        assert_eq!(gate.enter(asking(1, 0), at(500)), Entry::Go);
+        gate.count(at(100));
+        assert_eq!(gate.enter(asking(2, 0), at(1099)), Entry::Refused(Refusal::Rate));
+        assert_eq!(gate.enter(asking(2, 0), at(1100)), Entry::Go);
     }
 
     #[test]

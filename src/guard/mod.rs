@@ -12,6 +12,7 @@ mod emergency;
 mod gate;
 mod note;
 mod refusal;
+mod untold;
 mod watch;
 
 pub use bans::{Ban, BanPolicy, Bans, Offence, REMEMBERED, is_scanner};
@@ -20,8 +21,9 @@ pub use caller::{Callers, Weak, weakness};
 pub use destination::Destination;
 pub use emergency::{ALWAYS, Emergency, by_country};
 pub use gate::{Asking, Entry, Gate, Pacing, Rate, Turn};
-pub use note::{Journal, Note};
+pub use note::{Journal, Note, ago_ms, before};
 pub use refusal::Refusal;
+pub use untold::Untold;
 pub use watch::Watch;
 
 use crate::dialplan::{Allow, Country, E164};

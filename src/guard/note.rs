@@ -1,7 +1,7 @@
 //! What two processes of an upgrade tell each other, so that how fast calls leave and what may be used hold for both
 //! together.
 //!
-//! Owns: these words, and those that were not told yet.
+//! Owns: these words, and those that nobody has asked for yet.
 //! Never: counts anything; [`super::Watch`] does.
 
 use super::budget::{Account, Spent};
@@ -9,17 +9,15 @@ use crate::{dialplan::Country, ids::LegId};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// A change of what is counted.
+/// A change of what is counted. When it was, is told beside it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Note {
     /// A call left by a trunk.
     Left {
         /// Its name.
         trunk: Box<str>,
-        /// How long ago, in milliseconds.
-        ago_ms: u64,
     },
-    /// What an account had used until then.
+    /// What an account has used, beside what else is told.
     Spent {
         /// Whose.
         account: Account,
@@ -61,7 +59,7 @@ pub enum Note {
     },
 }
 
-/// What the others are to be told, while there are any.
+/// What was counted since somebody asked, while there is anybody to be told.
 #[derive(Debug, Default)]
 pub struct Journal {
     is_kept: bool,
@@ -81,18 +79,18 @@ impl Journal {
         }
     }
 
-    /// Returns what is to be told.
+    /// Returns what was counted.
     pub fn take(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 }
 
-/// Returns how long ago something was, in milliseconds.
-pub(super) fn ago_ms(at: Instant, now: Instant) -> u64 {
+/// Returns how long ago something was, in milliseconds: processes have no clock in common.
+pub fn ago_ms(at: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns when that was.
-pub(super) fn before(now: Instant, ago_ms: u64) -> Instant {
+pub fn before(now: Instant, ago_ms: u64) -> Instant {
     now.checked_sub(Duration::from_millis(ago_ms)).unwrap_or(now)
 }

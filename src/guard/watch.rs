@@ -7,7 +7,7 @@ use super::{
     Refusal,
     budget::{Account, Budget, Ledger, Use},
     gate::{Asking, Entry, Gate, Pacing, Turn},
-    note::{Journal, Note, ago_ms, before},
+    note::{Journal, Note},
 };
 use crate::{
     dialplan::Country,
@@ -58,7 +58,7 @@ impl Watch {
     pub fn enter(&mut self, trunk: &str, asking: Asking, now: Instant) -> Entry {
         let entry = self.gates.get_mut(trunk).map_or(Entry::Go, |gate| gate.enter(asking, now));
         if entry == Entry::Go {
-            self.journal.note(|| Note::Left { trunk: trunk.into(), ago_ms: 0 });
+            self.journal.note(|| Note::Left { trunk: trunk.into() });
         }
         entry
     }
@@ -67,7 +67,7 @@ impl Watch {
     pub fn count(&mut self, trunk: &str, now: Instant) {
         if let Some(gate) = self.gates.get_mut(trunk) {
             gate.count(now);
-            self.journal.note(|| Note::Left { trunk: trunk.into(), ago_ms: 0 });
+            self.journal.note(|| Note::Left { trunk: trunk.into() });
         }
     }
 
@@ -87,7 +87,7 @@ impl Watch {
         let next = gates.find_map(|(name, gate)| Some((name, gate.next_turn(running(name), now)?)));
         let (trunk, turn) = next?;
         if turn.outcome.is_ok() {
-            self.journal.note(|| Note::Left { trunk: trunk.clone(), ago_ms: 0 });
+            self.journal.note(|| Note::Left { trunk: trunk.clone() });
         }
         Some(turn)
     }
@@ -164,29 +164,35 @@ impl Watch {
         }
     }
 
-    /// Returns everything that another process must know to go on.
-    pub fn notes(&self, now: Instant) -> Vec<Note> {
+    /// Returns everything that another process must know to go on, and when it was.
+    pub fn notes(&self, now: Instant) -> Vec<(Instant, Note)> {
         let left = self.gates.iter().flat_map(|(trunk, gate)| {
-            let ages = gate.departures().map(|at| ago_ms(at, now));
-            ages.map(|ago_ms| Note::Left { trunk: trunk.clone(), ago_ms })
+            gate.departures().map(|at| (at, Note::Left { trunk: trunk.clone() }))
         });
-        let spent = self.ledgers.iter().map(|(account, ledger)| Note::Spent {
-            account: account.clone(),
-            spent: ledger.spent(now),
+        let spent = self.ledgers.iter().map(|(account, ledger)| {
+            (now, Note::Spent { account: account.clone(), spent: ledger.spent(now) })
         });
         let paid = self.legs.iter();
-        let paid = paid.map(|(leg, by)| Note::PaidBy { leg: *leg, accounts: by.clone() });
+        let paid = paid.map(|(leg, by)| (now, Note::PaidBy { leg: *leg, accounts: by.clone() }));
         left.chain(spent).chain(paid).collect()
     }
 
-    /// Counts what another process has counted.
+    /// Counts what another process counted at `now`.
     pub fn hear(&mut self, note: &Note, now: Instant) {
         // It is known where it comes from.
         let journal = std::mem::take(&mut self.journal);
         match note {
-            Note::Left { trunk, ago_ms } => self.count(trunk, before(now, *ago_ms)),
+            Note::Left { trunk } => self.count(trunk, now),
             Note::Spent { account, spent } => {
-                self.ledgers.insert(account.clone(), Ledger::take_up(spent, now));
+                let before = self.ledgers.remove(account);
+                let ledger = match before {
+                    Some(mut ledger) => {
+                        ledger.add(spent, now);
+                        ledger
+                    }
+                    None => Ledger::take_up(spent, now),
+                };
+                self.ledgers.insert(account.clone(), ledger);
             }
             Note::PaidBy { leg, accounts } => _ = self.legs.insert(*leg, accounts.clone()),
             Note::Charged { leg, accounts, country } => {
@@ -258,7 +264,7 @@ mod tests {
         assert!(old.journal.take().is_empty(), "there is nobody to tell");
 
         let mut new = watch(at(10));
-        old.notes(at(10)).iter().for_each(|note| new.hear(note, at(10)));
+        old.notes(at(10)).iter().for_each(|(at, note)| new.hear(note, *at));
         old.journal.keep(true);
         new.journal.keep(true);
         assert_eq!(new.used(&account, at(63)), old.used(&account, at(63)));

@@ -58,11 +58,7 @@ impl Bench {
                     answers.push(String::from_utf8(bytes.to_vec()).unwrap());
                 }
                 Output::Record(Record::Ban(ban)) => self.bans.push(*ban),
-                Output::Record(_)
-                | Output::Pass { .. }
-                | Output::Tell { .. }
-                | Output::Media(..)
-                | Output::Ask(_) => {}
+                Output::Record(_) | Output::Pass { .. } | Output::Media(..) | Output::Ask(_) => {}
             }
         }
         answers

@@ -29,12 +29,13 @@ mod standing;
 mod succession;
 mod trunks;
 mod turned;
+mod untold;
 mod waiting;
 
 pub use key::shard_of;
 pub use output::{Answer, Output};
 pub use phones::Pulse;
-pub use succession::{Kin, Legacy, Note};
+pub use succession::{Change, Kin, Legacy, Note};
 
 use crate::{
     call::{Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
@@ -482,7 +483,7 @@ impl Shard {
                 break;
             }
         }
-        self.tell_kin();
+        self.tell_kin(now);
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();

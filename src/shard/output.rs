@@ -3,7 +3,7 @@
 //! Owns: these two vocabularies.
 //! Never: does anything; the shell does.
 
-use super::{Kin, Note};
+use super::Kin;
 use crate::{
     call::{Ask, Record, ResolveFor},
     ids::{CallId, Flow},
@@ -30,13 +30,6 @@ pub enum Output {
         flow: Flow,
         /// The message.
         bytes: Bytes,
-    },
-    /// Tell another process what was counted here.
-    Tell {
-        /// Which.
-        kin: Kin,
-        /// What.
-        note: Note,
     },
     /// Tell the media worker that owns this call's legs.
     Media(CallId, media::Command),

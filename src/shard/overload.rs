@@ -303,11 +303,7 @@ mod tests {
         act(shard);
         let sent = std::iter::from_fn(|| shard.poll_output()).filter_map(|output| match output {
             Output::Transmit { bytes, .. } => Some(bytes),
-            Output::Pass { .. }
-            | Output::Tell { .. }
-            | Output::Media(..)
-            | Output::Ask(_)
-            | Output::Record(_) => None,
+            Output::Pass { .. } | Output::Media(..) | Output::Ask(_) | Output::Record(_) => None,
         });
         let sent: Vec<Bytes> = sent.collect();
         let refusals = std::iter::from_fn(|| shard.poll_refusal()).map(|(_, bytes)| bytes);

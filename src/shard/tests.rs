@@ -30,7 +30,6 @@ fn a_fault_costs_one_call_and_leaves_its_record() {
             Output::Record(_)
             | Output::Transmit { .. }
             | Output::Pass { .. }
-            | Output::Tell { .. }
             | Output::Media(..)
             | Output::Ask(_) => None,
         })

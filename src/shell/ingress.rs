@@ -59,6 +59,11 @@ pub(super) enum Packet {
     },
     /// The process before this one is gone.
     Outlived,
+    /// The process that took over is gone.
+    HeirGone {
+        /// Whether yet another one has taken over from it.
+        has_heir: bool,
+    },
     /// A connection is gone, or could not be opened.
     Closed {
         /// Which.

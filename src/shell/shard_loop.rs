@@ -4,6 +4,7 @@
 //! Never: decides anything about a call.
 
 mod crowd;
+mod kin;
 mod parting;
 mod welcome;
 
@@ -17,7 +18,7 @@ use super::{
     peers::{Peer, Peers},
     store::{self, Write},
     stream::{End, Opener, Streams},
-    succession::{Inherited, Pipe},
+    succession::Pipe,
     udp::Udp,
 };
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
         metrics,
         status::{BanRow, BudgetRow, CallDetail, CallSummary, TrunkRow},
     },
-    shard::{Answer, Kin, Legacy, Output, Pulse, Shard},
+    shard::{Answer, Legacy, Output, Pulse, Shard},
     tls::Failure,
 };
 use bytes::Bytes;
@@ -118,6 +119,10 @@ pub(super) struct Left {
 struct Family {
     predecessor: Option<Pipe>,
     successor: Option<Pipe>,
+    /// The process before us is still to learn that there is one after us.
+    is_to_hand_on: bool,
+    /// When there may be room for what the others are still to be told.
+    tells_at: Option<Instant>,
     /// When the next connection is closed, once no call is left.
     parts_at: Option<Instant>,
 }
@@ -207,16 +212,6 @@ impl ShardLoop {
         self.peers.configure(config);
         self.warned.clear();
         self.grant_places(config);
-    }
-
-    /// Takes over from another process.
-    pub(super) fn inherit(&mut self, inherited: Inherited) {
-        let Inherited { pipe, legacy, writers, .. } = inherited;
-        self.shard.succeed(legacy, now());
-        self.family.predecessor = Some(pipe);
-        for (flow, writer) in writers {
-            self.streams.opened(flow, writer);
-        }
     }
 
     /// Runs until drained, or until nobody can speak to it any more.
@@ -350,7 +345,8 @@ impl ShardLoop {
         let now = now();
         let media = self.hands.media.iter().filter_map(|line| line.poll_timeout(now)).min();
         let looks = self.looks_round_at();
-        let own = [self.shard.poll_timeout(), ending, self.family.parts_at, looks];
+        let Family { parts_at, tells_at, .. } = self.family;
+        let own = [self.shard.poll_timeout(), ending, parts_at, tells_at, looks];
         own.into_iter().flatten().chain(media).min()
     }
 
@@ -388,12 +384,8 @@ impl ShardLoop {
             }
             Packet::Told { from, note } => self.shard.handle_note(from, note, now()),
             Packet::Write { flow, bytes } => self.transmit(flow, bytes),
-            Packet::Outlived => {
-                self.family.predecessor = None;
-                self.udp.outlive_elder();
-                self.hands.store.close_lost();
-                self.shard.outlive_predecessor(now());
-            }
+            Packet::Outlived => self.outlive_elder(),
+            Packet::HeirGone { has_heir } => self.outlive_heir(has_heir),
         }
     }
 
@@ -442,20 +434,10 @@ impl ShardLoop {
                 if !matches!(self.ending, Ending::Stopping(_)) {
                     self.ending = Ending::Draining(within.map(|within| now() + within));
                 }
+                self.family.is_to_hand_on = self.family.successor.is_some();
             }
-            Order::Leave(pipe, reply) => {
-                self.udp.stop_reading();
-                self.family.successor = Some(pipe);
-                let legacy = self.shard.leave(now());
-                _ = reply.send(Left { connections: self.streams.flows(), legacy });
-            }
-            Order::Stay => {
-                self.family.successor = None;
-                self.shard.stay(now());
-                if let Err(error) = self.udp.read_again() {
-                    tracing::error!(%error, "datagrams are no longer read");
-                }
-            }
+            Order::Leave(pipe, reply) => _ = reply.send(self.leave(pipe)),
+            Order::Stay => self.stay(),
             Order::Stop => {
                 self.ending = Ending::Stopping(now() + STOP_GRACE);
                 self.shard.end_all(now());
@@ -491,13 +473,13 @@ impl ShardLoop {
         while let Some(output) = self.shard.poll_output() {
             self.perform(output);
         }
+        self.tell_kin();
     }
 
     fn perform(&mut self, output: Output) {
         match output {
             Output::Transmit { flow, bytes } => self.transmit(flow, bytes),
             Output::Pass { kin, flow, bytes } => self.pass(kin, flow, bytes),
-            Output::Tell { kin, note } => _ = self.pipe_to(kin).map(|pipe| pipe.tell(note)),
             Output::Media(call, command) => self.media(call, command),
             Output::Ask(ask) => {
                 self.peers.asked(&ask);
@@ -511,19 +493,6 @@ impl ShardLoop {
                 Record::Ban(ban) => Write::Ban(ban),
                 Record::Lift(network) => Write::Lift(network),
             }),
-        }
-    }
-
-    fn pipe_to(&self, kin: Kin) -> Option<&Pipe> {
-        match kin {
-            Kin::Predecessor => self.family.predecessor.as_ref(),
-            Kin::Successor => self.family.successor.as_ref(),
-        }
-    }
-
-    fn pass(&self, kin: Kin, flow: Flow, bytes: Bytes) {
-        if !self.pipe_to(kin).is_some_and(|pipe| pipe.pass(flow, bytes)) {
-            tracing::debug!(%flow, "message for the other process lost");
         }
     }
 

@@ -182,8 +182,17 @@ impl Pbx {
     fn bury(&mut self, now: Instant) {
         while self.shards.len() > 1 && self.shards[0].may_end() {
             self.shards.remove(0);
-            self.shards[0].outlive_predecessor(now);
+            self.shards[0].outlive(Kin::Predecessor, now);
         }
+    }
+
+    /// Kills the newest process: the one before it is left with its own calls, and without knowing who is registered.
+    pub fn kill_newest(&mut self, now: Instant) {
+        let Some(dead) = self.shards.pop().map(|shard| shard.id()) else { return };
+        self.media.open.retain(|leg, _| leg.shard() != dead);
+        self.media.playing.retain(|(.., leg, _)| leg.shard() != dead);
+        self.newest().outlive(Kin::Successor, now);
+        self.pump(now);
     }
 
     /// Returns the addresses under which it must be added to the world.
@@ -344,7 +353,7 @@ impl Pbx {
                     outputs.map(move |output| (at, output))
                 })
                 .collect();
-            if outputs.is_empty() {
+            if outputs.is_empty() && !self.tell_kin(now) {
                 return self.bury(now);
             }
             for (at, output) in outputs {
@@ -370,6 +379,22 @@ impl Pbx {
         Some((self.shards.get_mut(to?)?, sender))
     }
 
+    /// Tells each process what those beside it have counted; returns whether there was anything.
+    fn tell_kin(&mut self, now: Instant) -> bool {
+        let mut was_any = false;
+        for at in 0..self.shards.len() {
+            for kin in [Kin::Predecessor, Kin::Successor] {
+                while let Some(note) = self.shards[at].poll_note(kin, now) {
+                    was_any = true;
+                    if let Some((shard, sender)) = self.kin(at, kin) {
+                        shard.handle_note(sender, note, now);
+                    }
+                }
+            }
+        }
+        was_any
+    }
+
     /// Does what the n-th process wants.
     fn carry_out(&mut self, at: usize, output: Output, now: Instant) {
         match output {
@@ -377,11 +402,6 @@ impl Pbx {
             Output::Pass { kin, flow, bytes } => {
                 if let Some((shard, sender)) = self.kin(at, kin) {
                     shard.handle_passed(sender, flow, bytes, now);
-                }
-            }
-            Output::Tell { kin, note } => {
-                if let Some((shard, sender)) = self.kin(at, kin) {
-                    shard.handle_note(sender, note, now);
                 }
             }
             Output::Media(call, command) => {

@@ -240,3 +240,33 @@ fn who_waits_in_the_process_before_knows_of_the_next_ones_calls() {
     assert_eq!(outcomes(&mut world, "1002"), ["up"]);
     assert_eq!(outcomes(&mut world, "1003"), ["up"]);
 }
+
+/// A process that has taken over is killed: its calls are lost and count no more, in either of those beside it; the
+/// other one's go on, and whoever hangs up is heard.
+#[test]
+fn calls_of_a_process_that_died_count_no_more() {
+    let mut world = by_trunk("max_calls = 3\nbudget = { minutes_per_hour = 60 }");
+    let counted = |world: &mut World| {
+        with_pbx(world, |pbx, now| {
+            let rows = pbx.shard().budgets(now);
+            let trunk = rows.iter().find(|row| row.kind == "trunk").unwrap();
+            let used = (trunk.calls_per_hour.used, trunk.minutes_per_hour.used);
+            (pbx.shard().trunks(now)[0].calls, used)
+        })
+    };
+    call_at(&mut world, "1001", 0);
+    upgrade_at(&mut world, &[5000]);
+    call_at(&mut world, "1002", 6000);
+    world.at(70_000, move |world| assert_eq!(counted(world), (2, (2, 2))));
+    world.at(70_000, |world| with_pbx(world, |pbx, now| pbx.kill_newest(now)));
+    // One talks on, the other one does not, whatever it believes.
+    world.at(130_000, move |world| assert_eq!(counted(world), (1, (2, 3))));
+    world.at(131_000, |world| act(world, "1001", Act::HangUp));
+    call_at(&mut world, "1001", 140_000);
+    world.at(150_000, move |world| {
+        assert_eq!(counted(world), (0, (2, 3)));
+        with_pbx(world, |pbx, _| assert_eq!((pbx.processes(), pbx.cdrs().len()), (1, 2)));
+    });
+    world.run_until(200_000);
+    assert_eq!(outcomes(&mut world, "1001"), ["up", "503 Service Unavailable"]);
+}

@@ -114,7 +114,7 @@ impl Program {
     }
 
     /// Waits for its end. The socket to systemd tells of it by the last state it wrote.
-    async fn ended(mut self) -> ExitStatus {
+    pub(crate) async fn ended(mut self) -> ExitStatus {
         let waiting = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
         soon("the end of the program", waiting).await.unwrap()
     }

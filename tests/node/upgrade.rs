@@ -10,6 +10,7 @@ use super::{
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering::Relaxed},
@@ -179,6 +180,49 @@ async fn the_new_process_counts_what_the_old_one_has_counted() {
     assert_eq!(counted(&rig).await, (1, 2));
     assert_eq!(phone.hang_up(&mut call).await.status(), 200);
     carrier.is_hung_up().await;
+}
+
+/// Whichever of the two processes is killed: its call counts no more, and the other one's goes on and can be hung up.
+#[tokio::test]
+async fn the_calls_of_a_process_that_is_killed_count_no_more() {
+    for is_heir_killed in [true, false] {
+        let carrier = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let rig = Rig::with_carrier(carrier.local_addr().unwrap());
+        rig.configure(UDP_AND_TCP, &user("1002"));
+        let old = Program::start(&rig, "info").await;
+        let remote = listens_at(&rig).await;
+        let mut carrier = Phone::over("carrier", remote, carrier).await;
+        let mut phones = [Phone::udp("1001", remote).await, Phone::udp("1002", remote).await];
+        let mut elders = talk(&mut phones[0], &mut carrier, "4155550199").await;
+        old.signal("USR2");
+        let heir = old.hands_over().await;
+        let mut heirs = talk(&mut phones[1], &mut carrier, "4155550199").await;
+        let aside = rig.path("tandem.sock.00");
+        let counted = async |socket: &Path| {
+            let answer = control::ask(socket, &Request::Trunks).await;
+            let Ok(Response::Trunks(trunks)) = answer else { panic!("{answer:?}") };
+            trunks[0].calls
+        };
+        for socket in [&aside, &rig.socket()] {
+            soon("both calls", async { while counted(socket).await != 2 {} }).await;
+        }
+        if is_heir_killed {
+            kill(heir, "KILL");
+            soon("one call", async { while counted(&aside).await != 1 {} }).await;
+            // What is new is not for a process that ends with its calls.
+            assert_eq!(phones[1].call("600").await.0.status(), 503);
+            assert_eq!(phones[0].hang_up(&mut elders).await.status(), 200);
+            carrier.is_hung_up().await;
+            assert!(old.ended().await.success());
+        } else {
+            old.kill();
+            soon("one call", async { while counted(&rig.socket()).await != 1 {} }).await;
+            assert_eq!(phones[1].hang_up(&mut heirs).await.status(), 200);
+            carrier.is_hung_up().await;
+            soon("no call", async { while counted(&rig.socket()).await != 0 {} }).await;
+            kill(heir, "INT");
+        }
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     io::{self, Read, Write},
     net::SocketAddr,
     path::PathBuf,
@@ -24,7 +25,7 @@ const LENGTHS: usize = 8;
 /// Bytes of a digest.
 const DIGEST: usize = 16;
 /// Changes when a process could misunderstand one of another version.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// A flow as it is written.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -43,13 +44,22 @@ impl FlowText {
     }
 }
 
+/// The key of all identifiers, which is not printed.
+#[derive(Clone, Deserialize, PartialEq, Serialize)]
+pub(super) struct Key(pub(super) [u8; 16]);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
 /// What is handed over before the heir starts.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct Estate {
     /// [`FORMAT`] of whoever writes.
     pub(super) format: u32,
-    /// The key of all identifiers.
-    pub(super) secret: [u8; 16],
+    pub(super) key: Key,
     /// The shard of whoever leaves.
     pub(super) shard: u8,
     /// What the descriptors are, in their order; HTTP's follows where `has_http`.
@@ -84,6 +94,8 @@ pub(super) enum Word {
     Closed(FlowText),
     /// Something was counted.
     Note(Note),
+    /// The heir has an heir of its own, which reads what comes to the sockets.
+    HandedOn,
 }
 
 /// A word and what belongs to it.
@@ -197,6 +209,7 @@ mod tests {
         dialplan::Country,
         guard::{self, Account},
         ids::{LegId, ShardId},
+        shard::Change,
     };
 
     fn frames() -> Vec<Frame> {
@@ -207,7 +220,7 @@ mod tests {
         };
         let estate = Estate {
             format: FORMAT,
-            secret: [7; 16],
+            key: Key([7; 16]),
             shard: 255,
             listeners: vec![("udp".into(), "127.0.0.1:5060".parse().unwrap())],
             has_http: true,
@@ -223,13 +236,15 @@ mod tests {
             Frame::write(flow(Transport::Tcp), Bytes::from_static(b"SIP/2.0 200 OK")),
             Word::Closed(flow(Transport::Tls).into()).into(),
             Word::Note(charged()).into(),
+            Word::HandedOn.into(),
         ]
     }
 
     fn charged() -> Note {
         let accounts = vec![Account::User("1001".into()), Account::Trunk("carrier".into())];
         let leg = LegId::new(ShardId(255), u64::MAX);
-        Note::Guard(guard::Note::Charged { leg, accounts, country: Some(Country::US) })
+        let charged = guard::Note::Charged { leg, accounts, country: Some(Country::US) };
+        Note { ago_ms: 7, change: Change::Guard(charged) }
     }
 
     #[tokio::test]

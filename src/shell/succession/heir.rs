@@ -68,7 +68,7 @@ impl Heritage {
 
     /// Returns the key of all identifiers.
     pub(in crate::shell) fn key(&self) -> MintKey {
-        MintKey::new(self.estate.secret)
+        MintKey::new(self.estate.key.0)
     }
 
     /// Returns which shard the heir is.

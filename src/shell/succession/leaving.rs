@@ -5,7 +5,7 @@
 
 use super::{
     SIGN, START_MAX, STEP_MAX, descriptors,
-    frame::{Estate, FORMAT, Frame, Word, garbled},
+    frame::{Estate, FORMAT, Frame, Key, Word, garbled},
     pipe::Pipe,
 };
 use crate::{
@@ -59,8 +59,10 @@ pub(in crate::shell) async fn hand_over(node: &mut Node) -> Result<u32, HandOver
         return Err(HandOverError::Draining);
     }
     let (here, there) = UnixStream::pair()?;
+    // An heir that does not listen holds up nobody for ever.
+    here.set_write_timeout(Some(STEP_MAX))?;
     let mut heir = Heir(Some(start(there)?));
-    let estate = estate(&node.doors, node.key.secret(), node.shard_id.0);
+    let estate = estate(&node.doors, Key(node.key.secret()), node.shard_id.0);
     descriptors::send(&here, &node.doors.sockets())?;
     let here = blocking(move || {
         Frame::from(Word::Estate(estate)).write_to(&here)?;
@@ -117,11 +119,11 @@ async fn go(node: &mut Node, stream: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-fn estate(doors: &Doors, secret: [u8; 16], shard: u8) -> Estate {
+fn estate(doors: &Doors, key: Key, shard: u8) -> Estate {
     let name = |at: &crate::shell::routes::Listener| (at.transport.param().to_owned(), at.address);
     Estate {
         format: FORMAT,
-        secret,
+        key,
         shard,
         listeners: doors.listeners().iter().map(name).collect(),
         has_http: doors.http().is_some(),

@@ -1,7 +1,8 @@
 //! Messages between the two processes, once the heir serves.
 //!
 //! Owns: the bounded queue towards the other process, and the task that carries both ways.
-//! Never: waits in the shard's thread: what finds no room is lost as a datagram would be, and counted.
+//! Never: waits in the shard's thread: a message that finds no room is lost as a datagram would be; what was counted
+//! waits in the shard until there is room.
 
 use super::frame::{Frame, Word};
 use crate::{
@@ -47,12 +48,18 @@ impl Pipe {
         self.0.try_send(Frame::message(flow, bytes)).is_ok()
     }
 
-    /// Tells the other process what was counted. Where there is no room it counts one less, or one more until
-    /// this process ends.
-    pub(in crate::shell) fn tell(&self, note: Note) {
-        if self.0.try_send(Word::Note(note).into()).is_err() {
-            tracing::debug!("note for the other process lost");
+    /// Tells the other process what was counted, as long as there is room. Returns whether all was told.
+    pub(in crate::shell) fn tell(&self, mut next: impl FnMut() -> Option<Note>) -> bool {
+        while let Ok(place) = self.0.try_reserve() {
+            let Some(note) = next() else { return true };
+            place.send(Word::Note(note).into());
         }
+        false
+    }
+
+    /// Tells the process before us that there is another one after us. Returns whether that is on its way.
+    pub(in crate::shell) fn handed_on(&self) -> bool {
+        self.0.try_send(Word::HandedOn.into()).is_ok()
     }
 
     /// Tells the heir that a connection has ended.
@@ -125,6 +132,7 @@ impl PipeEnd {
                 | Word::Ready
                 | Word::Go { .. }
                 | Word::Serving
+                | Word::HandedOn
                 | Word::Write(_) => break,
             }
         }
@@ -139,6 +147,7 @@ impl PipeEnd {
     pub(super) async fn carry_as_leaver(self, stream: UnixStream, ingress: Ingress) {
         let (mut read, write) = stream.into_split();
         let writing = tokio::spawn(carry_out(self.0, write));
+        let mut has_heir = false;
         while let Some(frame) = next(&mut read).await {
             match frame.word {
                 Word::Message(flow) => {
@@ -152,6 +161,7 @@ impl PipeEnd {
                 Word::Note(note) => {
                     ingress.tell(Packet::Told { from: Kin::Successor, note }).await;
                 }
+                Word::HandedOn => has_heir = true,
                 Word::Estate(_)
                 | Word::Ready
                 | Word::Go { .. }
@@ -160,7 +170,7 @@ impl PipeEnd {
             }
         }
         writing.abort();
-        tracing::warn!("the process that took over is gone");
+        ingress.tell(Packet::HeirGone { has_heir }).await;
     }
 }
 
@@ -185,6 +195,62 @@ async fn carry_out(mut frames: mpsc::Receiver<Frame>, mut write: OwnedWriteHalf)
         let Ok(text) = frame.encode() else { continue };
         if write.write_all(&text).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{LegId, ShardId},
+        shard::Change,
+        trunk::Count,
+    };
+
+    fn note(n: u64) -> Note {
+        let (trunk, leg) = ("t".into(), LegId::new(ShardId(0), n));
+        Note { ago_ms: 0, change: Change::Trunk(Count { trunk, leg, is_carried: true }) }
+    }
+
+    /// The other process does not listen for a while.
+    #[tokio::test]
+    async fn what_was_counted_waits_until_there_is_room() {
+        const COUNT: u64 = 10_000;
+        let (pipe, mut end) = Pipe::new();
+        let mut notes = (0..COUNT).map(note);
+        assert!(!pipe.tell(|| notes.next()));
+        let mut heard = vec![];
+        loop {
+            while let Ok(frame) = end.0.try_recv() {
+                heard.push(frame);
+            }
+            if pipe.tell(|| notes.next()) {
+                break;
+            }
+        }
+        while let Ok(frame) = end.0.try_recv() {
+            heard.push(frame);
+        }
+        let want: Vec<Frame> = (0..COUNT).map(|n| Word::Note(note(n)).into()).collect();
+        assert_eq!(heard, want);
+    }
+
+    /// Whether the sockets are to be read again is known when the heir is gone.
+    #[tokio::test]
+    async fn who_is_left_learns_whether_somebody_else_reads() {
+        for (words, want) in [(vec![], false), (vec![Word::HandedOn], true)] {
+            let (here, mut there) = UnixStream::pair().unwrap();
+            let (ingress, mut packets) = Ingress::new();
+            let (_pipe, end) = Pipe::new();
+            let carrying = end.carry_as_leaver(here, ingress);
+            for word in words {
+                there.write_all(&Frame::from(word).encode().unwrap()).await.unwrap();
+            }
+            drop(there);
+            carrying.await;
+            let Some(Packet::HeirGone { has_heir }) = packets.recv().await else { panic!() };
+            assert_eq!(has_heir, want);
         }
     }
 }
