@@ -29,6 +29,8 @@ enum Command {
     Soak(suite::soak::Args),
     /// Twice and five times as many calls as there is time for, and what becomes of them.
     Overload(suite::overload::Args),
+    /// What a build that is guided by a profile learns from.
+    Train(suite::train::Args),
     /// What a process and its children use while nobody asks anything of them.
     Idle(idle::Args),
     /// Streams of RTP through a relay or a B2BUA.
@@ -47,6 +49,7 @@ fn main() -> Result<ExitCode> {
         Command::Suite(args) => passes = suite::run(&args)?,
         Command::Soak(args) => passes = suite::soak::run(&args)?,
         Command::Overload(args) => passes = suite::overload::run(&args)?,
+        Command::Train(args) => suite::train::run(&args)?,
         Command::Idle(args) => told(&idle::run(&args)?)?,
         Command::Media(args) => media::run(&args)?.iter().try_for_each(told)?,
         Command::FloorRelay(args) => floor_relay::run(&args)?,

@@ -8,21 +8,24 @@ mod results;
 mod row;
 mod runs;
 pub mod soak;
+mod stage;
 mod subjects;
+pub mod train;
 mod verdict;
 
 use crate::{Sample, process};
 use anyhow::{Context, Result, ensure};
-use place::Place;
+use place::Network;
 use results::{Document, Head};
 use runs::Runs;
+use stage::Stage;
 use std::{
     fs,
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-use subjects::{FROM_USER, PASSWORD, Running, Setup};
+use subjects::{FROM_USER, PASSWORD, Setup};
 
 /// What to measure, and where to write it.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,20 +58,18 @@ pub struct Args {
 /// # Errors
 /// If there is no network namespace to be had, or nothing to measure.
 pub fn run(args: &Args) -> Result<bool> {
-    ensure!(args.tandem.exists(), "{} is not there: build it first", args.tandem.display());
-    let args = &Args { tandem: fs::canonicalize(&args.tandem)?, ..args.clone() };
     let start = Instant::now();
-    let descriptors = place::raise_descriptors()?;
-    let place = Place::enter()?;
-    let mut suite = Suite { args, place, descriptors, runs: Runs::default() };
+    let stage = Stage::set(&args.tandem, Network::Own)?;
+    let mut suite = Suite { args, stage, runs: Runs::default() };
     suite.all();
     let remarks = vec![
         format!(
             "target on core {}, generator on core {}, in a network namespace of their own",
-            suite.place.target_core, suite.place.own_core
+            suite.stage.place.target_core, suite.stage.place.own_core
         ),
         format!(
-            "at most {descriptors} descriptors a process, so the most held calls are {}; {} s in all",
+            "at most {} descriptors a process, so the most held calls are {}; {} s in all",
+            suite.stage.descriptors,
             suite.most_held(),
             start.elapsed().as_secs()
         ),
@@ -96,8 +97,7 @@ pub fn run(args: &Args) -> Result<bool> {
 
 struct Suite<'a> {
     args: &'a Args,
-    place: Place,
-    descriptors: u64,
+    stage: Stage,
     runs: Runs,
 }
 
@@ -155,25 +155,8 @@ impl Suite<'_> {
         if self.args.quick { 2 } else { full }.to_string()
     }
 
-    fn tandem(&self, setup: Setup) -> Result<Running> {
-        subjects::tandem(&self.place, &self.args.tandem, setup)
-    }
-
-    /// One load against what is running, as its samples.
-    fn load(&self, subject: (&str, &Running), arguments: &[&str]) -> Result<Vec<Sample>> {
-        let mut command = subjects::own();
-        command.args(arguments).args(["--subject", subject.0]);
-        command.args(["--pid", &subject.1.pid().to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = self.place.spawn_on(self.place.own_core, &mut command)?;
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "{arguments:?}: {}", output.status);
-        let text = String::from_utf8_lossy(&output.stdout);
-        text.lines().map(Sample::read).collect::<Result<_>>().context("a line of figures")
-    }
-
     fn start(&self) -> Result<Vec<Sample>> {
-        let running = self.tandem(Setup::default())?;
+        let running = self.stage.tandem(Setup::default())?;
         let ready_ms = 1e3 * running.ready.as_secs_f64();
         Ok(vec![Sample::new("start", "tandem").got("ready_ms", ready_ms)])
     }
@@ -185,12 +168,12 @@ impl Suite<'_> {
         load.extend(["--seconds", &seconds]);
         load.extend(more);
         self.try_run(row, |suite| {
-            let running = suite.tandem(Setup::default())?;
-            suite.load(("tandem", &running), &load)
+            let running = suite.stage.tandem(Setup::default())?;
+            suite.stage.load(("tandem", &running), &load)
         });
         self.try_run(row, |suite| {
-            let running = subjects::floor_b2bua(&suite.place)?;
-            suite.load(("floor", &running), &load)
+            let running = subjects::floor_b2bua(&suite.stage.place)?;
+            suite.stage.load(("floor", &running), &load)
         });
     }
 
@@ -206,29 +189,29 @@ impl Suite<'_> {
     }
 
     fn digest(&self) -> Result<Vec<Sample>> {
-        let running = self.tandem(Setup::default())?;
+        let running = self.stage.tandem(Setup::default())?;
         let load = ["calls", "--from-user", FROM_USER, "--rate", "1000", "--user", "1001"];
         let seconds = self.seconds(5);
         let more = ["--password", PASSWORD, "--caller", "127.0.0.11:5060", "--seconds", &seconds];
-        self.load(("tandem", &running), &[&load[..], &more].concat())
+        self.stage.load(("tandem", &running), &[&load[..], &more].concat())
     }
 
     fn registrations(&mut self) {
         let rounds = self.seconds(5);
         let load = ["register", "--phones", "12000", "--rate", "12000", "--rounds", &rounds];
         self.try_run(row::REGISTER, |suite| {
-            let running = suite.tandem(Setup { phones: 12_000, ..Setup::default() })?;
-            suite.load(("tandem", &running), &load)
+            let running = suite.stage.tandem(Setup { phones: 12_000, ..Setup::default() })?;
+            suite.stage.load(("tandem", &running), &load)
         });
         self.try_run(row::REGISTER, |suite| {
-            let running = subjects::floor_b2bua(&suite.place)?;
-            suite.load(("floor", &running), &load)
+            let running = subjects::floor_b2bua(&suite.stage.place)?;
+            suite.stage.load(("floor", &running), &load)
         });
     }
 
     /// Four descriptors a call, and some for the rest.
     fn most_held(&self) -> u64 {
-        let most = (self.descriptors.saturating_sub(100) / 4).min(5000);
+        let most = (self.stage.descriptors.saturating_sub(100) / 4).min(5000);
         if self.args.quick { most.min(2000) } else { most }
     }
 
@@ -238,28 +221,29 @@ impl Suite<'_> {
         let seconds = self.seconds(5);
         let more = ["--rate", "1000", "--from-user", FROM_USER, "--seconds", &seconds];
         self.try_run(row, |suite| {
-            let running = suite.tandem(Setup::default())?;
-            suite.load(("tandem", &running), &[&load[..], &more].concat())
+            let running = suite.stage.tandem(Setup::default())?;
+            suite.stage.load(("tandem", &running), &[&load[..], &more].concat())
         });
     }
 
     fn idle(&self) -> Result<Vec<Sample>> {
-        let running = self.tandem(Setup { phones: 1000, ..Setup::default() })?;
-        let registered = self.load(("tandem", &running), &["register", "--phones", "1000"])?;
+        let running = self.stage.tandem(Setup { phones: 1000, ..Setup::default() })?;
+        let registered =
+            self.stage.load(("tandem", &running), &["register", "--phones", "1000"])?;
         ensure!(registered[0].figure("done") == Some(1000.0), "{:?}", registered[0].faults);
-        self.load(("tandem", &running), &["idle", "--seconds", &self.seconds(10)])
+        self.stage.load(("tandem", &running), &["idle", "--seconds", &self.seconds(10)])
     }
 
     fn many_phones(&self) -> Result<Vec<Sample>> {
-        let running = self.tandem(Setup { phones: 50_000, ..Setup::default() })?;
+        let running = self.stage.tandem(Setup { phones: 50_000, ..Setup::default() })?;
         let load = ["register", "--phones", "50000", "--rate", "5000"];
-        self.load(("tandem", &running), &load)
+        self.stage.load(("tandem", &running), &load)
     }
 
     fn million(&self) -> Result<Vec<Sample>> {
-        let running = self.tandem(Setup::default())?;
+        let running = self.stage.tandem(Setup::default())?;
         let load = ["calls", "--from-user", FROM_USER, "--rate", "3000", "--count", "1000000"];
-        self.load(("tandem", &running), &load)
+        self.stage.load(("tandem", &running), &load)
     }
 
     fn media(&mut self, row: &str, calls: u32, coalesce_ms: u32) {
@@ -267,14 +251,14 @@ impl Suite<'_> {
         let load = ["media", "--calls", &number, "--seconds", &seconds, "--warm", "1"];
         let load = [&load[..], &["--calls-per-s", "400"]].concat();
         self.try_run(row, |suite| {
-            let running = suite.tandem(Setup { coalesce_ms, ..Setup::default() })?;
+            let running = suite.stage.tandem(Setup { coalesce_ms, ..Setup::default() })?;
             let way = ["--sip", subjects::TARGET];
-            suite.load(("tandem", &running), &[&load[..], &way].concat())
+            suite.stage.load(("tandem", &running), &[&load[..], &way].concat())
         });
         self.try_run(row, |suite| {
-            let running = subjects::floor_relay(&suite.place, calls, coalesce_ms)?;
+            let running = subjects::floor_relay(&suite.stage.place, calls, coalesce_ms)?;
             let way = ["--direct", "127.0.0.1:20000"];
-            suite.load(("floor", &running), &[&load[..], &way].concat())
+            suite.stage.load(("floor", &running), &[&load[..], &way].concat())
         });
     }
 
@@ -290,7 +274,7 @@ impl Suite<'_> {
             let load = [&load[..], &["--calls-per-s", "400", "--sip", subjects::TARGET]].concat();
             self.try_run(row::WORKERS, |suite| {
                 let setup = Setup { workers, coalesce_ms: 1, ..Setup::default() };
-                suite.load((subject, &suite.tandem(setup)?), &load)
+                suite.stage.load((subject, &suite.stage.tandem(setup)?), &load)
             });
         }
     }
@@ -302,28 +286,32 @@ impl Suite<'_> {
         let load = ["media", "--seconds", "4", "--warm", "1", "--share", "20", "--search", steps];
         let load = [&load[..], &["--calls-per-s", "400"]].concat();
         self.try_run(row::MEDIA_MOST, |suite| {
-            let running = suite.tandem(Setup::default())?;
+            let running = suite.stage.tandem(Setup::default())?;
             let way = ["--sip", subjects::TARGET];
-            suite.load(("tandem", &running), &[&load[..], &way].concat())
+            suite.stage.load(("tandem", &running), &[&load[..], &way].concat())
         });
         self.try_run(row::MEDIA_MOST, |suite| {
-            let running = subjects::floor_relay(&suite.place, 3600, 0)?;
+            let running = subjects::floor_relay(&suite.stage.place, 3600, 0)?;
             let way = ["--direct", "127.0.0.1:20000"];
-            suite.load(("floor", &running), &[&load[..], &way].concat())
+            suite.stage.load(("floor", &running), &[&load[..], &way].concat())
         });
     }
 
     /// SIPp's own scenarios are the same call; it cannot call much faster.
     fn second_opinion(&mut self) {
         self.try_run(row::SIPP, |suite| {
-            let running = suite.tandem(Setup::default())?;
-            let _callee = subjects::sipp_callee(&suite.place)?;
+            let running = suite.stage.tandem(Setup::default())?;
+            let _callee = subjects::sipp_callee(&suite.stage.place)?;
             let before = process::cpu(running.pid())?;
             let mut caller = Command::new("sipp");
             caller.args(["-sn", "uac", "-i", "127.0.0.10", "-p", "5060", "-nostdin"]);
             caller.args(["-s", "+14155550199", "-r", "300", "-m", "1500", subjects::TARGET]);
-            caller.stdout(Stdio::null()).stderr(Stdio::null()).current_dir(suite.place.folder());
-            let status = suite.place.spawn_on(suite.place.own_core, &mut caller)?.wait()?;
+            caller
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .current_dir(suite.stage.place.folder());
+            let status =
+                suite.stage.place.spawn_on(suite.stage.place.own_core, &mut caller)?.wait()?;
             // As long as ours waits for the records.
             std::thread::sleep(Duration::from_millis(2500));
             let cpu = (process::cpu(running.pid())? - before).as_secs_f64();
@@ -335,9 +323,9 @@ impl Suite<'_> {
             Ok(vec![sample])
         });
         self.try_run(row::SIPP_OURS, |suite| {
-            let running = suite.tandem(Setup::default())?;
+            let running = suite.stage.tandem(Setup::default())?;
             let load = ["calls", "--from-user", FROM_USER, "--rate", "300", "--count", "1500"];
-            suite.load(("tandem", &running), &load)
+            suite.stage.load(("tandem", &running), &load)
         });
     }
 
@@ -345,16 +333,16 @@ impl Suite<'_> {
     fn peers(&mut self) {
         let seconds = self.seconds(5);
         self.try_run(row::CALLS_1000, |suite| {
-            let running = subjects::kamailio(&suite.place)?;
+            let running = subjects::kamailio(&suite.stage.place)?;
             let load = ["calls", "--rate", "1000", "--seconds", &seconds];
-            suite.load(("kamailio", &running), &load)
+            suite.stage.load(("kamailio", &running), &load)
         });
         for (row, calls) in [(row::MEDIA_800, "800"), (row::MEDIA_400, "400")] {
             self.try_run(row, |suite| {
-                let running = subjects::rtpengine(&suite.place)?;
+                let running = subjects::rtpengine(&suite.stage.place)?;
                 let load = ["media", "--calls", calls, "--seconds", &seconds, "--warm", "1"];
                 let way = ["--calls-per-s", "400", "--ng", subjects::RTPENGINE];
-                suite.load(("rtpengine", &running), &[&load[..], &way].concat())
+                suite.stage.load(("rtpengine", &running), &[&load[..], &way].concat())
             });
         }
     }

@@ -3,13 +3,12 @@
 //! Owns: the order of the runs, and the verdict. Never: a load of its own.
 
 use super::{
-    Args as SuiteArgs, Suite,
-    place::{self, Place},
-    runs::Runs,
+    place::Network,
+    stage::Stage,
     subjects::{FROM_USER, Setup},
 };
 use crate::{Sample, process};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::{
     fmt::Write as _,
     fs,
@@ -94,24 +93,12 @@ impl Run {
 /// # Errors
 /// If there is no network namespace to be had, or a load cannot be run.
 pub fn run(args: &Args) -> Result<bool> {
-    ensure!(args.tandem.exists(), "{} is not there: build it first", args.tandem.display());
-    let suite_args = SuiteArgs {
-        tandem: fs::canonicalize(&args.tandem)?,
-        out: args.out.clone(),
-        lines: None,
-        quick: false,
-        peers: false,
-        repeats: 1,
-        only: None,
-    };
-    let descriptors = place::raise_descriptors()?;
-    let place = Place::enter()?;
-    let suite = Suite { args: &suite_args, place, descriptors, runs: Runs::default() };
-    let mut runs = search(&suite, args.least)?;
+    let stage = Stage::set(&args.tandem, Network::Own)?;
+    let mut runs = search(&stage, args.least)?;
     let capacity = runs.iter().map(Run::goodput).fold(0.0, f64::max);
     let mut faults = vec![];
     for times in TIMES {
-        let run = load(&suite, times * capacity, args.seconds, AFTER_S)?;
+        let run = load(&stage, times * capacity, args.seconds, AFTER_S)?;
         faults.extend(run.faults(capacity));
         runs.push(run);
     }
@@ -125,10 +112,10 @@ pub fn run(args: &Args) -> Result<bool> {
 }
 
 /// Asks for more and more, until that is too much.
-fn search(suite: &Suite<'_>, least: f64) -> Result<Vec<Run>> {
+fn search(stage: &Stage, least: f64) -> Result<Vec<Run>> {
     let (mut runs, mut beyond, mut rate) = (vec![], 0, least);
     while beyond < BEYOND {
-        let run = load(suite, rate, SEARCH_S, 0.0)?;
+        let run = load(stage, rate, SEARCH_S, 0.0)?;
         beyond = if run.goodput() < CARRIED * rate { beyond + 1 } else { 0 };
         runs.push(run);
         rate *= STEP;
@@ -137,13 +124,13 @@ fn search(suite: &Suite<'_>, least: f64) -> Result<Vec<Run>> {
 }
 
 /// Each run has a Tandem of its own.
-fn load(suite: &Suite<'_>, rate: f64, seconds: f64, after: f64) -> Result<Run> {
+fn load(stage: &Stage, rate: f64, seconds: f64, after: f64) -> Result<Run> {
     let (rate, seconds, after) = (format!("{rate:.0}"), seconds.to_string(), after.to_string());
     let load = ["calls", "--from-user", FROM_USER, "--rate", &rate, "--seconds", &seconds];
     let more = ["--after", &after, "--settle", "0.2"];
-    let running = suite.tandem(Setup::default())?;
+    let running = stage.tandem(Setup::default())?;
     let (began, before) = (Instant::now(), process::stolen()?);
-    let samples = suite.load(("tandem", &running), &[&load[..], &more].concat())?;
+    let samples = stage.load(("tandem", &running), &[&load[..], &more].concat())?;
     let stolen = process::stolen()?.saturating_sub(before);
     let sample = samples.into_iter().next().context("a line of figures")?;
     eprintln!("{rate} calls/s asked: {:.0} s", began.elapsed().as_secs_f64());

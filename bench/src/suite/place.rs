@@ -1,6 +1,6 @@
 //! Where the runs happen: a network of their own, a core each for target and generator, a folder.
 //!
-//! Owns: all three. Never: touches the machine's own network.
+//! Owns: all three. Never: changes the machine's own network.
 
 use anyhow::{Context, Result, ensure};
 use nix::{
@@ -15,6 +15,15 @@ use std::{
     process::{Child, Command},
 };
 
+/// In which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    /// An empty one with loopback, made for this.
+    Own,
+    /// The one that is here: for a container's build, which may make none and has one to itself.
+    Here,
+}
+
 /// A network, two cores and a folder, which is removed in the end.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -26,14 +35,16 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Leaves the machine's network for an empty one with loopback; the process must have one thread.
+    /// Enters it; the process must have one thread.
     ///
     /// # Errors
-    /// Without the right to do so: root, or user namespaces.
-    pub(super) fn enter() -> Result<Self> {
-        leave_network()?;
-        let status = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-        ensure!(status.context("`ip` (iproute2)")?.success(), "loopback cannot be set up");
+    /// Without the right to leave the machine's network: root, or user namespaces.
+    pub(super) fn enter(network: Network) -> Result<Self> {
+        if network == Network::Own {
+            leave_network()?;
+            let status = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            ensure!(status.context("`ip` (iproute2)")?.success(), "loopback cannot be set up");
+        }
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
         let target_core = cores.next().context("no core")?;

@@ -3,13 +3,12 @@
 //! Owns: the rounds, and the verdict on what they leave. Never: a load of its own.
 
 use super::{
-    Args as SuiteArgs, Suite,
-    place::{self, Place},
-    runs::Runs,
+    place::Network,
+    stage::Stage,
     subjects::{FROM_USER, PASSWORD, Running, Setup, TARGET},
 };
 use crate::process::Usage;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::{
     fmt::Write as _,
     fs,
@@ -84,21 +83,8 @@ struct Seen {
 /// # Errors
 /// If there is no network namespace to be had, or a load cannot be run.
 pub fn run(args: &Args) -> Result<bool> {
-    ensure!(args.tandem.exists(), "{} is not there: build it first", args.tandem.display());
-    let tandem = fs::canonicalize(&args.tandem)?;
-    let descriptors = place::raise_descriptors()?;
-    let place = Place::enter()?;
-    let suite_args = SuiteArgs {
-        tandem,
-        out: args.out.clone(),
-        lines: None,
-        quick: true,
-        peers: false,
-        repeats: 1,
-        only: None,
-    };
-    let suite = Suite { args: &suite_args, place, descriptors, runs: Runs::default() };
-    let soak = Soak::begin(&suite, Duration::from_secs_f64(args.minutes * 60.0))?;
+    let stage = Stage::set(&args.tandem, Network::Own)?;
+    let soak = Soak::begin(&stage, Duration::from_secs_f64(args.minutes * 60.0))?;
     let mut seen = soak.go_on()?;
     seen.faults.extend(left(&seen.looks));
     let document = document(&seen);
@@ -110,18 +96,18 @@ pub fn run(args: &Args) -> Result<bool> {
     Ok(seen.faults.is_empty())
 }
 
-struct Soak<'s, 'a> {
-    suite: &'s Suite<'a>,
+struct Soak<'s> {
+    stage: &'s Stage,
     running: Running,
     began: Instant,
     until: Instant,
 }
 
-impl<'s, 'a> Soak<'s, 'a> {
-    fn begin(suite: &'s Suite<'a>, length: Duration) -> Result<Self> {
-        let running = suite.tandem(Setup { phones: PHONES, ..Setup::default() })?;
+impl<'s> Soak<'s> {
+    fn begin(stage: &'s Stage, length: Duration) -> Result<Self> {
+        let running = stage.tandem(Setup { phones: PHONES, ..Setup::default() })?;
         let began = Instant::now();
-        Ok(Self { suite, running, began, until: began + length })
+        Ok(Self { stage, running, began, until: began + length })
     }
 
     /// Goes on to the end, with somebody beside it who looks.
@@ -191,7 +177,7 @@ impl<'s, 'a> Soak<'s, 'a> {
             ],
             &["media", "--calls", "60", "--seconds", "3", "--warm", "1", "--sip", TARGET],
         ] {
-            for sample in self.suite.load(("tandem", &self.running), load)? {
+            for sample in self.stage.load(("tandem", &self.running), load)? {
                 let is_call = sample.what == "calls";
                 calls += sample.figure("done").filter(|_| is_call).unwrap_or_default();
                 // What the machine could not do is not the target's fault.

@@ -79,3 +79,19 @@ fn calls_with_and_without_digest_and_registrations() {
     assert_eq!(registered.faults, Vec::<String>::new());
     assert_eq!(registered.figure("done"), Some(5.0), "{registered:?}");
 }
+
+/// Played to one that writes no profile: the loads are what is tried here.
+#[test]
+fn a_profile_guided_build_has_something_to_learn_from() {
+    let output = Command::new(PROGRAM)
+        .args(["train", "--tandem"])
+        .arg(Path::new(PROGRAM).with_file_name("tandem"))
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    for what in ["calls: ", "calls with digest: ", "registrations: ", "too many calls: ", "media: "]
+    {
+        assert!(told.lines().any(|line| line.starts_with(what)), "no {what:?} in {told}");
+    }
+}
