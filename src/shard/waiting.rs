@@ -225,6 +225,22 @@ mod tests {
         (0..500).for_each(|n| assert_eq!(line.push(n, 100, ms(2300)), Ok(())));
     }
 
+    /// What is under way takes all the time for a while; afterwards there must be somebody to serve, or nobody ever
+    /// would be let in again.
+    #[test]
+    fn where_nobody_was_served_lately_some_may_wait_all_the_same() {
+        let mut line = line();
+        let mut waiting = 0;
+        for now in 0..500 {
+            waiting += usize::from(line.push(now, 100, ms(now)).is_ok());
+            waiting -= stale(&mut line, ms(now));
+        }
+        assert_eq!((waiting, line.entries.len(), line.pace.served_lately()), (20, 20, 0));
+        let got = (0..200).map(|_| line.push(500, 100, ms(500)).is_ok());
+        assert_eq!(got.filter(|is_let_in| *is_let_in).count(), ENTRIES_MIN - 20);
+        assert_eq!(line.pop(), Some(480));
+    }
+
     #[test]
     fn a_crowd_that_is_served_to_the_end_is_one_no_longer() {
         let mut line = line();
