@@ -6,6 +6,7 @@
 # make sim     random worlds: phones, a carrier and failures of every kind (SEEDS=10000)
 # make siege   the running program as it is shipped under MESSAGES mutated messages, floods and dripping connections
 # make bench   what it costs, held against what it must (QUICK=1: a look); make bench-peers: others beside it
+# make profiled   the program as it is shipped, to target/profiled/: laid out by a profile of a load; an eighth less CPU a call
 # make soak    mixed traffic for MINUTES=10, and what is left of it: to target/bench/SOAK.md; root, or user namespaces
 # make kernel  the kernel path, between network namespaces: needs root
 # make bpf     the kernel path's program anew, after a change of its source
@@ -17,7 +18,7 @@ PYTEST ?=
 # Further arguments of the suite, as in: make bench BENCH="--only start"
 BENCH ?=
 
-.PHONY: fuzz sim siege soak test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
+.PHONY: profiled fuzz sim siege soak test check interop fmt clippy unit doc deny advisories shear release install tools bench bench-peers kernel bpf bpf-check instructions
 
 test: install check kernel instructions interop
 check: tools fmt clippy unit doc deny shear advisories
@@ -76,14 +77,19 @@ release:
 interop: install release
 	$(VENV)/python -m pytest tests/interop $(PYTEST)
 
+# Two release builds and a minute of load between them.
+profiled:
+	@tests/interop/install bench
+	bench/profiled
+
 # It needs root, or user namespaces: it runs in a network of its own. The figures go to bench/RESULTS.md, those of
-# a quick run to target/bench/.
-bench: release
+# a quick run, which is of an ordinary release build, to target/bench/.
+bench: $(if $(QUICK),release,profiled)
 	@tests/interop/install $(if $(findstring --peers,$(BENCH)),peers,bench)
 	$(CARGO) build --quiet --locked --release -p tandem-bench
 	@mkdir -p target/bench
 	target/release/tandem-bench suite --lines target/bench/lines.jsonl \
-	  $(if $(QUICK),--quick --out target/bench/RESULTS.md) $(BENCH)
+	  $(if $(QUICK),--quick --out target/bench/RESULTS.md,--tandem target/profiled/tandem) $(BENCH)
 
 MINUTES ?= 10
 soak: release

@@ -28,7 +28,21 @@ fn the_image_s_configurations_are_free_of_mistakes_and_their_cases_hold() {
 #[test]
 fn image_compose_file_and_unit_agree() {
     for (file, facts) in [
-        ("Dockerfile", &["--uid 5060", "/run/tandem", "/var/lib/tandem", "EXPOSE 5060/udp"][..]),
+        (
+            "Dockerfile",
+            &[
+                "--uid 5060",
+                "/run/tandem",
+                "/var/lib/tandem",
+                "EXPOSE 5060/udp",
+                "RUN bench/profiled --here\n",
+                "/src/target/profiled/tandem /usr/bin/tandem\n",
+            ][..],
+        ),
+        (
+            "../bench/profiled",
+            &["work=$PWD/target/profiled\n", "\"$work/tandem\"\n", "train --tandem"],
+        ),
         ("compose.yaml", &["uid=5060", "/run/tandem", "/var/lib/tandem", "127.0.0.1:5060"]),
         (
             "tandem.service",
