@@ -19,8 +19,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a question over UDP waits for its answer before it is asked again: where more comes in than a socket holds,
 /// the kernel throws away what comes then.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How many may wait longer than anybody should, of few and of many: the machine is taken away now and then, and
-/// whoever asks then waits for it.
+/// How many may wait longer than anybody should where it is not the shipped program's figures that are asked for, of
+/// few and of many: the machine is taken away now and then, and whoever asks then waits for it.
 const LATE_MAX: usize = 3;
 const LATE_SHARE: usize = 50;
 /// Where ports for media begin: below those that the kernel gives to whoever asks for any.
@@ -175,11 +175,13 @@ impl Waits {
         self.0.iter().max().copied().unwrap_or_default()
     }
 
-    /// Asserts that nobody waited as long as this, but for those whom the machine kept waiting.
+    /// Asserts that nobody waited as long as this; where the program is not the one that is shipped, but for those whom
+    /// the machine kept waiting.
     pub(crate) fn are_within(&self, most: Duration) {
         let late: Vec<_> = self.0.iter().filter(|took| **took >= most).collect();
         let many = self.0.len();
-        assert!(late.len() <= LATE_MAX + many / LATE_SHARE, "{late:?} of {many}, not {most:?}");
+        let late_max = if IS_SHIPPED { 0 } else { LATE_MAX + many / LATE_SHARE };
+        assert!(late.len() <= late_max, "{late:?} of {many}, not {most:?}");
     }
 }
 
