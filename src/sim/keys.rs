@@ -45,11 +45,14 @@ impl Keypad {
         self.waiting.extend(events.filter_map(|event| u8::try_from(event).ok()).take(room));
     }
 
-    /// Returns the packet of the next 20 ms, if a key is down then.
-    pub(super) fn tick(&mut self) -> Option<Tone> {
+    /// Returns the packet of the next 20 ms, if a key is down then. Nobody presses one while nobody listens.
+    pub(super) fn tick(&mut self, is_heard: bool) -> Option<Tone> {
         if self.down.is_none() {
             if self.pause > 0 {
                 self.pause -= 1;
+                return None;
+            }
+            if !is_heard {
                 return None;
             }
             self.down = self.waiting.pop_front().map(|event| (event, 0));
@@ -102,7 +105,7 @@ mod tests {
         keypad.press("1 1#");
         let mut packets = 0;
         for frame in 0_u32..60 {
-            let Some(tone) = keypad.tick() else { continue };
+            let Some(tone) = keypad.tick(true) else { continue };
             packets += 1;
             heard.hear(7, frame * 160 - tone.since, &tone.payload);
             // A late copy of it.

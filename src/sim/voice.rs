@@ -25,6 +25,8 @@ use std::{
 const FRAME: Duration = Duration::from_millis(20);
 const FRAME_SAMPLES: usize = 160;
 const HEADER_LEN: usize = 12;
+/// Whoever is later than this does not make up for it: nobody speaks faster because he was away.
+const LATE_MAX: Duration = Duration::from_millis(100);
 /// Echoed packets that may wait for their turn.
 const ECHOES_MAX: usize = 50;
 const LOUDNESS: f64 = 0.3;
@@ -222,12 +224,13 @@ impl Voice {
         if at > now {
             return;
         }
-        self.next_at = Some(at + FRAME);
+        let is_late = now.saturating_duration_since(at) > LATE_MAX;
+        self.next_at = Some(if is_late { now } else { at } + FRAME);
         let time = self.timestamp;
         self.timestamp = time.wrapping_add(FRAME_SAMPLES as u32);
-        let key = self.keypad.tick().filter(|_| peer.events.is_some());
+        let key = self.keypad.tick(peer.listens).filter(|_| peer.events.is_some());
         if !peer.listens {
-            // A key that is pressed meanwhile is not heard.
+            // The rest of a key that is down is not heard.
             return;
         }
         if let (Some(tone), Some(events)) = (key, peer.events) {
@@ -390,8 +393,30 @@ mod tests {
         let later = start + Duration::from_secs(2);
         run(&mut caller, &mut callee, later, Duration::from_secs(1));
         assert_eq!((caller.report().sent, callee.report().sent), (100, 150));
+        caller.press("3");
+        run(&mut caller, &mut callee, later + Duration::from_secs(1), Duration::from_secs(1));
+        assert_eq!(&*callee.report().digits, "12", "nobody listens");
+        caller.aim(&both, later);
+        run(&mut caller, &mut callee, later + Duration::from_secs(2), Duration::from_secs(1));
+        assert_eq!((&*callee.report().digits, caller.report().received), ("123", 250));
         caller.hush();
-        run(&mut caller, &mut callee, later, Duration::from_secs(1));
-        assert_eq!(caller.report().received, 150);
+        run(&mut caller, &mut callee, later + Duration::from_secs(3), Duration::from_secs(1));
+        assert_eq!(caller.report().received, 250);
+    }
+
+    #[test]
+    fn who_was_away_goes_on_as_before() {
+        let start = crate::sim::epoch();
+        let mut voice = Voice::new(Says::Tone(440.0), 1000.0, &mut Entropy::from_u64(2));
+        voice.aim(&agreed("PCMU", 0, Direction::SendRecv), start);
+        for (after_ms, next_ms) in [(0, 20), (95, 40), (95, 60), (95, 80), (1000, 1020)] {
+            let at = |ms| start + Duration::from_millis(ms);
+            voice.handle_timeout(at(after_ms));
+            assert_eq!(voice.poll_timeout(), Some(at(next_ms)), "at {after_ms} ms");
+        }
+        let end = voice.sequence as u8;
+        let said = std::iter::from_fn(|| voice.poll_transmit());
+        let left: Vec<u8> = said.map(|(_, packet)| end.wrapping_sub(packet[3])).collect();
+        assert_eq!(left, [5, 4, 3, 2, 1], "one after the other");
     }
 }

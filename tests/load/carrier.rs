@@ -15,8 +15,8 @@ use std::{
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tandem");
 pub(crate) const PASSWORD: &str = "correct horse battery";
 pub(crate) const CALLER_ID: &str = "+17756187988";
-/// From one call to a phone to the next, more than the longest of them takes.
-const EVERY: &str = "4s";
+/// From one call to a phone to the next, more than the longest of them takes where the machine is away for a second.
+const EVERY: &str = "5s";
 /// How much of the tone a far end must hear, in ms.
 const TONE_MIN: u64 = 400;
 /// Packets that may be missing: those on their way as a call is put on hold have nowhere to go.

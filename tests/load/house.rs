@@ -29,7 +29,7 @@ use tandem::{
 use tempfile::TempDir;
 
 /// Longer than anything takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// What phones and far ends say, in Hz.
 const NEAR_HZ: f64 = 440.0;
 const FAR_HZ: f64 = 1000.0;

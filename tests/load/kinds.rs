@@ -15,6 +15,11 @@ pub(crate) const FAR_KEYS: &str = "*09";
 pub(crate) const NEAR_KEYS: &str = "1234#";
 /// How much of the tone must be heard in a call that was up.
 const TONE_MIN: Duration = Duration::from_millis(400);
+/// What a phone says before it hangs up, in packets of 20 ms, and what more if it presses keys.
+const SAID_MIN: u64 = 75;
+const PRESSED_MIN: u64 = 35;
+/// How long a phone holds.
+const HOLDS_FOR: Duration = Duration::from_millis(700);
 /// From one call of a phone to its next.
 const EACH_MIN: Duration = Duration::from_millis(1500);
 /// An ordinary number, and those with a will of their own.
@@ -30,9 +35,28 @@ pub(crate) enum End {
     Talked,
     /// It never was.
     Refused(u16),
+    /// The same, but for a few where the answer was quicker: they are hung up at once.
+    MostlyRefused(u16),
     /// Taken back, or, where the answer was quicker, hung up at once.
     TakenBack,
 }
+
+/// What a phone does in a call that is up. It waits for what it must hear: a script would hang up, on a machine that is
+/// away for a moment, before that has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    presses: bool,
+    /// Once it has heard the keys.
+    holds: bool,
+    /// It is held, and taken back.
+    is_held: bool,
+    hangs_up: bool,
+}
+
+const HANGS_UP: Manner = Manner { presses: false, holds: false, is_held: false, hangs_up: true };
+const LISTENS: Manner = Manner { hangs_up: false, ..HANGS_UP };
+const PRESSES: Manner = Manner { presses: true, ..LISTENS };
+const HOLDS: Manner = Manner { holds: true, ..HANGS_UP };
 
 /// A phone that calls.
 #[derive(Clone, Debug)]
@@ -44,71 +68,50 @@ pub(crate) struct Dialling {
     pub(crate) habit: Option<Habit>,
     /// Milliseconds from the INVITE to its CANCEL, in turn.
     cancels: &'static [u64],
-    presses: bool,
+    manner: Manner,
     end: End,
 }
 
 const DIALS: Dialling = Dialling {
     name: "hangs up",
     numbers: &[ORDINARY],
-    script: &[(On::Up, 1500, Act::HangUp)],
+    script: &[],
     habit: None,
     cancels: &[],
-    presses: false,
+    manner: HANGS_UP,
     end: End::Talked,
 };
 
 pub(crate) const DIALLING: [Dialling; 12] = [
     DIALS,
-    Dialling { name: "is hung up", numbers: &["+15005550002"], script: &[], ..DIALS },
-    Dialling {
-        name: "presses keys",
-        script: &[(On::Up, 2200, Act::HangUp)],
-        presses: true,
-        ..DIALS
-    },
-    Dialling {
-        name: "holds and resumes",
-        script: &[
-            (On::Up, 900, Act::Hold),
-            (On::Up, 1600, Act::Resume),
-            (On::Up, 2600, Act::HangUp),
-        ],
-        ..DIALS
-    },
-    Dialling { name: "cancels at once", script: &[], cancels: &[0], end: End::TakenBack, ..DIALS },
+    Dialling { name: "is hung up", numbers: &["+15005550002"], manner: LISTENS, ..DIALS },
+    Dialling { name: "presses keys", manner: Manner { hangs_up: true, ..PRESSES }, ..DIALS },
+    Dialling { name: "holds and resumes", manner: HOLDS, ..DIALS },
+    Dialling { name: "cancels at once", cancels: &[0], end: End::TakenBack, ..DIALS },
     Dialling {
         name: "cancels early",
-        script: &[],
         cancels: &[1, 3, 5, 8, 12, 20, 40, 70, 100, 130],
         end: End::TakenBack,
         ..DIALS
     },
     Dialling {
         name: "cancels while it rings",
-        script: &[(On::Ringing, 200, Act::Cancel)],
-        end: End::Refused(487),
+        script: &[(On::Ringing, 200, Act::Cancel), (On::Up, 0, Act::HangUp)],
+        end: End::MostlyRefused(487),
         ..DIALS
     },
     Dialling {
         name: "cancels as it is answered",
-        script: &[],
         cancels: &[580, 590, 595, 600, 605, 610, 615, 620, 630, 650],
         end: End::TakenBack,
         ..DIALS
     },
-    Dialling {
-        name: "finds it busy",
-        numbers: &["+15005550486"],
-        script: &[],
-        end: End::Refused(486),
-        ..DIALS
-    },
+    Dialling { name: "finds it busy", numbers: &["+15005550486"], end: End::Refused(486), ..DIALS },
     Dialling { name: "offers late", habit: Some(Habit::OffersLate), ..DIALS },
     Dialling {
         name: "is held",
         numbers: &["+15005550004"],
-        script: &[(On::Up, 3600, Act::HangUp)],
+        manner: Manner { is_held: true, ..HANGS_UP },
         ..DIALS
     },
     Dialling {
@@ -126,7 +129,7 @@ pub(crate) struct Ringing {
     pub(crate) habit: Option<Habit>,
     /// What the caller does: keys of the scenario.
     pub(crate) caller: &'static str,
-    presses: bool,
+    manner: Manner,
     end: End,
 }
 
@@ -134,8 +137,8 @@ const RINGS: Ringing = Ringing {
     name: "is hung up by the caller",
     script: &[(On::Called, 50, Act::Ring), (On::Called, 400, Act::Answer)],
     habit: None,
-    caller: "talks = \"1800ms\"",
-    presses: true,
+    caller: "talks = \"3000ms\"",
+    manner: PRESSES,
     end: End::Talked,
 };
 
@@ -143,20 +146,15 @@ pub(crate) const RINGING: [Ringing; 8] = [
     RINGS,
     Ringing {
         name: "hangs up on the caller",
-        script: &[
-            (On::Called, 50, Act::Progress),
-            (On::Called, 400, Act::Answer),
-            (On::Up, 1500, Act::HangUp),
-        ],
+        script: &[(On::Called, 50, Act::Progress), (On::Called, 400, Act::Answer)],
         caller: "",
-        presses: false,
+        manner: HANGS_UP,
         ..RINGS
     },
     Ringing {
         name: "is cancelled before it rings",
         script: &[],
         caller: "waits = \"60ms\"",
-        presses: false,
         end: End::TakenBack,
         ..RINGS
     },
@@ -164,7 +162,6 @@ pub(crate) const RINGING: [Ringing; 8] = [
         name: "is cancelled while it rings",
         script: &[(On::Called, 50, Act::Ring)],
         caller: "waits = \"500ms\"",
-        presses: false,
         end: End::TakenBack,
         ..RINGS
     },
@@ -172,34 +169,26 @@ pub(crate) const RINGING: [Ringing; 8] = [
         name: "answers as it is cancelled",
         script: &[(On::Called, 50, Act::Ring), (On::Called, 498, Act::Answer)],
         caller: "waits = \"500ms\"\ntalks = \"300ms\"",
-        presses: false,
         end: End::TakenBack,
         ..RINGS
     },
     Ringing {
         name: "is held by the caller",
-        caller: "talks = \"2600ms\"\nhold_after = \"900ms\"\nhold_for = \"700ms\"",
-        presses: false,
+        caller: "talks = \"3300ms\"\nhold_after = \"900ms\"\nhold_for = \"700ms\"",
+        manner: LISTENS,
         ..RINGS
     },
     Ringing {
         name: "holds the caller",
-        script: &[
-            (On::Called, 50, Act::Ring),
-            (On::Called, 300, Act::Answer),
-            (On::Up, 900, Act::Hold),
-            (On::Up, 1600, Act::Resume),
-            (On::Up, 2600, Act::HangUp),
-        ],
+        script: &[(On::Called, 50, Act::Ring), (On::Called, 300, Act::Answer)],
         caller: "",
-        presses: false,
+        manner: HOLDS,
         ..RINGS
     },
     Ringing {
         name: "is busy",
         script: &[(On::Called, 100, Act::Reject(486))],
         caller: "",
-        presses: false,
         end: End::Refused(486),
         ..RINGS
     },
@@ -223,14 +212,14 @@ impl Ringing {
 pub(crate) fn talking(trunk: Trunk) -> (usize, usize) {
     let out = DIALLING.iter().enumerate().filter(|(index, _)| Dialling::trunk(*index) == trunk);
     let from = RINGING.iter().enumerate().filter(|(index, _)| Ringing::trunk(*index) == trunk);
-    let all = out.map(|(_, kind)| (kind.end, kind.presses));
-    let all = all.chain(from.map(|(_, kind)| (kind.end, kind.presses)));
+    let all = out.map(|(_, kind)| (kind.end, kind.manner.presses));
+    let all = all.chain(from.map(|(_, kind)| (kind.end, kind.manner.presses)));
     let talking: Vec<_> = all.filter(|(end, _)| *end == End::Talked).collect();
     (talking.len(), talking.iter().filter(|(_, presses)| *presses).count())
 }
 
 /// What became of one call, as its phone saw it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) problem: Option<String>,
     /// From dialling to the first sign of ringing.
@@ -243,12 +232,14 @@ pub(crate) async fn dial(
     kind: &'static Dialling,
     calls: usize,
 ) -> Vec<Done> {
-    let mut done = vec![];
+    let (mut done, mut refused) = (vec![], 0);
     for call in 0..calls {
         let before = phone.report();
         let began = now();
         let number = kind.numbers[call % kind.numbers.len()];
         phone.act(Act::Call(number.into())).await;
+        let mut story = vec![];
+        let mut rang_after = None;
         if let Some(ms) = kind.cancels.get(call % kind.cancels.len().max(1)) {
             let at = began + Duration::from_millis(*ms);
             // Nothing is wanted: this is the wait.
@@ -256,38 +247,30 @@ pub(crate) async fn dial(
             phone.act(Act::Cancel).await;
             // What was answered meanwhile cannot be cancelled any more.
             phone.act(Act::HangUp).await;
-        }
-        let mut story = vec![];
-        let mut rang_after = None;
-        if kind.cancels.is_empty() {
-            let ringing = |heard: &Heard| {
+        } else {
+            let rings = |heard: &Heard| {
                 matches!(heard, Heard::Ringing(_) | Heard::EarlyMedia(_) | Heard::Up)
-                    || is_end(heard)
             };
-            story = phone.story(ringing, began + PATIENCE).await.unwrap_or_default();
+            hear(phone, &mut story, rings).await;
             let rang = story.last().is_some_and(|last| !is_end(last));
             rang_after = rang.then(|| began.elapsed());
         }
-        if kind.presses && !story.iter().any(is_end) {
-            story.extend(
-                phone
-                    .story(|heard| *heard == Heard::Up, began + PATIENCE)
-                    .await
-                    .unwrap_or_default(),
-            );
-            phone.press(NEAR_KEYS);
+        if kind.end == End::Talked {
+            talk(phone, &mut story, kind.manner, &before).await;
         }
-        if !story.iter().any(is_end) {
-            story.extend(phone.story(is_end, began + PATIENCE).await.unwrap_or_default());
-        }
-        let is_free = phone.is_free(began + PATIENCE).await;
+        hear(phone, &mut story, is_end).await;
+        let is_free = phone.is_free(now() + PATIENCE).await;
         // People do not redial faster, and a carrier takes only so many calls in a second.
         phone.story(|_| false, began + EACH_MIN).await;
+        refused += usize::from(matches!(story.last(), Some(Heard::Refused(..))));
         let heard = (before, phone.report());
-        let problem =
-            problem(kind.end, &story, &heard).or((!is_free).then(|| "is not over".into()));
-        let problem = problem.map(|problem| format!("{} {call}: {problem}: {story:?}", kind.name));
-        done.push(Done { problem, rang_after });
+        let problem = problem(kind.end, &story, &heard);
+        done.push(Done { problem: named(kind.name, call, &story, problem, is_free), rang_after });
+    }
+    if matches!(kind.end, End::MostlyRefused(_)) && refused * 4 < calls * 3 {
+        let problem = format!("{}: {refused} of {calls} were refused", kind.name);
+        let last = done.pop().unwrap_or_default();
+        done.push(Done { problem: Some(problem), ..last });
     }
     done
 }
@@ -297,28 +280,90 @@ pub(crate) async fn ring(phone: &mut Softphone, kind: &'static Ringing, calls: u
     let mut done = vec![];
     for call in 0..calls {
         let before = phone.report();
-        let is_called = |heard: &Heard| matches!(heard, Heard::Called { .. });
-        let mut story = phone.story(is_called, now() + PATIENCE).await.unwrap_or_default();
-        let by = now() + PATIENCE;
-        if kind.presses {
-            story.extend(phone.story(|heard| *heard == Heard::Up, by).await.unwrap_or_default());
-            phone.press(NEAR_KEYS);
+        let mut story = vec![];
+        hear(phone, &mut story, |heard| matches!(heard, Heard::Called { .. })).await;
+        if story.is_empty() && kind.end == End::TakenBack {
+            // Some were taken back before anybody heard of them. There are no more to come.
+            done.resize_with(calls, Done::default);
+            break;
+        }
+        if kind.end == End::Talked {
+            talk(phone, &mut story, kind.manner, &before).await;
         }
         // A phone that refuses hears nothing more.
         if !matches!(kind.end, End::Refused(_)) {
-            story.extend(phone.story(is_end, by).await.unwrap_or_default());
+            hear(phone, &mut story, is_end).await;
         }
-        let is_free = phone.is_free(by).await;
+        let is_free = phone.is_free(now() + PATIENCE).await;
         let heard = (before, phone.report());
         let problem = match kind.end {
             End::Refused(_) if !story.is_empty() => None,
-            End::Refused(_) | End::Talked | End::TakenBack => problem(kind.end, &story, &heard),
+            End::Refused(_) | End::MostlyRefused(_) | End::Talked | End::TakenBack => {
+                problem(kind.end, &story, &heard)
+            }
         };
-        let problem = problem.or((!is_free).then(|| "is not over".into()));
-        let problem = problem.map(|problem| format!("{} {call}: {problem}: {story:?}", kind.name));
+        let problem = named(kind.name, call, &story, problem, is_free);
         done.push(Done { problem, rang_after: None });
     }
     done
+}
+
+/// Does in a call what is this phone's way.
+async fn talk(phone: &mut Softphone, story: &mut Vec<Heard>, manner: Manner, before: &Report) {
+    if !story.contains(&Heard::Up) {
+        hear(phone, story, |heard| *heard == Heard::Up).await;
+    }
+    if manner.presses {
+        phone.press(NEAR_KEYS);
+    }
+    if manner.holds {
+        phone.listens(|report| keys(before, report) == FAR_KEYS, now() + PATIENCE).await;
+        phone.act(Act::Hold).await;
+        hear(phone, story, |heard| matches!(heard, Heard::Changed(_))).await;
+        phone.story(|_| false, now() + HOLDS_FOR).await;
+        phone.act(Act::Resume).await;
+        hear(phone, story, |heard| matches!(heard, Heard::Changed(_))).await;
+    }
+    if manner.is_held {
+        for _ in 0..2 {
+            hear(phone, story, |heard| matches!(heard, Heard::Offered(_))).await;
+        }
+    }
+    if manner.hangs_up {
+        let said_min = SAID_MIN + if manner.presses { PRESSED_MIN } else { 0 };
+        let is_enough = |report: &Report| {
+            report.sent - before.sent >= said_min
+                && report.heard.saturating_sub(before.heard) >= TONE_MIN
+                && keys(before, report) == FAR_KEYS
+        };
+        phone.listens(is_enough, now() + PATIENCE).await;
+        phone.act(Act::HangUp).await;
+    }
+}
+
+/// Waits for something, or for the end; adds what was heard until then.
+async fn hear(phone: &mut Softphone, story: &mut Vec<Heard>, wants: impl Fn(&Heard) -> bool) {
+    if story.iter().any(is_end) {
+        return;
+    }
+    let heard = phone.story(|heard| wants(heard) || is_end(heard), now() + PATIENCE).await;
+    story.extend(heard.unwrap_or_default());
+}
+
+/// The keys that were heard since.
+fn keys<'r>(before: &Report, after: &'r Report) -> &'r str {
+    after.digits.strip_prefix(&*before.digits).unwrap_or(&after.digits)
+}
+
+fn named(
+    name: &str,
+    call: usize,
+    story: &[Heard],
+    problem: Option<String>,
+    is_free: bool,
+) -> Option<String> {
+    let problem = problem.or((!is_free).then(|| "is not over".into()))?;
+    Some(format!("{name} {call}: {problem}: {story:?}"))
 }
 
 fn is_end(heard: &Heard) -> bool {
@@ -332,9 +377,10 @@ fn problem(end: End, story: &[Heard], (before, after): &(Report, Report)) -> Opt
     let ended_well = match (end, last) {
         (End::Talked, Some(Heard::Gone(200) | Heard::HungUp(_))) => was_up,
         (End::Refused(want), Some(Heard::Refused(status, _))) => *status == want,
-        (End::TakenBack, Some(Heard::Refused(487, _) | Heard::Cancelled(_) | Heard::Gone(200))) => {
-            true
-        }
+        (
+            End::TakenBack | End::MostlyRefused(487),
+            Some(Heard::Refused(487, _) | Heard::Cancelled(_) | Heard::Gone(200)),
+        ) => true,
         (End::TakenBack, Some(Heard::HungUp(_))) => was_up,
         (_, _) => false,
     };
@@ -348,7 +394,7 @@ fn problem(end: End, story: &[Heard], (before, after): &(Report, Report)) -> Opt
     if tone < TONE_MIN {
         return Some(format!("the tone was heard for {} ms", tone.as_millis()));
     }
-    let keys = after.digits.strip_prefix(&*before.digits).unwrap_or(&after.digits);
+    let keys = keys(before, after);
     if keys != FAR_KEYS {
         return Some(format!("the keys heard were {keys:?}"));
     }

@@ -34,7 +34,7 @@
 //! | +15005550180 | rings with 180, without early media, then answers |
 //! | +15005550183 | early media from one address, then from another, then answers |
 //! | +15005550200 | answers without ringing |
-//! | +15005550002 | answers and hangs up after 2 s |
+//! | +15005550002 | answers and hangs up after 3 s |
 //! | +15005550003 | answers with a `;twnat=` in the 200's Contact |
 //! | +15005550004 | answers, and puts the call on hold for 2 s after 1 s |
 //! | +15005550014 | answers and sends no audio |
@@ -169,7 +169,7 @@ pub const NUMBERS: &[(&str, FarEnd)] = &[
     ("+15005550180", answers(Ring::Plain, Then::Stays)),
     ("+15005550183", answers(Ring::MovingMedia, Then::Stays)),
     ("+15005550200", answers(Ring::Not, Then::Stays)),
-    ("+15005550002", answers(Ring::EarlyMedia, Then::HangsUp(Duration::from_secs(2)))),
+    ("+15005550002", answers(Ring::EarlyMedia, Then::HangsUp(Duration::from_secs(3)))),
     ("+15005550003", answers(Ring::EarlyMedia, Then::Moves)),
     ("+15005550004", answers(Ring::EarlyMedia, Then::Holds)),
     ("+15005550014", answers(Ring::EarlyMedia, Then::IsMute)),
