@@ -229,7 +229,7 @@ mod tests {
     use std::{collections::BTreeMap, net::UdpSocket as Peer, time::Duration};
     use tokio::time::timeout;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn listening(address: &str) -> (Udp, SocketAddr) {
         let socket = bind(address.parse().unwrap()).unwrap();
@@ -254,20 +254,22 @@ mod tests {
         let (mut udp, address) = listening("127.0.0.1:0");
         let peers = [peer("127.0.0.1"), peer("127.0.0.2")];
         let each = BATCH_MAX * 3;
+        let mut heard: BTreeMap<SocketAddr, Vec<Bytes>> = BTreeMap::new();
+        let (mut arrived, mut is_more) = (vec![], false);
         for n in 0..each {
             for peer in &peers {
                 peer.send_to(format!("message {n}").as_bytes(), address).unwrap();
                 peer.send_to(b"\r\n\r\n", address).unwrap(); // a keep-alive carries nothing
             }
-        }
-        let mut heard: BTreeMap<SocketAddr, Vec<Bytes>> = BTreeMap::new();
-        let (mut arrived, mut is_more) = (vec![], false);
-        while heard.values().map(Vec::len).sum::<usize>() < each * 2 {
-            is_more = next(&mut udp, &mut arrived).await;
-            assert!(arrived.len() <= BATCH_MAX, "{} at a time", arrived.len());
-            for (flow, bytes) in arrived.drain(..) {
-                assert_eq!(flow.local, address);
-                heard.entry(flow.remote).or_default().push(bytes);
+            // No more at a time than the smallest buffer holds that a kernel gives.
+            let sent = (n + 1) * 2;
+            while (n + 1) % BATCH_MAX == 0 && heard.values().map(Vec::len).sum::<usize>() < sent {
+                is_more = next(&mut udp, &mut arrived).await;
+                assert!(arrived.len() <= BATCH_MAX, "{} at a time", arrived.len());
+                for (flow, bytes) in arrived.drain(..) {
+                    assert_eq!(flow.local, address);
+                    heard.entry(flow.remote).or_default().push(bytes);
+                }
             }
         }
         let want: Vec<_> = (0..each).map(|n| format!("message {n}")).collect();

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Whoever waits longer than this waits in vain.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Phone {
     rtp: UdpSocket,

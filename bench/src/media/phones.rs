@@ -402,7 +402,7 @@ fn is_late(call: &Call) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::thread;
+    use std::{net::Ipv4Addr, thread};
 
     #[test]
     fn numbers_are_found_however_they_are_written() {
@@ -414,10 +414,14 @@ mod tests {
     }
 
     /// Passes every message from one end to the other, as a B2BUA without a mind of its own.
-    fn mirror(socket: &UdpSocket, ends: [SocketAddr; 2], messages: usize) {
+    /// Ends when it is told nothing.
+    fn mirror(socket: &UdpSocket, ends: [SocketAddr; 2]) {
         let mut room = [0; 4096];
-        for _ in 0..messages {
+        loop {
             let (len, from) = socket.recv_from(&mut room).unwrap();
+            if len == 0 {
+                return;
+            }
             let text = std::str::from_utf8(&room[..len]).unwrap();
             let to = if from == ends[0] { ends[1] } else { ends[0] };
             socket.send_to(text.as_bytes(), to).unwrap();
@@ -427,17 +431,20 @@ mod tests {
     #[test]
     fn calls_come_up_and_end() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let free = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let ends = [free(), free()];
+        // Nobody else takes ports of these.
+        let [low, high, ..] = std::process::id().to_le_bytes();
+        let free = |last| UdpSocket::bind((Ipv4Addr::new(127, 150 + high % 60, low, last), 0));
+        let ends = [2, 3].map(|last| free(last).unwrap().local_addr().unwrap());
         let target = server.local_addr().unwrap();
         // Five calls of INVITE, 200, ACK, BYE, 200, with the same Call-ID on both sides.
-        let proxy = thread::spawn(move || mirror(&server, ends, 5 * 5));
+        let proxy = thread::spawn(move || mirror(&server, ends));
         let mut phones = Phones::new(Setting { target, ends, per_s: 500.0 }).unwrap();
         let media = phones.dial(&[[4000, 5000], [4002, 5002], [4004, 5004]]).unwrap();
         let ports = media.iter().map(|ends| ends.map(|end| end.port())).collect::<Vec<_>>();
         assert_eq!(ports, [[5000, 4000], [5002, 4002], [5004, 4004]]);
         assert_eq!(phones.dial(&[[4006, 5006], [4008, 5008]]).unwrap().len(), 2);
         assert_eq!(phones.hang_up().unwrap(), 0);
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[], target).unwrap();
         proxy.join().unwrap();
     }
 }

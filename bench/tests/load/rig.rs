@@ -1,8 +1,10 @@
 //! A target for the generator, and the generator.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
-    process::{Child, Command, Stdio},
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    process::{self, Child, Command, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use tandem_bench::Sample;
@@ -32,7 +34,7 @@ impl Target {
         let process =
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let mut target = Self { process, address };
-        let socket = UdpSocket::bind("127.0.7.9:0").expect("bound");
+        let socket = UdpSocket::bind((own(9), 0)).expect("bound");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("set");
         let local = socket.local_addr().expect("bound");
         let options = format!(
@@ -40,7 +42,7 @@ impl Target {
              Max-Forwards: 70\r\nFrom: <sip:a@{local}>;tag=1\r\nTo: <sip:{address}>\r\n\
              Call-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
         );
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(60);
         while Instant::now() < end {
             assert_eq!(target.process.try_wait().expect("a status"), None, "it has ended");
             socket.send_to(options.as_bytes(), address).expect("sent");
@@ -53,7 +55,7 @@ impl Target {
 
     /// The least possible B2BUA.
     pub(crate) fn floor(callee: SocketAddr) -> Self {
-        let address = free("127.0.7.1");
+        let address = free(1);
         let mut command = Command::new(PROGRAM);
         command.args(["floor-b2bua", "--listen", &address.to_string()]);
         command.args(["--callee", &callee.to_string()]);
@@ -62,8 +64,8 @@ impl Target {
 
     /// Puts load on it: calls that must show the forced From.
     pub(crate) fn called(&self, callee: SocketAddr, arguments: &[&str]) -> Sample {
-        let callee = callee.to_string();
-        let ends = ["--caller", "127.0.7.10:0", "--callee", &callee, "--from-user", FROM_USER];
+        let (caller, callee) = (format!("{}:0", own(10)), callee.to_string());
+        let ends = ["--caller", &caller, "--callee", &callee, "--from-user", FROM_USER];
         self.run(&[arguments, &ends].concat())
     }
 
@@ -82,7 +84,20 @@ impl Target {
     }
 }
 
-/// A port that is free at an address.
-pub(crate) fn free(address: &str) -> SocketAddr {
-    UdpSocket::bind((address, 0)).and_then(|socket| socket.local_addr()).expect("a free port")
+/// An address of this process: others take no ports there.
+pub(crate) fn own(last: u8) -> Ipv4Addr {
+    let [low, high, ..] = process::id().to_le_bytes();
+    Ipv4Addr::new(127, 210 + high % 40, low, last)
+}
+
+/// A port that is free at an address of this process. Each is given once.
+pub(crate) fn free(last: u8) -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let socket = UdpSocket::bind((own(last), 0)).expect("a free port");
+        let address = socket.local_addr().expect("bound");
+        if GIVEN.lock().expect("nobody panics").insert(address) {
+            return address;
+        }
+    }
 }

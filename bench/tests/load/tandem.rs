@@ -1,6 +1,6 @@
 //! The generator drives Tandem, whose binary `cargo test --workspace` builds beside ours.
 
-use crate::rig::{FROM_USER, PROGRAM, Target, free};
+use crate::rig::{FROM_USER, PROGRAM, Target, free, own};
 use std::{
     env, fs,
     net::SocketAddr,
@@ -19,7 +19,7 @@ impl Drop for Scratch {
 }
 
 fn write(folder: &Path, listen: SocketAddr, callee: SocketAddr) -> PathBuf {
-    let place = folder.display();
+    let (place, caller) = (folder.display(), own(10));
     let conf = format!(
         r#"dialplan = ["rules.toml"]
 [sip]
@@ -33,7 +33,7 @@ url = "sqlite:{place}/tandem.db"
 [control]
 socket = "{place}/tandem.sock"
 [trunk.in]
-uri = "127.0.7.10:5060"
+uri = "{caller}:5060"
 context = "bench"
 [trunk.out]
 uri = "{callee}"
@@ -58,7 +58,7 @@ fn calls_with_and_without_digest_and_registrations() {
     assert!(program.exists(), "no {}: `cargo build` makes it", program.display());
     let scratch = Scratch(env::temp_dir().join(format!("bench-tandem-{}", process::id())));
     fs::create_dir_all(&scratch.0).expect("made");
-    let (listen, callee) = (free("127.0.7.2"), free("127.0.7.24"));
+    let (listen, callee) = (free(2), free(24));
     let mut command = Command::new(program);
     command.args(["run", "-c"]).arg(write(&scratch.0, listen, callee));
     let tandem = Target::start(&mut command, listen);
@@ -68,14 +68,16 @@ fn calls_with_and_without_digest_and_registrations() {
     assert_eq!(plain.figure("done"), Some(50.0), "{plain:?}");
 
     let user = ["--user", "1001", "--password", "phone-secret"];
-    let load = ["calls", "--rate", "50", "--count", "50", "--caller", "127.0.7.12:0"];
+    let caller = format!("{}:0", own(12));
+    let load = ["calls", "--rate", "50", "--count", "50", "--caller", &caller];
     let ends = ["--callee", &callee.to_string(), "--from-user", FROM_USER];
     let digest = tandem.run(&[&load[..], &user, &ends].concat());
     assert_eq!(digest.faults, Vec::<String>::new());
     assert_eq!(digest.figure("done"), Some(50.0), "{digest:?}");
 
     let load = ["register", "--phones", "1", "--rounds", "5", "--rate", "10", "--user", "1001"];
-    let registered = tandem.run(&[&load[..], &["--phones-at", "127.0.7.11:0"]].concat());
+    let phones = format!("{}:0", own(11));
+    let registered = tandem.run(&[&load[..], &["--phones-at", &phones]].concat());
     assert_eq!(registered.faults, Vec::<String>::new());
     assert_eq!(registered.figure("done"), Some(5.0), "{registered:?}");
 }
