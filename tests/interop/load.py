@@ -1,5 +1,6 @@
 """SIPp as two telephones: one that calls, one that answers, each as often as wanted."""
 
+import contextlib
 import hashlib
 import pathlib
 import shutil
@@ -25,10 +26,21 @@ def md5_users(*users):
     return "\n".join(f'[user.{user}]\nha1 = "{ha1}"' for user, ha1 in hashes.items())
 
 
-def free_port(address):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+def free_port(address, pair=False):
+    """A free port; an even one with the next one free as well where a pair is wanted."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as beside,
+        ):
+            probe.bind((address, 0))
+            port = probe.getsockname()[1]
+            if not pair:
+                return port
+            with contextlib.suppress(OSError, OverflowError):
+                beside.bind((address, port + 1))
+                if port % 2 == 0:
+                    return port
 
 
 def sipp(folder, scenario, pbx, own, port, *arguments, user="1001", number="1002", uri=None):

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import urllib.request
 
-from process import Process, eventually
+from process import PATIENCE, Process, eventually
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("TANDEM", ROOT / "target/release/tandem"))
@@ -119,7 +119,7 @@ class Pbx:
         command = [PROGRAM, "run", "-c", self.config]
         self.process = Process(command, self.log, env=os.environ | secrets, cwd=self.scratch)
         try:
-            listeners = eventually(self.listeners, 15)
+            listeners = eventually(self.listeners)
         except AssertionError:
             self.process.kill()
             raise AssertionError(f"tandem did not start:\n{self.logged()}") from None
@@ -153,7 +153,7 @@ class Pbx:
     def calls(self):
         return self.ask("calls")
 
-    def cdrs(self, count=1, patience=5):
+    def cdrs(self, count=1):
         """The records of so many calls that are over, the newest first."""
 
         def written():
@@ -161,14 +161,14 @@ class Pbx:
             found = self.ask("cdr", "-n", "10000")
             return found if len(found) >= count else None
 
-        found = eventually(written, patience)
+        found = eventually(written)
         assert len(found) == count, f"{len(found)} CDRs instead of {count}"
         return found
 
     def http(self, path):
         place = re.search(r'transport="http" address=(\S+)', self.logged())
         assert place, f"the log does not name the HTTP listener:\n{self.logged()}"
-        with urllib.request.urlopen(f"http://{place[1]}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{place[1]}{path}", timeout=PATIENCE) as answer:
             return answer.read().decode()
 
     def metrics(self):
@@ -196,9 +196,9 @@ class Pbx:
         """Asserts that no call, leg or port is left. Transactions live for 32 s more."""
         eventually(lambda: self.remnants().keys() <= {"sip_transactions"})
 
-    def is_at_rest(self, patience=40):
+    def is_at_rest(self):
         """Asserts that nothing at all is left of past calls."""
-        eventually(lambda: not self.remnants(), patience, every=0.2)
+        eventually(lambda: not self.remnants(), 2 * PATIENCE, every=0.2)
         status = self.status()
         assert status["calls"]["ringing"] == status["calls"]["talking"] == 0
         assert status["ports"]["used"] == 0

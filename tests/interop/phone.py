@@ -9,11 +9,11 @@ import threading
 import time
 
 import sound
-from process import Process
+from process import PATIENCE, Process
 
 PEERS = pathlib.Path(__file__).parent / "peers"
-# Generous: both ends and the PBX may share one busy core.
-PATIENCE = 15
+# How often a sound is listened to before it is not as it should be.
+TRIES = 8
 
 
 class PhoneError(AssertionError):
@@ -53,7 +53,7 @@ class Phone:
         self.history = []
         self.recordings = 0
         threading.Thread(target=self._read, daemon=True).start()
-        self.address = self.wait("ready", 30).get("address")
+        self.address = self.wait("ready").get("address")
 
     def _read(self):
         for line in self.process.popen.stdout:
@@ -134,7 +134,7 @@ class Phone:
                 self.process.kill()
 
 
-def hears(phone, other, seconds=2.0, at_least=0.95, tries=3):
+def hears(phone, other, seconds=2.0, at_least=0.95, tries=TRIES):
     """Asserts that a telephone hears what another says, undamaged for so many seconds.
 
     A machine that is taken away for a moment lets frames come too late; what is lost or changed on the way
@@ -148,7 +148,7 @@ def hears(phone, other, seconds=2.0, at_least=0.95, tries=3):
     raise AssertionError(f"{phone.name} hears {other.name} with only {likeness}")
 
 
-def hears_silence(phone, tries=3):
+def hears_silence(phone, tries=TRIES):
     """Asserts that a telephone hears nothing for a second, once its buffers are empty."""
     heard = []
     while len(heard) < tries:

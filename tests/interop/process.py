@@ -7,6 +7,10 @@ import subprocess
 import time
 
 
+# Longer than anything takes on a busy machine.
+PATIENCE = 60
+
+
 class Process:
     """A program with its output in a file."""
 
@@ -20,7 +24,7 @@ class Process:
     def is_running(self):
         return self.popen.poll() is None
 
-    def stop(self, how=signal.SIGTERM, patience=10):
+    def stop(self, how=signal.SIGTERM, patience=PATIENCE):
         """Ends it and returns its exit status."""
         if self.is_running():
             self.popen.send_signal(how)
@@ -51,7 +55,7 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def eventually(what, patience=5.0, every=0.05):
+def eventually(what, patience=PATIENCE, every=0.05):
     """Calls until it returns something true, and returns that."""
     end = time.monotonic() + patience
     while True:

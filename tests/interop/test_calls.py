@@ -36,7 +36,7 @@ def test_phones_talk_and_the_callee_hangs_up(pbx, start_phone, caller, callee):
     for side in ("caller", "callee"):
         media = cdr["media"][side]
         assert media["codec"] == "PCMU"
-        assert media["received"]["packets"] > 150
+        assert media["received"]["packets"] > 100
         assert media["received"]["lost"] == 0
     assert not cdr["media"]["is_transcoded"]
     pbx.has_no_call()

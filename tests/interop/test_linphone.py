@@ -5,6 +5,7 @@ import pytest
 import sound
 from linphone import Linphone
 from load import free_port
+from phone import hears
 
 # Its media leaves from here, wherever its signalling is bound.
 OWN = "127.0.0.1"
@@ -12,20 +13,19 @@ OWN = "127.0.0.1"
 
 @pytest.fixture
 def linphone(pbx, scratch):
-    phone = Linphone(scratch, pbx, "1003", OWN, free_port(OWN), free_port(OWN))
+    phone = Linphone(scratch, pbx, "1003", OWN, free_port(OWN), free_port(OWN, pair=True))
     phone.ask("status register", "registered, identity=")
     phone.order("soundcard use files")
     yield phone
     phone.close()
 
 
-def says(linphone):
-    """Makes linphonec speak; returns what it says."""
-    voice = sound.voice(seed=1003)
+def speak(linphone):
+    """Makes linphonec speak, for longer than anybody listens."""
+    linphone.says = sound.voice(seed=1003)
     path = linphone.folder / "linphone-says.wav"
-    sound.save(path, np.tile(voice, 8))
+    sound.save(path, np.tile(linphone.says, 20))
     linphone.order(f"play {path}")
-    return voice
 
 
 def test_it_registers(pbx, linphone):
@@ -40,9 +40,8 @@ def test_it_calls(pbx, linphone, start_phone):
     callee.wait("incoming")
     callee.answer()
     callee.wait("established")
-    voice = says(linphone)
-    heard = callee.hear(3)
-    assert sound.likeness(voice, heard[-2 * sound.RATE :]) >= 0.95
+    speak(linphone)
+    hears(callee, linphone)
     linphone.order("terminate")
     callee.wait("closed")
     (cdr,) = pbx.cdrs()
@@ -57,11 +56,13 @@ def test_it_is_called(pbx, linphone, start_phone):
     caller.wait("established")
     heard = linphone.folder / "linphone-heard.wav"
     linphone.order(f"record {heard}")
-    voice = says(linphone)
-    assert sound.likeness(voice, caller.hear(3)[-2 * sound.RATE :]) >= 0.95
+    speak(linphone)
+    hears(caller, linphone, 3)
     caller.hang_up()
     caller.wait("closed")
     pbx.cdrs()
     linphone.close()
-    samples = sound.load(heard)[sound.RATE :]
-    assert sound.likeness(caller.says, samples[: 2 * sound.RATE]) >= 0.95
+    samples = sound.load(heard)
+    starts = range(0, len(samples) - 2 * sound.RATE, sound.RATE // 2)
+    likeness = [sound.likeness(caller.says, samples[start : start + 2 * sound.RATE]) for start in starts]
+    assert max(likeness, default=0) >= 0.95, likeness

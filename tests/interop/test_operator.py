@@ -5,6 +5,7 @@ import subprocess
 
 from pbx import USERS, password
 from phone import hears
+from process import PATIENCE
 from test_calls import connect
 
 
@@ -74,7 +75,7 @@ def test_a_drained_program_finishes_its_calls_and_ends(pbx, start_phone):
     assert len(pbx.calls()) == 1
     caller.hang_up()
     callee.wait("closed")
-    assert pbx.process.popen.wait(10) == 0
+    assert pbx.process.popen.wait(PATIENCE) == 0
 
 
 def test_a_reload_takes_new_users_and_keeps_calls(pbx, start_phone):
@@ -102,8 +103,8 @@ def test_a_phone_that_vanishes_leaves_nothing(start_pbx, start_phone):
     callee = start_phone("baresip", pbx, "1002")
     connect(caller, callee)
     callee.process.kill()
-    caller.wait("closed", 20)
+    caller.wait("closed")
     # Its record does not wait for the BYE to nobody, which is repeated for 32 s.
-    (cdr,) = pbx.cdrs(patience=10)
+    (cdr,) = pbx.cdrs()
     assert cdr["ending"]["by"] == "tandem"
     pbx.is_at_rest()

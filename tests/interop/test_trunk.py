@@ -33,7 +33,8 @@ def numbers_in(text):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_phone_calls_out(start_twilio, start_pbx, start_phone, kind):
-    trunk = start_twilio()
+    # Long enough to listen to the ringing first.
+    trunk = start_twilio(ring="6s")
     pbx = start_pbx(trunk=trunk.address)
     phone = start_phone(kind, pbx, "1001")
     phone.dial(DIALLED)
@@ -88,7 +89,7 @@ def test_the_trunk_calls_in_and_the_first_to_answer_has_it(
     answers = start_phone(kind, pbx, "1001")
     other = start_phone("pjsua", pbx, "1002")
     caller = start_twilio(
-        "--call", pbx.address(), "--did", CALLER_ID, "--voice", "tone", "--talk", "4",
+        "--call", pbx.address(), "--did", CALLER_ID, "--voice", "tone", "--talk", "10",
         "--calls", "1", name="caller",
     )
     answers.wait("incoming")
@@ -96,7 +97,10 @@ def test_the_trunk_calls_in_and_the_first_to_answer_has_it(
     answers.answer()
     answers.wait("established")
     other.wait("closed")
-    assert sound.pitch(answers.hear(1)) == pytest.approx(1000, abs=5)
+    pitches = [sound.pitch(answers.hear(1))]
+    while len(pitches) < 4 and pitches[-1] != pytest.approx(1000, abs=5):
+        pitches.append(sound.pitch(answers.hear(1)))
+    assert pitches[-1] == pytest.approx(1000, abs=5), pitches
     answers.wait("closed")
     (cdr,) = pbx.cdrs()
     assert (cdr["direction"], cdr["ending"]["by"]) == ("inbound", "caller")
@@ -163,7 +167,7 @@ def test_the_trunk_is_watched(start_twilio, start_pbx):
         (row,) = pbx.ask("trunks")
         return row["state"] == "up" and row["rtt_ms"] is not None
 
-    eventually(state, 15)
+    eventually(state)
     trunk.verdict()
 
 
