@@ -3,8 +3,7 @@
 //! Owns: its transactions, calls, nonces and trunks' state; the order in which things happen.
 //! Never: reads a clock, opens a socket or waits; it is told, and answers with [`Output`]s.
 //!
-//! The contract: after each `handle_*` drain [`Shard::poll_output`], now and then [`Shard::poll_refusal`], then sleep
-//! until [`Shard::poll_timeout`].
+//! After each `handle_*` drain [`Shard::poll_output`], now and then [`Shard::poll_refusal`]; sleep until `poll_timeout`.
 #![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used)]
 
 mod admission;
