@@ -6,6 +6,7 @@
 use crate::media::{sockets::raise_descriptors, way::DIRECT_PORTS};
 use anyhow::{Context, Result};
 use nix::{
+    errno::Errno,
     poll::ppoll,
     sys::{
         epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
@@ -58,7 +59,8 @@ pub fn serve(args: &Args, ready: impl FnOnce()) -> Result<()> {
     loop {
         relay.round(EpollTimeout::NONE)?;
         if args.coalesce > 0 {
-            ppoll(&mut [], Some(TimeSpec::from(Duration::from_micros(args.coalesce))), None)?;
+            // A signal ends it early, which harms nobody.
+            _ = ppoll(&mut [], Some(TimeSpec::from(Duration::from_micros(args.coalesce))), None);
         }
     }
 }
@@ -94,7 +96,11 @@ impl Relay {
 
     /// Waits until somebody is ready, and forwards one packet of each.
     fn round(&mut self, patience: EpollTimeout) -> Result<()> {
-        let count = self.epoll.wait(&mut self.ready, patience)?;
+        let count = match self.epoll.wait(&mut self.ready, patience) {
+            // Whoever was stopped goes on.
+            Err(Errno::EINTR) => 0,
+            waited => waited?,
+        };
         for event in &self.ready[..count] {
             let index = event.data() as usize;
             let side = &mut self.sides[index];

@@ -3,6 +3,7 @@
 use crate::rig::{FROM_USER, Target, free, own};
 use std::{
     collections::BTreeSet,
+    io::ErrorKind,
     net::{SocketAddr, UdpSocket},
     thread,
     time::Duration,
@@ -20,7 +21,10 @@ fn lossy(target: SocketAddr) -> SocketAddr {
         let mut buffer = [0; 4096];
         let (mut caller, mut known) = (None, BTreeSet::new());
         loop {
-            let (length, from) = near.recv_from(&mut buffer).expect("received");
+            let (length, from) = match near.recv_from(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                received => received.expect("received"),
+            };
             if caller.is_none() {
                 caller = Some(from);
                 let (near, far) = (near_too.try_clone(), far_too.try_clone());
@@ -38,8 +42,13 @@ fn lossy(target: SocketAddr) -> SocketAddr {
 fn back(near: &UdpSocket, far: &UdpSocket, caller: SocketAddr) {
     far.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
     let mut buffer = [0; 4096];
-    while let Ok(length) = far.recv(&mut buffer) {
-        near.send_to(&buffer[..length], caller).expect("sent");
+    loop {
+        match far.recv(&mut buffer) {
+            Ok(length) => _ = near.send_to(&buffer[..length], caller).expect("sent"),
+            // Whoever was stopped goes on.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
     }
 }
 

@@ -75,9 +75,15 @@ fn calls_with_and_without_digest_and_registrations() {
     assert_eq!(digest.faults, Vec::<String>::new());
     assert_eq!(digest.figure("done"), Some(50.0), "{digest:?}");
 
-    let load = ["register", "--phones", "1", "--rounds", "5", "--rate", "10", "--user", "1001"];
+    let load = ["register", "--phones", "1", "--rounds", "5", "--user", "1001"];
     let phones = format!("{}:0", own(11));
-    let registered = tandem.run(&[&load[..], &["--phones-at", &phones]].concat());
+    let register =
+        |per_s| tandem.run(&[&load[..], &["--phones-at", &phones, "--rate", per_s]].concat());
+    let mut registered = register("10");
+    // Where an answer takes longer than that, one is still under way when the next is due: then more slowly.
+    if registered.faults == ["1 x a phone whose last registration is not over"] {
+        registered = register("0.5");
+    }
     assert_eq!(registered.faults, Vec::<String>::new());
     assert_eq!(registered.figure("done"), Some(5.0), "{registered:?}");
 }
