@@ -170,4 +170,6 @@ fn tidy(report: &mut Report) {
 }
 
 #[cfg(test)]
+mod mistakes_tests;
+#[cfg(test)]
 mod tests;
