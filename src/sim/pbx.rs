@@ -213,6 +213,12 @@ impl Pbx {
         result
     }
 
+    /// The same for each process: an operator reaches all of them.
+    pub fn with_each(&mut self, now: Instant, act: impl FnMut(&mut Shard)) {
+        self.shards.iter_mut().for_each(act);
+        self.pump(now);
+    }
+
     /// Returns what it has recorded of calls that are over.
     pub fn cdrs(&self) -> &[Cdr] {
         &self.cdrs

@@ -127,11 +127,7 @@ impl Store {
     /// Takes over a record, to be written when that can be done.
     pub(super) fn put(&mut self, record: Record, now: Instant) {
         self.told.write(&record);
-        if self.writing.is_some() {
-            self.queue.push_back(record);
-        } else {
-            self.spool_up(record);
-        }
+        self.queue.push_back(record);
         self.write(now);
         self.held_up += u64::from(!self.is_quiet());
     }
@@ -152,19 +148,20 @@ impl Store {
     /// Writes what can be written by now.
     pub(super) fn write(&mut self, now: Instant) {
         loop {
-            if self.retry_at.is_some_and(|at| now < at)
-                || self.writing.as_ref().is_some_and(|(until, _)| now < *until)
-            {
+            if self.writing.as_ref().is_some_and(|(until, _)| now < *until) {
                 return;
             }
-            self.retry_at = None;
             if let Some((_, batch)) = self.writing.take() {
                 self.finish(batch, now);
-                continue;
             }
+            // What has come meanwhile, behind what came back.
             for record in std::mem::take(&mut self.queue) {
                 self.spool_up(record);
             }
+            if self.retry_at.is_some_and(|at| now < at) {
+                return;
+            }
+            self.retry_at = None;
             let Some(batch) = self.spool.take() else { return };
             match self.disk {
                 Disk::Slow(takes) => self.writing = Some((now + takes, batch)),
@@ -290,6 +287,21 @@ mod tests {
             assert_eq!((store.faults(), store.cdrs()), (vec![], 40), "{disk:?}");
             assert!(store.running().is_empty() && store.next_at().is_none());
         }
+    }
+
+    /// What came while a transaction was written that failed in the end is not overtaken by what comes then.
+    #[test]
+    fn a_disk_that_fails_at_the_end_changes_no_order() {
+        let mut store = Store::default();
+        store.set_disk(Disk::Slow(Duration::from_millis(700)));
+        store.put(cdr(1), at(0));
+        store.put(Record::Running(Box::new(answered(2))), at(100));
+        store.set_disk(Disk::Gone);
+        run(&mut store, 800);
+        store.put(cdr(2), at(800));
+        store.set_disk(Disk::Well);
+        run(&mut store, 10_000);
+        assert_eq!((store.faults(), store.cdrs()), (vec![], 2));
     }
 
     #[test]

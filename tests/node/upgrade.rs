@@ -158,6 +158,20 @@ async fn counted(rig: &Rig) -> (u64, u32) {
     (trunks[0].calls, row.map_or(0, |row| row.calls_per_hour.used))
 }
 
+/// Why calls ended of which there are records; waits for the first.
+async fn lost(socket: &Path) -> Vec<String> {
+    let looking = async {
+        loop {
+            let answer = control::ask(socket, &Request::Cdr(CdrQuery::default())).await;
+            let Ok(Response::Cdrs(cdrs)) = answer else { panic!("{answer:?}") };
+            if !cdrs.is_empty() {
+                return cdrs.into_iter().map(|cdr| cdr.ending.why.unwrap().code).collect();
+            }
+        }
+    };
+    soon("a record", looking).await
+}
+
 /// What limits and budgets go by does not begin anew: the call of the old process counts until it ends.
 #[tokio::test]
 async fn the_new_process_counts_what_the_old_one_has_counted() {
@@ -206,9 +220,19 @@ async fn the_calls_of_a_process_that_is_killed_count_no_more() {
         for socket in [&aside, &rig.socket()] {
             soon("both calls", async { while counted(socket).await != 2 {} }).await;
         }
+        // What is killed before a call is written down leaves no record of it.
+        let file = rusqlite::Connection::open(rig.path("tandem.db")).unwrap();
+        let count = || file.query_row("SELECT count(*) FROM running", [], |row| row.get(0));
+        soon("the rows of both calls", async {
+            while count() != Ok(2_i64) {
+                tokio::task::yield_now().await
+            }
+        })
+        .await;
         if is_heir_killed {
             kill(heir, "KILL");
             soon("one call", async { while counted(&aside).await != 1 {} }).await;
+            assert_eq!(lost(&aside).await, ["X002"]);
             // What is new is not for a process that ends with its calls.
             assert_eq!(phones[1].call("600").await.0.status(), 503);
             assert_eq!(phones[0].hang_up(&mut elders).await.status(), 200);
@@ -217,6 +241,7 @@ async fn the_calls_of_a_process_that_is_killed_count_no_more() {
         } else {
             old.kill();
             soon("one call", async { while counted(&rig.socket()).await != 1 {} }).await;
+            assert_eq!(lost(&rig.socket()).await, ["X002"]);
             assert_eq!(phones[1].hang_up(&mut heirs).await.status(), 200);
             carrier.is_hung_up().await;
             soon("no call", async { while counted(&rig.socket()).await != 0 {} }).await;

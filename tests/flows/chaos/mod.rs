@@ -228,7 +228,7 @@ fn let_go(world: &mut World, names: &[String]) {
         (0..CALLS_IN_MAX).for_each(|nth| twilio.hang_up(CallNumber(nth), now));
     });
     with_pbx(world, |pbx, now| {
-        pbx.with_shard(now, |shard, now| {
+        pbx.with_each(now, |shard| {
             let calls: Vec<CallId> = shard.calls(now).iter().map(|call| call.call).collect();
             calls.into_iter().for_each(|call| _ = shard.hang_up(call, now));
         });
@@ -370,11 +370,15 @@ fn is_sound(seed: u64, kinds: u64) -> (bool, Felt) {
 /// What these have shown: a PRACK or BYE with a number that came before, a copy of a refused INVITE that
 /// became a call, a phone that never heard of its call's end; the same number of a PRACK and a BYE behind a second ACK
 /// of the caller's, a copy of a refused INVITE that became a call of the next process, a nonce that was stale until the clock
-/// that had been set back came to it.
+/// that had been set back came to it. And, by mistakes of ours here: a disk that wrote in another order what had come
+/// while it failed; an operator who did not reach the calls of the process before.
 #[test]
 fn worlds_that_failed_once() {
     for seed in [119, 1262, 1522, 1862, 2073, 2284, 2466, 2864, 2888, 6066, 9078, 9853] {
         assert!(is_sound(seed, FIRST_KINDS).0, "{seed}");
+    }
+    for seed in [202_679, 203_525, 207_687, 207_716] {
+        assert!(is_sound(seed, KINDS).0, "{seed}");
     }
 }
 
