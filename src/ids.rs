@@ -4,6 +4,7 @@
 //! Never: decides anything about a message.
 
 mod mint;
+pub(crate) use mint::hex;
 pub use mint::{Digest, Digester, MAGIC_COOKIE, Mint, MintKey};
 
 use rand_chacha::{
@@ -83,6 +84,17 @@ pub struct Flow {
     pub local: SocketAddr,
     /// The peer.
     pub remote: SocketAddr,
+}
+
+impl Flow {
+    /// Returns what it prints as, the usual one of which is IPv4's.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(32);
+        text.push_str(self.transport.param());
+        text.push(':');
+        push_address(&mut text, self.remote);
+        text
+    }
 }
 
 impl fmt::Display for Flow {

@@ -37,8 +37,8 @@ impl Attempts {
     ) {
         let attempt = Attempt {
             trunk: trunk.into(),
-            host: hop.edge.authority(),
-            address: hop.flow.to_string(),
+            host: hop.edge.authority().into_owned(),
+            address: hop.flow.text(),
             caller_id: caller_id.into(),
             after_ms,
             took_ms: 0,

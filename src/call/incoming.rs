@@ -17,7 +17,7 @@ use crate::{
     few::Few,
     ids::Flow,
     observe::log,
-    sip::{Builder, HeaderLine, HeaderName, Message, Method, default_reason},
+    sip::{Builder, HeaderName, Message, Method, default_reason},
     transaction::ServerId,
 };
 use bytes::Bytes;
@@ -63,18 +63,18 @@ impl Leg {
     /// Creates the leg of an INVITE; `None` where its Contact is of no use, and nothing is registered.
     pub fn incoming(
         owner: Owner,
-        name: Box<str>,
+        name: Arc<str>,
         profile: Profile,
         (tx, invite, flow): (ServerId, Message, Flow),
         wire: &mut Wire<'_>,
     ) -> Option<Self> {
-        let tag: Arc<str> = wire.mint.tag().into();
+        let tag = wire.mint.shared_tag();
         let dialog = Dialog::from_invite(&invite, &tag, flow, profile.reach)?;
         let reliable = invite
             .has_option(HeaderName::Require, "100rel")
             .then(|| ReliableSender::new(wire.entropy.next_u64() as u32));
         let mut modify = Modify::default();
-        if invite.sdp().is_some() {
+        if invite.has_sdp() {
             // Cannot fail: a new dialog is stable.
             let offered = modify.they_offer();
             debug_assert!(offered.is_ok());
@@ -178,7 +178,7 @@ impl Leg {
         let bytes = finish(builder, sdp);
         wire.tx.respond(tx, 200, bytes.clone(), wire.now, wire.sent);
         self.success = Some((tx, Success::new(invite.cseq().number, bytes, wire.now)));
-        self.ack_answers = invite.sdp().is_none();
+        self.ack_answers = !invite.has_sdp();
         self.modify.settle();
         self.enter(Stage::Unacknowledged);
     }
@@ -385,11 +385,16 @@ impl Granted {
 /// Returns whether the peer's Allow header names UPDATE.
 pub(super) fn allows_update(message: &Message) -> bool {
     let update = Method::Update.as_str().as_bytes();
-    // Methods are tokens: nothing in the list hides a comma.
-    let names = |line: &HeaderLine<'_>| {
-        line.value().split(|byte| *byte == b',').any(|name| name.trim_ascii() == update)
+    // Methods are tokens: nothing in the list hides a comma. Few begin as this one does.
+    let names = |value: &[u8]| {
+        memchr::memchr_iter(b'U', value).any(|at| {
+            let (before, from) = value.split_at_checked(at).unwrap_or_default();
+            let is_one = matches!(before.trim_ascii_end(), [] | [.., b',']);
+            let after = from.strip_prefix(update).map(<[u8]>::trim_ascii_start);
+            is_one && matches!(after, Some([] | [b',', ..]))
+        })
     };
-    message.lines().filter(|line| line.id() == HeaderName::Allow).any(|line| names(&line))
+    message.lines().filter(|line| line.id() == HeaderName::Allow).any(|line| names(&line.value()))
 }
 
 /// Reads the RSeq and CSeq numbers of a RAck value that acknowledges an INVITE's response.

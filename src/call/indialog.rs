@@ -271,7 +271,7 @@ impl Leg {
         let bytes = self.reply_to((tx, request), (200, "OK"), headers, sdp, wire);
         if request.method() == Method::Invite {
             self.success = Some((tx, Success::new(request.cseq().number, bytes, wire.now)));
-            self.ack_answers = request.sdp().is_none();
+            self.ack_answers = !request.has_sdp();
         } else if sdp.is_some() {
             self.modify.settle();
             self.note_early_update();

@@ -265,7 +265,7 @@ pub struct Leg {
     /// Its name inside the program.
     pub owner: Owner,
     /// What people call it: a user's or a trunk's name.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// What the peer can do and may be told.
     pub profile: Profile,
     /// Where its media stands.

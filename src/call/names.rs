@@ -8,6 +8,7 @@ use crate::{
     ids::{CallId, Digest, MintKey},
     table::Table,
 };
+use std::sync::Arc;
 
 /// The tags and Call-IDs of one shard's calls, as digests: peers choose Call-IDs.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub struct Names {
     key: MintKey,
     tags: Table<Digest, Owner>,
     /// The call, and what the peer of that leg is called.
-    call_ids: Table<Digest, (CallId, Box<str>)>,
+    call_ids: Table<Digest, (CallId, Arc<str>)>,
     /// Which Call-IDs a call has.
     by_call: Table<CallId, Vec<Digest>>,
 }
@@ -43,9 +44,9 @@ impl Names {
     }
 
     /// Notes the Call-ID of a leg whose peer is called `name`.
-    pub fn insert_call_id(&mut self, call_id: &str, call: CallId, name: &str) {
+    pub fn insert_call_id(&mut self, call_id: &str, call: CallId, name: &Arc<str>) {
         let digest = self.digest(call_id);
-        self.call_ids.insert(digest, (call, name.into()));
+        self.call_ids.insert(digest, (call, name.clone()));
         self.by_call.get_or_insert_with(call, || Vec::with_capacity(2)).push(digest);
     }
 
@@ -88,11 +89,11 @@ mod tests {
     fn a_call_takes_its_own_names_along_and_no_others() {
         let mut names = Names::new(MintKey::new([1; 16]));
         let (one, two) = (CallId::new(ShardId(0), 1), CallId::new(ShardId(0), 2));
-        names.insert_call_id("a", one, "1001");
-        names.insert_call_id("b", one, "carrier");
-        names.insert_call_id("c", two, "1002");
+        names.insert_call_id("a", one, &"1001".into());
+        names.insert_call_id("b", one, &"carrier".into());
+        names.insert_call_id("c", two, &"1002".into());
         // Somebody says a Call-ID that another call has.
-        names.insert_call_id("b", two, "1003");
+        names.insert_call_id("b", two, &"1003".into());
         assert_eq!(names.call_of("a"), Some((one, "1001")));
         assert_eq!(names.call_of("b"), Some((two, "1003")));
         names.forget(one);

@@ -138,14 +138,13 @@ impl Leg {
     /// Creates a leg that is to be called. Nothing is sent before [`Self::invite`].
     pub fn outgoing(
         owner: Owner,
-        name: Box<str>,
+        name: Arc<str>,
         profile: Profile,
         spec: InviteSpec,
         flow: Option<Flow>,
         wire: &mut Wire<'_>,
     ) -> Self {
-        let tag: Arc<str> = wire.mint.tag().into();
-        let call_id: Arc<str> = wire.mint.call_id().into();
+        let (tag, call_id) = (wire.mint.shared_tag(), wire.mint.shared_call_id());
         wire.names.insert_tag(&tag, owner);
         wire.names.insert_call_id(&call_id, owner.call, &name);
         let mut media = LegMedia::unplaced(profile.policy.clone(), wire);
@@ -288,7 +287,7 @@ impl Leg {
             let dialog = outgoing.dialog(response, flow, reach);
             outgoing.early.insert(tag.clone(), (dialog, ReliableReceiver::default()));
         }
-        self.peer_allows_update |= allows_update(response);
+        self.peer_allows_update = self.peer_allows_update || allows_update(response);
         if response.has_option(HeaderName::Require, "100rel")
             && let Some(rseq) = response.number(HeaderName::RSeq)
             && !self.prack(&tag, rseq, wire)
@@ -368,7 +367,7 @@ impl Leg {
                 self.dialog = Some(dialog);
                 self.enter(Stage::Up);
                 self.modify.settle();
-                self.peer_allows_update |= allows_update(response);
+                self.peer_allows_update = self.peer_allows_update || allows_update(response);
                 self.read_session_timer(response, wire);
                 let sdp = description(response).unwrap_or(None);
                 out.push(LegEvent::Answered { sdp });

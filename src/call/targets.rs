@@ -64,7 +64,13 @@ impl Call {
             let (uri, flow, routes) = binding.target();
             let config = &self.config;
             let spec = headers::to_phone(&self.identity, &user, (uri, routes), &invite, config);
-            self.new_leg(user.name.clone(), Profile::phone(&user, config), spec, Some(flow), wire)
+            self.new_leg(
+                (&*user.name).into(),
+                Profile::phone(&user, config),
+                spec,
+                Some(flow),
+                wire,
+            )
         });
         Ok(legs.collect())
     }
@@ -149,7 +155,7 @@ impl Call {
 
     pub(super) fn new_leg(
         &self,
-        name: Box<str>,
+        name: Arc<str>,
         profile: Profile,
         spec: InviteSpec,
         flow: Option<Flow>,

@@ -173,7 +173,7 @@ impl Call {
         let spec = way.spec(trunk, &self.config);
         let profile = way.profile(trunk);
         let calls_max = profile.calls_max;
-        let mut leg = self.new_leg(trunk.name.clone(), profile, spec, flow, wire);
+        let mut leg = self.new_leg((&*trunk.name).into(), profile, spec, flow, wire);
         // Whoever asks next must know of it, though it has not gone out yet.
         let is_claimed = wire.trunks.claim(&trunk.name, leg.id(), calls_max);
         debug_assert!(is_claimed, "there was room");

@@ -67,7 +67,7 @@ impl Country {
 
     /// Returns the country in which a number was given out; `None` for satellite phones and the like.
     pub fn of(number: &E164) -> Option<Self> {
-        Self::of_parsed(&PHONE_NUMBER_UTIL.parse(number.expose(), None).ok()?)
+        Self::of_parsed(&read(number)?)
     }
 
     fn of_parsed(parsed: &PhoneNumber) -> Option<Self> {
@@ -154,15 +154,23 @@ impl PartialOrd for Country {
 
 /// Returns what Google's metadata says that a number is for.
 pub(super) fn kind_of(number: &E164) -> Kind {
-    match PHONE_NUMBER_UTIL.parse(number.expose(), None) {
-        Ok(parsed) => kind_of_parsed(&parsed),
-        Err(_) => Kind::Unknown,
+    read(number).map_or(Kind::Unknown, |parsed| kind_of_parsed(&parsed))
+}
+
+/// Reads a number. Those of country code 1 need no plan for that, which costs as much as what is then looked up.
+fn read(number: &E164) -> Option<PhoneNumber> {
+    match number.expose().strip_prefix("+1") {
+        Some(national) if is_north_american_e164(number.expose()) => {
+            let (country_code, national_number) = (1, national.parse().ok()?);
+            Some(PhoneNumber { country_code, national_number, ..PhoneNumber::default() })
+        }
+        Some(_) | None => PHONE_NUMBER_UTIL.parse(number.expose(), None).ok(),
     }
 }
 
 /// Returns both that [`Country::of`] and [`Kind::of`] say, reading the number once.
 pub fn place(number: &E164) -> (Option<Country>, Kind) {
-    let parsed = PHONE_NUMBER_UTIL.parse(number.expose(), None).ok();
+    let parsed = read(number);
     let known = Kind::of_range(number);
     let kind = known.or_else(|| parsed.as_ref().map(kind_of_parsed)).unwrap_or(Kind::Unknown);
     (parsed.as_ref().and_then(Country::of_parsed), kind)
@@ -277,6 +285,8 @@ mod tests {
                 assert_eq!(country.normalise(&dialled), read, "{country} {dialled}");
                 assert!(read.is_some(), "{country} {dialled}");
             }
+            let number = E164::parse(&dialled).unwrap();
+            assert_eq!(read(&number), PHONE_NUMBER_UTIL.parse(&dialled, None).ok(), "{dialled}");
         }
         for other in ["+11155550199", "+1415555019", "+141555501999", "+1 4155550199", "4155550199"]
         {

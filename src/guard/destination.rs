@@ -4,7 +4,7 @@
 //! Never: knows who calls.
 
 use super::Refusal;
-use crate::dialplan::{Allow, Countries, Country, E164, Kind, place};
+use crate::dialplan::{Allow, Country, E164, Kind, place};
 
 /// More digits than this, and it is meant for the telephone network: what cannot be read as a number
 /// of it is not sent there.
@@ -38,26 +38,30 @@ impl Destination {
             allow.numbers.iter().any(|pattern| numbers().any(|number| pattern.matches(number)))
         };
         // Every `allow` must let it pass; one that names the number does.
-        let (naming, rest): (Vec<&Allow>, Vec<&Allow>) = allows.iter().copied().partition(named);
-        let is_named = !naming.is_empty();
+        let is_named = allows.iter().any(&named);
+        let rest = || allows.iter().filter(|allow| !named(allow));
         let (Some(_), Some(kind)) = (&self.number, self.kind) else {
             let digits = sent.bytes().filter(u8::is_ascii_digit).count();
             let is_short = digits <= SHORT_DIGITS_MAX && !sent.starts_with('+');
             return if is_short || is_named { Ok(()) } else { Err(Refusal::NotANumber) };
         };
-        let denied: Vec<&[Kind]> = rest.iter().filter_map(|a| a.deny.as_deref()).collect();
-        let is_said = allows.iter().any(|allow| allow.deny.is_some());
-        let denied = if is_said || is_named { denied } else { vec![&Kind::DENIED[..]] };
-        if denied.iter().any(|kinds| kinds.contains(&kind)) {
+        let is_denied = if is_named || allows.iter().any(|allow| allow.deny.is_some()) {
+            rest().filter_map(|allow| allow.deny.as_deref()).any(|kinds| kinds.contains(&kind))
+        } else {
+            Kind::DENIED.contains(&kind)
+        };
+        if is_denied {
             return Err(Refusal::Kind(kind));
         }
-        let own = Countries::These(vec![home]);
-        let said: Vec<&Countries> = rest.iter().filter_map(|a| a.countries.as_ref()).collect();
-        let is_said = allows.iter().any(|allow| allow.countries.is_some());
-        let countries = if is_said || is_named { said } else { vec![&own] };
+        let is_elsewhere = if is_named || allows.iter().any(|allow| allow.countries.is_some()) {
+            let mut said = rest().filter_map(|allow| allow.countries.as_ref());
+            said.any(|countries| !countries.has(self.country))
+        } else {
+            self.country != Some(home)
+        };
         // A toll-free number of a country that shares its code with others is a number of all of them.
         let is_free = kind == Kind::TollFree && self.shares_code_with(home);
-        if !is_free && countries.iter().any(|countries| !countries.has(self.country)) {
+        if !is_free && is_elsewhere {
             return Err(Refusal::Country { country: self.country, kind });
         }
         Ok(())
@@ -73,7 +77,7 @@ impl Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialplan::Pattern;
+    use crate::dialplan::{Countries, Pattern};
 
     fn country(code: &str) -> Country {
         Country::parse(code).unwrap()

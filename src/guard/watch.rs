@@ -125,13 +125,16 @@ impl Watch {
     ) -> bool {
         let charged = || Note::Charged { leg, accounts: accounts.clone(), country };
         self.journal.note(charged);
-        let mut is_first = vec![];
+        let mut is_first = None;
         for account in &accounts {
-            let ledger = self.ledgers.entry(account.clone()).or_insert_with(|| Ledger::new(now));
-            is_first.push(ledger.charge(country, now));
+            if !self.ledgers.contains_key(account) {
+                self.ledgers.insert(account.clone(), Ledger::new(now));
+            }
+            let charged = self.ledgers.get_mut(account).map(|ledger| ledger.charge(country, now));
+            is_first = is_first.or(charged);
         }
         self.legs.insert(leg, accounts);
-        is_first.first().copied().unwrap_or(false)
+        is_first.unwrap_or(false)
     }
 
     /// Another leg takes a leg's place in the same call, which pays once.

@@ -8,7 +8,7 @@ use siphasher::{
     sip::SipHasher24,
     sip128::{Hasher128, SipHasher13},
 };
-use std::{fmt, hash::Hasher};
+use std::{fmt, hash::Hasher, sync::Arc};
 
 /// What every branch of RFC 3261 begins with (8.1.1.7).
 pub const MAGIC_COOKIE: &str = "z9hG4bK";
@@ -50,7 +50,7 @@ impl MintKey {
     pub fn owner(&self, minted: &str) -> Option<ShardId> {
         let minted = minted.strip_prefix(MAGIC_COOKIE).unwrap_or(minted);
         let (body, mac) = minted.split_at_checked(BODY_LEN)?;
-        if mac.as_bytes() != self.mac(body) {
+        if mac.as_bytes() != self.mac(body.as_bytes()) {
             return None;
         }
         u8::from_str_radix(body.get(..2)?, 16).ok().map(ShardId)
@@ -66,17 +66,28 @@ impl MintKey {
         self.mac.hash(text.as_bytes())
     }
 
-    fn mac(&self, body: &str) -> [u8; MAC_LEN] {
-        hex(self.hash(body) >> 32)
+    fn mac(&self, body: &[u8]) -> [u8; MAC_LEN] {
+        hex(self.mac.hash(body) >> 32)
     }
 
-    /// Appends what is minted of `bits`.
-    fn seal(&self, shard: ShardId, bits: u64, minted: &mut String) {
-        let start = minted.len();
-        push(minted, hex::<2>(shard.0.into()));
-        push(minted, hex::<16>(bits));
-        let mac = self.mac(minted.get(start..).unwrap_or_default());
-        push(minted, mac);
+    /// Mints of `bits`.
+    fn seal(&self, shard: ShardId, bits: u64) -> Minted {
+        let mut minted = [0; BODY_LEN + MAC_LEN];
+        let (body, mac) = minted.split_at_mut(BODY_LEN);
+        let (first, rest) = body.split_at_mut(2);
+        first.copy_from_slice(&hex::<2>(shard.0.into()));
+        rest.copy_from_slice(&hex::<16>(bits));
+        mac.copy_from_slice(&self.mac(body));
+        Minted(minted)
+    }
+}
+
+/// A tag, a Call-ID, or a branch without its cookie.
+struct Minted([u8; BODY_LEN + MAC_LEN]);
+
+impl Minted {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -88,7 +99,7 @@ fn nobodys(bits: u64) -> String {
 }
 
 /// Returns the last digits of a number in hexadecimal.
-fn hex<const LEN: usize>(number: u64) -> [u8; LEN] {
+pub(crate) fn hex<const LEN: usize>(number: u64) -> [u8; LEN] {
     let mut digits = [b'0'; LEN];
     let mut rest = number;
     for digit in digits.iter_mut().rev() {
@@ -207,18 +218,27 @@ impl Mint {
     /// Appends a fresh branch.
     pub fn push_branch(&mut self, text: &mut String) {
         text.push_str(MAGIC_COOKIE);
-        let bits = self.entropy.next_u64();
-        self.key.seal(self.shard, bits, text);
+        text.push_str(self.next().text());
     }
 
     /// Returns a fresh tag for From or To: 26 hex digits (RFC 3261 19.3).
     pub fn tag(&mut self) -> String {
-        self.next()
+        self.next().text().to_owned()
+    }
+
+    /// Returns a fresh tag that several will keep.
+    pub fn shared_tag(&mut self) -> Arc<str> {
+        self.next().text().into()
     }
 
     /// Returns a fresh Call-ID, without a host: 26 hex digits (RFC 3261 8.1.1.4).
     pub fn call_id(&mut self) -> String {
-        self.next()
+        self.next().text().to_owned()
+    }
+
+    /// Returns a fresh Call-ID that several will keep.
+    pub fn shared_call_id(&mut self) -> Arc<str> {
+        self.next().text().into()
     }
 
     /// Returns the tag that `text` always gets, for answers without state (RFC 3261 8.2.7). It names no
@@ -247,15 +267,9 @@ impl Mint {
         &self.key
     }
 
-    fn next(&mut self) -> String {
+    fn next(&mut self) -> Minted {
         let bits = self.entropy.next_u64();
-        self.seal(bits)
-    }
-
-    fn seal(&self, bits: u64) -> String {
-        let mut minted = String::with_capacity(BODY_LEN + MAC_LEN);
-        self.key.seal(self.shard, bits, &mut minted);
-        minted
+        self.key.seal(self.shard, bits)
     }
 }
 

@@ -402,6 +402,9 @@ fn clipped(text: &str) -> Arc<str> {
 
 /// Masks a participant that is a number, and cleans it.
 fn masked_name(name: &str) -> Arc<str> {
+    if name.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')) {
+        return name.into();
+    }
     plain::spaced(&mask::Number(name).to_string()).into()
 }
 

@@ -11,7 +11,7 @@
 )]
 
 use crate::{
-    ids::{Entropy, MintKey},
+    ids::{Entropy, MintKey, hex},
     network::Network,
 };
 use std::{
@@ -143,13 +143,11 @@ impl Counts {
     }
 }
 
-/// Appends the last digits of a number.
+/// Appends the last digits of a number, at most 16.
 fn push_hex(text: &mut String, number: u64, digits: usize) {
-    for place in (0..digits).rev() {
-        let shift = u32::try_from(place).unwrap_or(0).saturating_mul(4);
-        let digit = u32::try_from(number.wrapping_shr(shift) & 15).unwrap_or(0);
-        text.push(char::from_digit(digit, 16).unwrap_or('0'));
-    }
+    let all = hex::<16>(number);
+    let last = all.get(all.len().saturating_sub(digits)..).unwrap_or_default();
+    text.push_str(std::str::from_utf8(last).unwrap_or_default());
 }
 
 fn seconds(wall: SystemTime) -> u64 {

@@ -30,7 +30,10 @@ impl Codec {
                 return known;
             }
         }
-        Self::Other(name.to_ascii_uppercase().into())
+        if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return Self::Other(name.to_ascii_uppercase().into());
+        }
+        Self::Other(name.into())
     }
 
     /// Returns the encoding name in the spelling of its registration where that is known to matter.

@@ -192,7 +192,7 @@ impl Local {
     /// Gives each format its wanted number, or another where that has meant something else before. A
     /// format for which none is left is not offered.
     fn number(&mut self, formats: Vec<Format>) -> Vec<Format> {
-        let mut numbered: Vec<Format> = vec![];
+        let mut numbered: Vec<Format> = Vec::with_capacity(formats.len());
         for format in formats {
             let known = self.meanings.iter().filter(|known| known.is_same_codec(&format));
             let wanted = [format.payload_type].into_iter();
@@ -211,6 +211,9 @@ impl Local {
     }
 
     fn remember(&mut self, formats: &[Format]) {
+        if self.meanings.is_empty() {
+            self.meanings.reserve_exact(formats.len());
+        }
         for format in formats {
             if !self.meanings.iter().any(|known| known.payload_type == format.payload_type) {
                 self.meanings.push(format.clone());

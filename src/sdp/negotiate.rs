@@ -16,6 +16,8 @@ const TELEPHONE_EVENT: u8 = 101;
 const NARROWBAND: u32 = 8000;
 /// The usual packet, where a peer has no wish.
 const PTIME_MS: u16 = 20;
+/// How many formats an answer has in most cases.
+const FORMATS_USUAL: usize = 4;
 
 /// What may be offered to a leg, and accepted from it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -274,7 +276,7 @@ pub fn answer_from(
     local: &mut Local,
 ) -> Result<(Bytes, Agreed), NoCommonCodec> {
     let (audio, theirs) = usable(offer, policy)?;
-    let mut chosen: Vec<Chosen> = vec![];
+    let mut chosen: Vec<Chosen> = Vec::with_capacity(FORMATS_USUAL);
     for theirs in other.sendable().filter(|format| !format.is_event()) {
         let Some(found) = counterpart(audio, theirs).filter(|found| policy.permits(found)) else {
             continue;
@@ -319,8 +321,8 @@ pub fn accept_answer(ours: &Audio, answer: &Description) -> Result<Agreed, SdpEr
     let theirs = answer.audio().ok_or(SdpError::Refused)?;
     let srtp = accept_crypto(ours, theirs)?;
     let unnamed = ours.formats.iter().filter(|f| theirs.unnamed.contains(&f.payload_type));
-    let mut sends: Vec<Format> = vec![];
-    let mut accepts: Vec<Format> = vec![];
+    let mut sends: Vec<Format> = Vec::with_capacity(theirs.formats.len());
+    let mut accepts: Vec<Format> = Vec::with_capacity(theirs.formats.len());
     for format in theirs.formats.iter().chain(unnamed) {
         let Some(offered) = find_like(&ours.formats, format) else { continue };
         if !accepts.iter().any(|f| f.payload_type == offered.payload_type) {
@@ -379,9 +381,8 @@ fn answer(
     answer: Answer,
     local: &mut Local,
 ) -> Result<(Bytes, Agreed), NoCommonCodec> {
-    let (mut chosen, noise): (Vec<_>, Vec<_>) =
-        answer.chosen.into_iter().partition(|c| c.offered.codec.is_speech());
-    chosen.extend(noise);
+    let mut chosen = answer.chosen;
+    chosen.sort_by_key(|c| !c.offered.codec.is_speech());
     let event_fmtp = answer.event_fmtp.or_else(|| Format::telephone_event(0, NARROWBAND).fmtp);
     let events = fitting_events(&audio.formats, &chosen);
     chosen.extend(events.into_iter().map(|offered| Chosen { offered, fmtp: event_fmtp.clone() }));
@@ -421,8 +422,9 @@ fn usable<'a>(
 
 /// Returns what to offer to a leg if the other leg has these.
 fn offerable(theirs: &[Format], policy: &Policy) -> Result<Vec<Format>, NoCommonCodec> {
-    let (events, mut formats): (Vec<_>, Vec<_>) =
-        theirs.iter().filter(|f| policy.permits(f)).cloned().partition(Format::is_event);
+    let permitted = || theirs.iter().filter(|format| policy.permits(format));
+    let mut formats = Vec::with_capacity(theirs.len().saturating_add(2));
+    formats.extend(permitted().filter(|format| !format.is_event()).cloned());
     add_siblings(&mut formats, theirs, policy);
     if !formats.iter().any(|format| format.codec.is_speech()) {
         return Err(NoCommonCodec::codecs(theirs));
@@ -431,8 +433,9 @@ fn offerable(theirs: &[Format], policy: &Policy) -> Result<Vec<Format>, NoCommon
         formats.sort_by_key(|format| policy.rank(&format.codec));
     }
     let is_narrow = |format: &Format| format.clock_rate == NARROWBAND;
-    let lacks_events = formats.iter().any(is_narrow) && !events.iter().any(is_narrow);
-    formats.extend(events);
+    let has_events = permitted().any(|format| format.is_event() && is_narrow(format));
+    let lacks_events = !has_events && formats.iter().any(is_narrow);
+    formats.extend(permitted().filter(|format| format.is_event()).cloned());
     if lacks_events {
         let number = free_number(&formats, TELEPHONE_EVENT);
         formats.extend(number.map(|number| Format::telephone_event(number, NARROWBAND)));

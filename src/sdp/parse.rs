@@ -26,6 +26,8 @@ const MEDIA_MAX: usize = 32;
 /// Of one stream; what lies beyond is not considered.
 const FORMATS_MAX: usize = 48;
 const FMTP_LEN_MAX: usize = 512;
+/// For how many formats there is room before it is known how many there are.
+const MAPS_USUAL: usize = 4;
 /// Keys of one stream.
 const CRYPTO_MAX: usize = 16;
 /// RFC 3551 4.2 wants to be able to receive 0-200 ms.
@@ -173,11 +175,18 @@ pub(super) fn is_secure_profile(protocol: &str) -> bool {
     matches!(Profile::of(protocol), Profile::Srtp | Profile::Dtls)
 }
 
-/// The lines of one stream, or those before the first.
+/// What the lines of one stream say, or those before the first. Of what may be said once, the first counts.
 #[derive(Default)]
 struct Section<'a> {
     connection: Option<&'a str>,
-    attributes: Vec<(&'a str, &'a str)>,
+    direction: Option<Direction>,
+    ptime: Option<&'a str>,
+    max_ptime: Option<&'a str>,
+    rtcp: Option<&'a str>,
+    maps: Vec<Format>,
+    /// By payload type.
+    parameters: Vec<(u8, &'a str)>,
+    crypto: Vec<Crypto>,
 }
 
 impl Description {
@@ -328,21 +337,19 @@ impl<'a> Texts<'a> {
         let len = rest.iter().position(|line| line.letter == b'm').unwrap_or(rest.len());
         let section = self.section(rest.get(..len).unwrap_or_default());
         let formats = lines.get(ours.line).and_then(|line| self.text(line));
-        let audio = read_audio(ours, formats.unwrap_or_default(), &section, &session)?;
+        let audio = read_audio(ours, formats.unwrap_or_default(), section, &session)?;
         Ok(Some((index, audio)))
     }
 
     /// Collects the lines that we may need; those that are not UTF-8 are none of them.
     fn section(self, lines: &[Line]) -> Section<'a> {
-        let attributes =
-            Vec::with_capacity(lines.iter().filter(|line| line.letter == b'a').count());
-        let mut section = Section { connection: None, attributes };
+        let mut section = Section::default();
         for line in lines.iter().filter(|line| matches!(line.letter, b'c' | b'a')) {
             let Some(text) = self.text(line).map(trim) else { continue };
             if line.letter == b'c' {
                 section.connection = section.connection.or(Some(text));
             } else {
-                section.attributes.push(cut(text, b':').unwrap_or((text, "")));
+                section.note(cut(text, b':').unwrap_or((text, "")));
             }
         }
         section
@@ -388,23 +395,42 @@ impl<'a> MediaLine<'a> {
     }
 }
 
-impl Section<'_> {
-    fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+impl<'a> Section<'a> {
+    /// Takes an attribute, if it is one that we may need.
+    fn note(&mut self, (name, value): (&str, &'a str)) {
+        match name {
+            "rtpmap" => {
+                if self.maps.is_empty() {
+                    self.maps.reserve(MAPS_USUAL);
+                }
+                self.maps.extend(Format::of_rtpmap(value));
+            }
+            "fmtp" => {
+                let parts = cut(value.trim_start(), b' ');
+                let read = parts.and_then(|(number, value)| Some((number.parse().ok()?, value)));
+                self.parameters.extend(read);
+            }
+            "ptime" => _ = self.ptime.get_or_insert(value),
+            "maxptime" => _ = self.max_ptime.get_or_insert(value),
+            "rtcp" => _ = self.rtcp.get_or_insert(value),
+            "crypto" if self.crypto.len() < CRYPTO_MAX => self.crypto.extend(Crypto::parse(value)),
+            name => self.direction = self.direction.or_else(|| Direction::parse(name)),
+        }
     }
 
-    fn direction(&self) -> Option<Direction> {
-        self.attributes.iter().find_map(|(name, _)| Direction::parse(name))
+    /// Returns the `fmtp` of a payload type; it may be repeated to the other leg, so it must be harmless.
+    fn parameters_of(&self, payload_type: u8) -> Option<Arc<str>> {
+        let harmless = |value: &&str| {
+            (1..=FMTP_LEN_MAX).contains(&value.len())
+                && value.bytes().all(|b| matches!(b, 32..=126))
+        };
+        let (_, value) = self.parameters.iter().find(|(number, _)| *number == payload_type)?;
+        Some(trim(value)).filter(harmless).map(Into::into)
     }
+}
 
-    fn crypto(&self) -> Vec<Crypto> {
-        let lines = self.attributes.iter().filter(|(name, _)| *name == "crypto");
-        lines.filter_map(|(_, value)| Crypto::parse(value)).take(CRYPTO_MAX).collect()
-    }
-
-    fn milliseconds(&self, name: &str) -> Option<u16> {
-        self.attribute(name)?.trim().parse().ok().filter(|ms| PTIME_MS.contains(ms))
-    }
+fn milliseconds(value: &str) -> Option<u16> {
+    value.trim().parse().ok().filter(|ms| PTIME_MS.contains(ms))
 }
 
 /// Cuts the description into lines; blank ones are skipped.
@@ -449,26 +475,27 @@ fn origin_version(value: &[u8]) -> Option<u64> {
 fn read_audio(
     media: &Media,
     line: &str,
-    section: &Section<'_>,
+    mut section: Section<'_>,
     session: &Section<'_>,
 ) -> Result<Audio, SdpError> {
     let connection = section.connection.or(session.connection).and_then(address);
     let ip = connection.ok_or(SdpError::Connection)?;
     let rtp = SocketAddr::new(ip, media.port);
-    let direction = section.direction().or_else(|| session.direction()).unwrap_or_default();
+    let direction = section.direction.or(session.direction).unwrap_or_default();
     let reachable = Direction::of(true, !ip.is_unspecified());
-    let (formats, unnamed) = read_formats(line, section);
+    let (formats, unnamed) = read_formats(line, &mut section);
+    let ms = |value: Option<&str>| value.and_then(milliseconds);
     Ok(Audio {
         rtp,
-        rtcp: section.attribute("rtcp").and_then(|value| rtcp(value, ip)).unwrap_or_else(|| {
+        rtcp: section.rtcp.and_then(|value| rtcp(value, ip)).unwrap_or_else(|| {
             SocketAddr::new(ip, media.port.checked_add(1).unwrap_or(media.port))
         }),
         direction: direction.and(reachable),
         formats,
-        ptime_ms: section.milliseconds("ptime").or_else(|| session.milliseconds("ptime")),
-        max_ptime_ms: section.milliseconds("maxptime").or_else(|| session.milliseconds("maxptime")),
+        ptime_ms: ms(section.ptime).or_else(|| ms(session.ptime)),
+        max_ptime_ms: ms(section.max_ptime).or_else(|| ms(session.max_ptime)),
         is_srtp: matches!(media.profile, Profile::Srtp | Profile::Dtls),
-        crypto: if media.profile == Profile::Dtls { vec![] } else { section.crypto() },
+        crypto: if media.profile == Profile::Dtls { vec![] } else { section.crypto },
         unnamed,
     })
 }
@@ -499,9 +526,8 @@ fn rtcp(value: &str, default: IpAddr) -> Option<SocketAddr> {
 }
 
 /// Returns the formats of an `m=` line that mean something, and the numbers that might.
-fn read_formats(line: &str, section: &Section<'_>) -> (Vec<Format>, Vec<u8>) {
-    let maps = section.attributes.iter().filter(|(name, _)| *name == "rtpmap");
-    let mut maps = maps.filter_map(|(_, value)| Format::of_rtpmap(value)).collect::<Vec<_>>();
+fn read_formats(line: &str, section: &mut Section<'_>) -> (Vec<Format>, Vec<u8>) {
+    let mut maps = std::mem::take(&mut section.maps);
     let (mut formats, mut unnamed) = (Vec::<Format>::with_capacity(maps.len()), vec![]);
     let numbers = line.split_ascii_whitespace().skip(3).take(FORMATS_MAX);
     for number in numbers.filter_map(|n| n.parse().ok()).filter(|number: &u8| *number <= 127) {
@@ -517,27 +543,13 @@ fn read_formats(line: &str, section: &Section<'_>) -> (Vec<Format>, Vec<u8>) {
         };
         match format {
             Some(format) if format.codec.is_wrapper() => {}
-            Some(format) => formats.push(Format { fmtp: parameters(number, section), ..format }),
+            Some(format) => {
+                formats.push(Format { fmtp: section.parameters_of(number), ..format });
+            }
             None => unnamed.push(number),
         }
     }
     (formats, unnamed)
-}
-
-/// Returns the `fmtp` of a payload type; it may be repeated to the other leg, so it must be harmless.
-fn parameters(payload_type: u8, section: &Section<'_>) -> Option<Arc<str>> {
-    let harmless = |value: &&str| {
-        (1..=FMTP_LEN_MAX).contains(&value.len()) && value.bytes().all(|b| matches!(b, 32..=126))
-    };
-    section
-        .attributes
-        .iter()
-        .filter(|(name, _)| *name == "fmtp")
-        .filter_map(|(_, value)| cut(value.trim_start(), b' '))
-        .find(|(number, _)| number.parse() == Ok(payload_type))
-        .map(|(_, value)| trim(value))
-        .filter(harmless)
-        .map(Into::into)
 }
 
 #[cfg(test)]

@@ -379,7 +379,7 @@ fn check_body(message: &Message) -> Result<(), Refusal> {
     let optional = message
         .header_str(HeaderName::ContentDisposition)
         .is_some_and(|d| d.to_ascii_lowercase().contains("handling=optional"));
-    if message.method() == Method::Invite && message.sdp().is_none() && !optional {
+    if message.method() == Method::Invite && !message.has_sdp() && !optional {
         return Err(Refusal::plain(415).with(HeaderName::Accept, "application/sdp"));
     }
     Ok(())

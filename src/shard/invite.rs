@@ -172,9 +172,9 @@ impl Shard {
         now: Instant,
     ) {
         let owner = self.new_owner();
-        let name: Box<str> = match (&profile.peer, &identity.phone) {
-            (crate::call::Peer::Trunk(trunk), _) => trunk.name.clone(),
-            (_, Some(user)) => user.name.clone(),
+        let name: Arc<str> = match (&profile.peer, &identity.phone) {
+            (crate::call::Peer::Trunk(trunk), _) => (&*trunk.name).into(),
+            (_, Some(user)) => (&*user.name).into(),
             (_, None) => "caller".into(),
         };
         self.core.ladders.begin(owner.call, &name, &message, now);

@@ -132,7 +132,7 @@ fn target(routes: &Routes) -> String {
 
 fn address_row((edge, flow, address): (&Edge, Flow, &Address), now: Instant) -> AddressRow {
     AddressRow {
-        host: edge.authority(),
+        host: edge.authority().into_owned(),
         address: flow.to_string(),
         state: address.state.word().to_owned(),
         state_s: now.saturating_duration_since(address.since).as_secs(),

@@ -112,7 +112,8 @@ fn ways(config: &Config, from: &str, decision: &Decision) -> String {
             else {
                 continue;
             };
-            let edges: Vec<_> = trunk.edges().iter().map(Edge::authority).collect();
+            let edges = trunk.edges();
+            let edges: Vec<_> = edges.iter().map(Edge::authority).collect();
             let mut ids: Vec<_> = outbound.caller_ids.iter().take(1).map(E164::expose).collect();
             let spare = trunk.spare_ids(&outbound);
             ids.extend(spare.iter().map(E164::expose));

@@ -55,9 +55,7 @@ impl Builder {
         from: SocketAddr,
     ) -> Self {
         let to_tag = to_tag.filter(|_| request.to_tag().is_none());
-        let via = request.via();
-        let top = Some((via.host.as_bytes(), via.params));
-        reply_to((request.head(), top), status, reason, to_tag, from)
+        reply_to((request.head(), Some(request.via_end())), status, reason, to_tag, from)
     }
 
     /// Adds a header. Line ends and NULs in its value become spaces.

@@ -36,15 +36,14 @@ impl<'m> Glance<'m> {
         let (mut cseq, mut call_id, mut has_sdp) = (None, None, false);
         let is_bare = message.ends_with(b"\r\nContent-Length: 0\r\n\r\n");
         while let Some(first) = rest.first().filter(|first| !matches!(first, b'\r' | b'\n')) {
-            // Nothing more is to be found: there is no description where there is no body.
-            if is_bare && cseq.is_some() && call_id.is_some() {
+            if cseq.is_some() && call_id.is_some() {
+                // All else that is asked is what the body is, where there is one.
+                has_sdp = !is_bare && memchr::memmem::find(rest, b"\r\n\r\nv=0").is_some();
                 break;
             }
             let next = text::find_byte(rest, b'\n')?.saturating_add(1);
-            // Content-Type, Call-ID, CSeq and their compact forms. A line that goes on another is none of
-            // them, and most that begin so are these two.
-            let is_other = rest.starts_with(b"Contact:") || rest.starts_with(b"Content-Length:");
-            if is_other || !matches!(first, b'C' | b'c' | b'I' | b'i') {
+            // Call-ID, CSeq and their compact forms. A line that goes on another is none of them.
+            if !matches!(first, b'C' | b'c' | b'I' | b'i') {
                 rest = rest.get(next..)?;
                 continue;
             }
@@ -56,8 +55,6 @@ impl<'m> Glance<'m> {
                 call_id = Some(value);
             } else if name == HeaderName::CSeq {
                 cseq = Some(value);
-            } else if name == HeaderName::ContentType {
-                has_sdp = value.eq_ignore_ascii_case(b"application/sdp");
             }
         }
         let (number, method) = text::split_at(cseq?, text::is_lws);

@@ -9,6 +9,7 @@ use super::{
     multipart,
     parse::{self, Address, Head, Line, ParseError, Parsed, Start},
     text::{self, Span},
+    uri::Params,
 };
 use bytes::Bytes;
 use std::{borrow::Cow, fmt, iter, sync::Arc};
@@ -93,6 +94,12 @@ impl Message {
             port: top.port,
             params: top.params.params(self.head()),
         }
+    }
+
+    /// Returns the host and the parameters of the topmost Via.
+    pub(super) fn via_end(&self) -> (&[u8], Params<'_>) {
+        let top = &self.0.via;
+        (self.part(top.host), top.params.params(self.head()))
     }
 
     /// Returns the branch of the topmost Via, or nothing.
@@ -220,9 +227,20 @@ impl Message {
 
     /// Returns the session description: the body, or that part of a multipart body.
     pub fn sdp(&self) -> Option<Bytes> {
+        self.sdp_part().map(|sdp| self.bytes().slice_ref(sdp))
+    }
+
+    /// Returns whether there is a session description.
+    pub fn has_sdp(&self) -> bool {
+        self.sdp_part().is_some()
+    }
+
+    fn sdp_part(&self) -> Option<&[u8]> {
+        if self.body().is_empty() {
+            return None;
+        }
         let content_type = self.header(HeaderName::ContentType)?;
-        let sdp = multipart::find(&content_type, self.body(), b"application/sdp")?;
-        Some(self.bytes().slice_ref(sdp))
+        multipart::find(&content_type, self.body(), b"application/sdp")
     }
 
     pub(super) fn head(&self) -> &Head {

@@ -17,7 +17,7 @@ pub(super) fn media_type(content_type: &[u8]) -> &[u8] {
 /// Returns the body if it is of type `wanted`, or else the first such part of it.
 pub(super) fn find<'b>(content_type: &[u8], body: &'b [u8], wanted: &[u8]) -> Option<&'b [u8]> {
     let is_wanted = |content_type: &[u8]| media_type(content_type).eq_ignore_ascii_case(wanted);
-    if is_wanted(content_type) {
+    if content_type == wanted || is_wanted(content_type) {
         return (!body.is_empty()).then_some(body);
     }
     if !media_type(content_type).get(..10)?.eq_ignore_ascii_case(b"multipart/") {

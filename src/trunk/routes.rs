@@ -11,6 +11,7 @@ use crate::{
     locate::Located,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
@@ -372,16 +373,16 @@ impl Routes {
 
 impl Edge {
     /// Returns the host and port as they stand in the Request-URI.
-    pub fn authority(&self) -> String {
+    pub fn authority(&self) -> Cow<'_, str> {
         authority(&self.host, self.port)
     }
 }
 
 /// Joins a host with its port, where it has one.
-pub fn authority(host: &str, port: Option<u16>) -> String {
+pub fn authority(host: &str, port: Option<u16>) -> Cow<'_, str> {
     match port {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
+        Some(port) => format!("{host}:{port}").into(),
+        None => host.into(),
     }
 }
 
