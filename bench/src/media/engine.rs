@@ -352,7 +352,8 @@ impl Course {
     }
 
     fn outcome(self, own_drops: u64) -> Result<Outcome> {
-        let length = self.window.end - self.window.start;
+        // Whoever was away for all of it crosses both ends at once.
+        let length = self.window.end.saturating_sub(self.window.start).max(1);
         let [Some(before), Some(after)] = self.edges else {
             anyhow::bail!("the window never opened");
         };

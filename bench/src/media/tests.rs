@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{floor_relay, histogram::Histogram};
-use std::{net::UdpSocket, thread};
+use std::{
+    net::UdpSocket,
+    sync::atomic::{AtomicU8, Ordering},
+    thread,
+};
 
 /// Nobody to look after.
 struct Nobody;
@@ -14,10 +18,12 @@ impl Aside for Nobody {
     }
 }
 
-/// A relay's first port: behind one that is free, on an address of this process.
+/// A relay's first port: behind one that is free, on an address of its own, since relays stay to the end.
 fn floor(calls: usize, coalesce: u64) -> SocketAddr {
+    static RELAYS: AtomicU8 = AtomicU8::new(10);
     let [low, high, ..] = std::process::id().to_le_bytes();
-    let ip = std::net::Ipv4Addr::new(127, 150 + high % 60, low, 1);
+    let last = RELAYS.fetch_add(1, Ordering::Relaxed);
+    let ip = std::net::Ipv4Addr::new(127, 150 + high % 60, low, last);
     let port = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap().port() / 2;
     let args = floor_relay::Args { ip, port, calls, coalesce };
     let (ready, told) = std::sync::mpsc::channel();
