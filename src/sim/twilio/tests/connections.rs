@@ -85,7 +85,7 @@ fn what_came_over_a_connection_is_answered_over_it() {
     let mut world = world(|_| {});
     let flow = again();
     up(&mut world, "+15005550002", flow);
-    pass(&mut world, 2500);
+    pass(&mut world, 3500);
     let bye = world.sent().iter().find(|sent| sent.message.method() == Method::Bye).unwrap();
     assert_eq!(bye.flow.remote, addr(CLIENT_AGAIN));
 }
