@@ -35,7 +35,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -56,8 +56,8 @@ pub(super) struct Origin {
 pub(super) struct Ways {
     /// The shard.
     pub(super) orders: mpsc::Sender<Order>,
-    /// Whoever can have this process replaced, once there is somebody.
-    pub(super) upgrade: OnceLock<mpsc::Sender<Upgrade>>,
+    /// Whoever can have this process replaced, if anybody.
+    pub(super) upgrade: Option<mpsc::Sender<Upgrade>>,
     /// The control socket of the process before this one, which has calls of its own.
     pub(super) elder: Option<PathBuf>,
 }
@@ -108,14 +108,6 @@ impl Desk {
             is_draining: AtomicBool::new(false),
             reloading: Mutex::new(()),
         }
-    }
-
-    /// Returns what tells who wants this process to be replaced. From now on it can be.
-    pub(super) fn offer_upgrades(&self) -> mpsc::Receiver<Upgrade> {
-        let (upgrade, upgrades) = mpsc::channel(1);
-        // Offered once; a second offer would never hear of anybody.
-        _ = self.ways.upgrade.set(upgrade);
-        upgrades
     }
 
     /// Returns how long calls may take to end once no new ones come.
@@ -246,7 +238,7 @@ impl Desk {
         };
         let running = self.config.borrow().clone();
         let by_process = needs_process(&running, &config, &self.origin.listen);
-        let is_replaceable = self.ways.upgrade.get().is_some();
+        let is_replaceable = self.ways.upgrade.is_some();
         // Which port a 0 became is no change.
         config.sip.listen.clone_from(&running.sip.listen);
         let changes = difference(&running, &config);
@@ -397,7 +389,7 @@ impl Desk {
 
     /// Has this process replaced. Returns the number of the one that serves now, or why there is none.
     async fn upgrade(&self) -> Result<u32, String> {
-        let Some(upgrade) = self.ways.upgrade.get() else {
+        let Some(upgrade) = &self.ways.upgrade else {
             let why = "this process cannot be replaced: it is the container, or not `tandem run`";
             return Err(format!("{why} (help: restart it)"));
         };

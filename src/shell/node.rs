@@ -37,7 +37,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio::{
@@ -128,6 +128,8 @@ pub struct Node {
     pub(super) ingress: Ingress,
     pub(super) key: MintKey,
     pub(super) shard_id: ShardId,
+    /// Who wants it to be replaced, where it can be.
+    upgrades: Option<mpsc::Receiver<Upgrade>>,
 }
 
 /// The end of a drain.
@@ -147,17 +149,33 @@ impl Node {
     /// # Errors
     /// If something of it is not to be had.
     pub async fn start(config: Config, place: Place) -> Result<Self, StartError> {
-        Self::start_or_succeed(config, place, None).await
+        Self::begin(config, place, None, None).await
     }
 
-    /// The same, from what the process before this one leaves, if there is one.
+    /// The same for a process of its own, from what the one before it leaves, if there is one. Whoever asks for an
+    /// upgrade from its first answer on is heard by [`Self::take_upgrades`]. The first process of a container is the
+    /// container, and is not replaced.
     ///
     /// # Errors
     /// If something of it is not to be had: the process before this one then goes on.
     pub async fn start_or_succeed(
         config: Config,
         place: Place,
+        heritage: Option<Heritage>,
+    ) -> Result<Self, StartError> {
+        if std::process::id() == 1 {
+            return Self::begin(config, place, heritage, None).await;
+        }
+        let (upgrade, upgrades) = mpsc::channel(1);
+        let node = Self::begin(config, place, heritage, Some(upgrade)).await?;
+        Ok(Self { upgrades: Some(upgrades), ..node })
+    }
+
+    async fn begin(
+        config: Config,
+        place: Place,
         mut heritage: Option<Heritage>,
+        upgrade: Option<mpsc::Sender<Upgrade>>,
     ) -> Result<Self, StartError> {
         dialplan::warm();
         let part = |what| move |error| StartError::Part { what, error };
@@ -205,7 +223,7 @@ impl Node {
         let origin = Origin { file, listen, security };
         let handle = store.handle();
         let elder = succession.as_ref().map(|succession| succession.elder.clone());
-        let ways_in = super::desk::Ways { orders: ways.order, upgrade: OnceLock::new(), elder };
+        let ways_in = super::desk::Ways { orders: ways.order, upgrade, elder };
         let desk =
             Desk::new(ways_in, config.clone(), location, handle, media, &bound.listeners, origin);
         let desk = Arc::new(desk);
@@ -224,7 +242,12 @@ impl Node {
             tracing::info!(transport, address = %listener.address, "listening");
         }
         let ingress = ways.ingress;
-        Ok(Self { desk, shard, workers, store, doors, ingress, key, shard_id })
+        Ok(Self { desk, shard, workers, store, doors, ingress, key, shard_id, upgrades: None })
+    }
+
+    /// Returns what tells who wants it to be replaced, the first time; nothing where it cannot be.
+    pub(super) fn take_upgrades(&mut self) -> Option<mpsc::Receiver<Upgrade>> {
+        self.upgrades.take()
     }
 
     /// Returns where it listens for SIP.

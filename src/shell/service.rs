@@ -41,7 +41,7 @@ pub async fn run_until_told(mut node: Node) -> End {
     notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     let mut systemd = Systemd::Ours(tokio::spawn(feed_watchdog(desk.clone())));
     let mut is_draining = false;
-    let mut upgrades = replaceable().then(|| desk.offer_upgrades());
+    let mut upgrades = node.take_upgrades();
     let end = loop {
         let what = tokio::select! {
             is_drained = node.drained().wait() => What::Drained(is_drained),
@@ -85,11 +85,6 @@ enum What {
     Reload,
     /// And whom to tell how it went.
     Upgrade(Option<Upgrade>),
-}
-
-/// The first process of a container is the container.
-fn replaceable() -> bool {
-    std::process::id() != 1
 }
 
 async fn next(upgrades: &mut Option<mpsc::Receiver<Upgrade>>) -> Option<Upgrade> {
