@@ -31,9 +31,9 @@ const GAUGES: [&str; 5] =
 const CHART_EVERY: Duration = Duration::from_secs(2);
 /// How wide the chart is at most.
 const CHART_WIDTH: usize = 100;
-/// What may stay beside the memory of the first rest, in KB: pages that the allocator and the database keep. Over 50,000
-/// calls, a leak of 80 bytes a call is more.
-const KEPT_MAX_KB: u64 = 4096;
+/// What may stay beside the memory of the first rest, in KB: pages that the allocator and the database keep, which were
+/// from 6 MB less to 3 MB more in four runs. Over 70,000 calls, a leak of 120 bytes a call is more.
+const KEPT_MAX_KB: u64 = 8192;
 /// Phones that register in each round.
 const PHONES: u32 = 1000;
 
@@ -335,7 +335,7 @@ mod tests {
         let told = document(&Seen { looks: well, chart, faults: vec![] });
         assert!(told.contains("Memory grew by 1000 KB for a million calls. 0 faults."), "{told}");
         assert!(told.contains("          sip_timers        0 ..\n"), "{told}");
-        let ill = [look(1000.0, 50_000, 40, 0.0), look(2000.0, 55_000, 41, 7.0)];
+        let ill = [look(1000.0, 50_000, 40, 0.0), look(2000.0, 60_000, 41, 7.0)];
         assert_eq!(left(&ill).len(), 4, "{:?}", left(&ill));
         assert_eq!(left(&[]).len(), 1);
         assert_eq!(left(&ill[..1]).len(), 1);
