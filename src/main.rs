@@ -164,9 +164,13 @@ fn run(config: Option<&str>) -> anyhow::Result<ExitCode> {
     let place = Place::of(&config, Some(file));
     let _last_words = lines.until_the_end();
     block_on(async move {
+        let mut signals = service::Signals::listen()?;
         let heritage = Heritage::claim()?;
-        let node = Node::start_or_succeed(config, place, heritage).await?;
-        Ok(match service::run_until_told(node).await {
+        let node = tokio::select! {
+            node = Node::start_or_succeed(config, place, heritage) => node?,
+            () = signals.end() => return Ok(ExitCode::SUCCESS),
+        };
+        Ok(match service::run_until_told(node, signals).await {
             service::End::Told => ExitCode::SUCCESS,
             service::End::Died => ExitCode::FAILURE,
         })

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::observe::status::{Request, Response};
 use sd_notify::NotifyState;
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -35,8 +35,7 @@ pub enum End {
 /// Runs until SIGTERM or SIGINT, or until a drain has finished. SIGHUP reads the configuration again;
 /// a first SIGTERM drains, a second one, or SIGINT, ends at once. SIGUSR2 lets the program that is
 /// installed now take over; from then on this process is nobody's but its calls'.
-pub async fn run_until_told(mut node: Node) -> End {
-    let Some(mut signals) = Signals::listen() else { return End::Died };
+pub async fn run_until_told(mut node: Node, mut signals: Signals) -> End {
     let desk = node.desk();
     notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     let mut systemd = Systemd::Ours(tokio::spawn(feed_watchdog(desk.clone())));
@@ -154,8 +153,10 @@ async fn feed_watchdog(desk: Arc<Desk>) {
     }
 }
 
-/// The signals that mean something.
-struct Signals {
+/// The signals that mean something. Listened to before anybody can know of the process: what nobody listens to would
+/// kill it.
+#[derive(Debug)]
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -163,15 +164,25 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> Option<Self> {
-        let listen =
-            |kind| signal(kind).inspect_err(|error| tracing::error!(%error, "no signal handler"));
-        Some(Self {
-            terminate: listen(SignalKind::terminate()).ok()?,
-            interrupt: listen(SignalKind::interrupt()).ok()?,
-            hangup: listen(SignalKind::hangup()).ok()?,
-            upgrade: listen(SignalKind::user_defined2()).ok()?,
+    /// Listens to them, in the runtime in which this is called.
+    ///
+    /// # Errors
+    /// If the system does not allow it.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
+    }
+
+    /// Waits until the process is told to end, for as long as there is nothing to be drained.
+    pub async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 
     async fn next(&mut self) -> What {
