@@ -153,7 +153,7 @@ impl Node {
     }
 
     /// The same for a process of its own, from what the one before it leaves, if there is one. Whoever asks for an
-    /// upgrade from its first answer on is heard by [`Self::take_upgrades`]. The first process of a container is the
+    /// upgrade from its first answer on is heard. The first process of a container is the
     /// container, and is not replaced.
     ///
     /// # Errors
