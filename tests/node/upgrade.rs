@@ -183,7 +183,8 @@ async fn the_new_process_counts_what_the_old_one_has_counted() {
     let mut phone = Phone::udp("1001", remote).await;
     let mut call = talk(&mut phone, &mut carrier, "4155550199").await;
     old.signal("USR2");
-    assert_ne!(old.hands_over().await, old.pid());
+    let heir = old.hands_over().await;
+    assert_ne!(heir, old.pid());
     assert_eq!(counted(&rig).await, (1, 1));
     assert_eq!(phone.hang_up(&mut call).await.status(), 200);
     carrier.is_hung_up().await;
@@ -194,6 +195,8 @@ async fn the_new_process_counts_what_the_old_one_has_counted() {
     assert_eq!(counted(&rig).await, (1, 2));
     assert_eq!(phone.hang_up(&mut call).await.status(), 200);
     carrier.is_hung_up().await;
+    kill(heir, "INT");
+    old.kill();
 }
 
 /// Whichever of the two processes is killed: its call counts no more, and the other one's goes on and can be hung up.
