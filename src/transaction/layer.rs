@@ -101,10 +101,15 @@ impl Layer {
             self.receive_response(&message, flow, now, out);
         } else if message.method() == Method::Ack {
             self.receive_ack(message, flow, now, out);
-        } else if message.method() == Method::Cancel {
-            self.receive_cancel(message, flow, now, out);
         } else {
-            self.receive_request(message, flow, now, out);
+            let key = ServerKey::of(&message, self.mint.key());
+            if self.is_repeated(key, now, out) {
+                return;
+            }
+            match message.method() == Method::Cancel {
+                true => self.receive_cancel(message, key, flow, now, out),
+                false => self.receive_request(message, key, flow, now, out),
+            }
         }
     }
 

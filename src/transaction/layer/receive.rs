@@ -20,17 +20,15 @@ use std::time::Instant;
 const RETRY_AFTER_S: u8 = 5;
 
 impl Layer {
+    /// A request that is new, other than ACK and CANCEL.
     pub(super) fn receive_request(
         &mut self,
         message: Message,
+        key: ServerKey,
         flow: Flow,
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        let key = ServerKey::of(&message, self.mint.key());
-        if self.is_repeated(key, now, out) {
-            return;
-        }
         if !self.has_room() {
             self.discards.count(Discard::Overload);
             let mut reply = self.reply(&message, 503, key, flow);
@@ -71,18 +69,15 @@ impl Layer {
         }
     }
 
-    /// RFC 3261 9.2.
+    /// A CANCEL that is new (RFC 3261 9.2).
     pub(super) fn receive_cancel(
         &mut self,
         message: Message,
+        key: ServerKey,
         flow: Flow,
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        let key = ServerKey::of(&message, self.mint.key());
-        if self.is_repeated(key, now, out) {
-            return;
-        }
         let invite = ServerKey::of_cancelled(&message, self.mint.key());
         let Some(invite) = self.servers.find(invite) else {
             self.discards.count(Discard::StrayCancel);
