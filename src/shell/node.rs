@@ -153,8 +153,8 @@ impl Node {
     }
 
     /// The same for a process of its own, from what the one before it leaves, if there is one. Whoever asks for an
-    /// upgrade from its first answer on is heard. The first process of a container is the
-    /// container, and is not replaced.
+    /// upgrade from its first answer on is heard. The first process of a container is the container, and is not
+    /// replaced.
     ///
     /// # Errors
     /// If something of it is not to be had: the process before this one then goes on.
