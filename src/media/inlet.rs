@@ -28,19 +28,20 @@ impl Run {
     pub(super) const FIRST: Self = Self(1);
 }
 
-/// One peer's incoming packets.
+/// One peer's incoming packets. `repr(C)`: what each of them needs comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Inlet {
     source: Option<Source>,
+    jitter: Jitter,
+    run: Run,
     /// Who sent before the current source.
     former: Option<Ssrc>,
-    run: Run,
     /// Sums over the runs before this one.
     expected_before: u64,
     received_before: u64,
     duplicate: u64,
     reordered: u64,
-    jitter: Jitter,
 }
 
 /// What an RTCP report says about the source (RFC 3550 6.4.1).

@@ -13,7 +13,7 @@ use super::{
     Discard, Discards,
     command::{Command, Event},
     leg::Leg,
-    path::PathMap,
+    path::{Hop, PathMap},
     player::Player,
     ports::{PortRange, Ports},
     quality::Quality,
@@ -153,7 +153,8 @@ pub struct Counters {
 #[derive(Debug)]
 enum Slot {
     Free,
-    Opening(legs::Opening),
+    /// Behind a pointer, as a leg is: there is a slot for each leg in what a packet needs.
+    Opening(Box<legs::Opening>),
     Open(Box<Leg>),
     /// The port is open and nobody's.
     Resting {
@@ -166,6 +167,22 @@ enum Slot {
 struct Join {
     to: usize,
     path: PathMap,
+    /// The payload type that came last, and where it leads: the map is memory of its own, and cold.
+    last: (u8, Option<Hop>),
+}
+
+impl Join {
+    fn new(to: usize, path: PathMap) -> Self {
+        let last = (0, path.hop(0));
+        Self { to, path, last }
+    }
+
+    fn hop(&mut self, payload_type: u8) -> Option<Hop> {
+        if self.last.0 != payload_type {
+            self.last = (payload_type, self.path.hop(payload_type));
+        }
+        self.last.1
+    }
 }
 
 /// Some of the legs.

@@ -68,7 +68,7 @@ impl Worker {
     }
 
     fn bind(&mut self, slot: usize, opening: Opening) {
-        self.put(slot, Slot::Opening(opening));
+        self.put(slot, Slot::Opening(Box::new(opening)));
         let Opening { ip, port, with_rtcp, .. } = opening;
         self.actions.push_back(Action::Bind { slot, ip, port, with_rtcp });
     }
@@ -100,7 +100,7 @@ impl Worker {
     /// Learns whether a pair could be bound; another is tried where it could not.
     pub fn bound(&mut self, slot: usize, is_bound: bool, now: Instant) {
         let Some(Slot::Opening(opening)) = self.slots.get(slot) else { return };
-        let opening = *opening;
+        let opening = **opening;
         self.origin.get_or_insert(now);
         if is_bound {
             self.rests.note_place(slot, opening.ip);
@@ -229,7 +229,7 @@ impl Worker {
         }
         for (slot, to, path) in [(a, b, a_to_b), (b, a, b_to_a)] {
             if let Some(place) = self.joins.get_mut(slot) {
-                *place = Some(Join { to, path });
+                *place = Some(Join::new(to, path));
             }
         }
     }

@@ -54,10 +54,11 @@ impl Worker {
         let packet = buffer.get_mut(..len).ok_or(Discard::TooLong)?;
         let arrival = leg.accept(packet, from, now)?;
         let (id, is_first) = (leg.id, std::mem::take(&mut leg.is_unheard));
-        let was_listening = leg.listener.poll_timeout().is_some();
+        let is_listening = |leg: &Leg| arrival.is_event && leg.listener.poll_timeout().is_some();
+        let was_listening = is_listening(leg);
         let settled = leg.settle(from, now);
         let released = leg.hear(&arrival, packet, now);
-        let is_listening = leg.listener.poll_timeout().is_some();
+        let began_to_listen = is_listening(leg) && !was_listening;
         let is_echo = matches!(leg.player, Player::Echo);
         let was_resting = leg.is_resting;
         if is_first {
@@ -74,7 +75,7 @@ impl Worker {
         if was_resting {
             self.stir(slot, now);
         }
-        if settled.is_some() || (is_listening && !was_listening) {
+        if settled.is_some() || began_to_listen {
             self.arm(slot);
         }
         let feed = Feed::Relayed(id, arrival.run);
@@ -118,11 +119,11 @@ impl Worker {
         buffer: &mut [u8],
         now: Instant,
     ) -> Result<(usize, SocketAddr, usize), Discard> {
-        let join = self.joins.get(slot).and_then(Option::as_ref).ok_or(Discard::NoPeer)?;
+        let join = self.joins.get_mut(slot).and_then(Option::as_mut).ok_or(Discard::NoPeer)?;
         let Some(Slot::Open(other)) = self.slots.get_mut(join.to) else {
             return Err(Discard::NoPeer);
         };
-        let Some(Hop { payload_type, convert }) = join.path.hop(arrival.header.payload_type) else {
+        let Some(Hop { payload_type, convert }) = join.hop(arrival.header.payload_type) else {
             other.outlet.withhold(feed, &arrival.header, now);
             return Err(Discard::NotNegotiated);
         };

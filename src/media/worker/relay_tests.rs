@@ -18,6 +18,21 @@ use crate::{
 use std::net::SocketAddr;
 
 #[test]
+fn payload_types_may_come_in_any_order() {
+    let (mut rig, mut a, _) = Rig::joined();
+    let a_to_b = PathMap::new().with(0, 8, Convert::Keep).with(101, 96, Convert::Keep);
+    rig.give(Command::Bridge { a: A, b: B, a_to_b, b_to_a: PathMap::new() });
+    for (from, to) in
+        [(101, Some(96)), (0, Some(8)), (0, Some(8)), (3, None), (3, None), (101, Some(96))]
+    {
+        let header = rtp::Header { payload_type: from, ..a.header };
+        let sent = rig.packet(A, a.address, &rtp::tests::packet(&header, &[1, 2, 3]));
+        assert_eq!(sent.map(|sent| sent.header().payload_type), to, "{from}");
+        a.header.sequence = a.header.sequence.next();
+    }
+}
+
+#[test]
 fn payload_types_and_codecs_are_mapped() {
     use Convert::{AlawToUlaw, Keep, UlawToAlaw};
     for (from, to, convert, payload, want) in [

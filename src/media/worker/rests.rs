@@ -105,7 +105,7 @@ impl Worker {
                 continue;
             }
             self.by_id.insert(id, slot);
-            self.put(slot, Slot::Opening(Opening::again(id, ip, port)));
+            self.put(slot, Slot::Opening(Box::new(Opening::again(id, ip, port))));
             self.actions.push_back(Action::Reuse { slot });
             return true;
         }

@@ -13,18 +13,19 @@ use crate::{
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
 };
 
-/// The sockets of a leg.
+/// The sockets of a leg: one line of the cache, since each packet needs two of these.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Pair {
     rtp: UdpSocket,
     rtcp: Option<UdpSocket>,
-    /// Where RTP is bound; RTCP is next to it.
-    local: SocketAddr,
     /// The only one whose RTP the kernel lets through.
     peer: Option<SocketAddr>,
+    /// Where RTP is bound; RTCP is next to it.
+    local: (IpAddr, u16),
 }
 
 impl Pair {
@@ -71,7 +72,7 @@ impl Sockets {
             self.pairs.resize_with(slot.saturating_add(1), || None);
         }
         if let Some(place) = self.pairs.get_mut(slot) {
-            *place = Some(Pair { rtp, rtcp, local, peer: None });
+            *place = Some(Pair { rtp, rtcp, local: (local.ip(), local.port()), peer: None });
         }
         Ok(())
     }
@@ -79,7 +80,7 @@ impl Sockets {
     /// Opens a leg's RTCP port.
     pub(super) fn bind_rtcp(&mut self, epoll: &Epoll, slot: usize) -> io::Result<()> {
         let Some(Some(pair)) = self.pairs.get(slot) else { return Ok(()) };
-        let rtcp = self.listen(epoll, next(pair.local), token_of(slot, Channel::Rtcp))?;
+        let rtcp = self.listen(epoll, next(pair.local.into()), token_of(slot, Channel::Rtcp))?;
         if let Some(Some(pair)) = self.pairs.get_mut(slot) {
             pair.rtcp = Some(rtcp);
         }
@@ -187,7 +188,12 @@ pub(super) fn channel_of(token: usize) -> Channel {
 mod tests {
     use super::*;
 
-    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+    const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn a_pair_is_one_line_of_the_cache() {
+        assert_eq!(size_of::<Option<Pair>>(), 64);
+    }
 
     #[test]
     fn a_pair_that_rested_is_free_where_nothing_has_come() {
