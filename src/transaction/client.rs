@@ -14,6 +14,7 @@ use crate::{
     ids::Flow,
     sip::{Message, Method},
     table::Table,
+    timers::Armed,
 };
 use bytes::Bytes;
 use std::{fmt, time::Instant};
@@ -65,6 +66,8 @@ pub(super) struct Client {
     pub(super) audience: Audience,
     /// The Reason of a CANCEL that may have to wait.
     pub(super) reason: Option<Box<str>>,
+    /// What it waits for, as its layer has queued it.
+    pub(super) armed: Option<Armed>,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl Client {
         } else {
             Machine::Other(OtherClient::start(copy, reliability, now, out))
         };
-        Self { machine, key, method, flow, request: bytes, audience, reason: None }
+        Self { machine, key, method, flow, request: bytes, audience, reason: None, armed: None }
     }
 
     /// Returns the request; `None` if it is none.

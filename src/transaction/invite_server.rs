@@ -26,14 +26,22 @@ pub(super) enum State {
     Terminated,
 }
 
+/// What is kept of the answers.
+#[derive(Debug)]
+enum Said {
+    Nothing,
+    /// The one sent last, to be repeated.
+    Response(Bytes),
+    /// Of a 2xx its To tag, for the answer to a CANCEL that comes after it.
+    Success(Box<str>),
+}
+
 /// One INVITE that we received and must answer.
 #[derive(Debug)]
 pub(super) struct InviteServer {
     state: State,
     reliability: Reliability,
-    last_response: Option<Bytes>,
-    /// What a 2xx said, for the answer to a CANCEL that comes after it.
-    success_tag: Option<Box<str>>,
+    said: Said,
     /// Timer G. Only in `Completed`, only over unreliable transports.
     retransmit_at: Option<Instant>,
     retransmit_interval: Duration,
@@ -47,8 +55,7 @@ impl InviteServer {
         Self {
             state: State::Proceeding,
             reliability,
-            last_response: None,
-            success_tag: None,
+            said: Said::Nothing,
             retransmit_at: None,
             retransmit_interval: T1,
             ends_at: None,
@@ -61,12 +68,18 @@ impl InviteServer {
 
     /// Returns the response sent last, while there is one to repeat.
     pub(super) fn last_response(&self) -> Option<&Bytes> {
-        self.last_response.as_ref()
+        match &self.said {
+            Said::Response(bytes) => Some(bytes),
+            Said::Nothing | Said::Success(_) => None,
+        }
     }
 
     /// Returns the To tag of its 2xx.
     pub(super) fn success_tag(&self) -> Option<&str> {
-        self.success_tag.as_deref()
+        match &self.said {
+            Said::Success(tag) => Some(tag),
+            Said::Nothing | Said::Response(_) => None,
+        }
     }
 
     /// Returns when [`Self::handle_timeout`] wants to be called next.
@@ -122,14 +135,13 @@ impl InviteServer {
         out.push(Effect::Send(reply.bytes.clone()));
         // A 2xx is repeated by whoever has said it: of its bytes nothing is kept for half a minute.
         match reply.class {
-            Class::Provisional => self.last_response = Some(reply.bytes),
+            Class::Provisional => self.said = Said::Response(reply.bytes),
             Class::Success => {
-                self.success_tag = to_tag(&reply.bytes);
-                self.last_response = None;
+                self.said = to_tag(&reply.bytes).map_or(Said::Nothing, Said::Success);
                 self.enter(State::Accepted, now);
             }
             Class::Refusal => {
-                self.last_response = Some(reply.bytes);
+                self.said = Said::Response(reply.bytes);
                 self.enter(State::Completed, now);
             }
         }
@@ -160,7 +172,7 @@ impl InviteServer {
     }
 
     fn resend(&self, out: &mut Vec<Effect>) {
-        out.extend(self.last_response.clone().map(Effect::Send));
+        out.extend(self.last_response().cloned().map(Effect::Send));
     }
 }
 

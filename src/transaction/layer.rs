@@ -17,7 +17,7 @@ use super::{
 use crate::{
     ids::{Flow, Mint},
     sip::{Builder, Message, Method, default_reason},
-    timers::Timers,
+    timers::{Armed, Owners, Queue},
 };
 use bytes::Bytes;
 use std::{
@@ -36,6 +36,30 @@ enum Slot {
     Client(ClientId),
 }
 
+/// The transactions, each of which keeps what it waits for.
+struct Slots<'a>(&'a mut Servers, &'a mut Clients);
+
+impl Slots<'_> {
+    fn of(&mut self, slot: Slot) -> Option<&mut Option<Armed>> {
+        match slot {
+            Slot::Server(id) => self.0.get_mut(id).map(|server| &mut server.armed),
+            Slot::Client(id) => self.1.get_mut(id).map(|client| &mut client.armed),
+        }
+    }
+}
+
+impl Owners<Slot> for Slots<'_> {
+    fn armed(&mut self, slot: Slot) -> Option<&mut Armed> {
+        self.of(slot)?.as_mut()
+    }
+
+    fn release(&mut self, slot: Slot) {
+        if let Some(armed) = self.of(slot) {
+            *armed = None;
+        }
+    }
+}
+
 /// The message that is being handled, and where it came from.
 type Cause<'m> = Option<(&'m Message, Flow)>;
 
@@ -51,7 +75,7 @@ pub struct Layer {
     clients: Clients,
     /// Who is concerned when a flow fails: requests of ours, and over connections answers, too.
     by_flow: BTreeMap<Flow, BTreeSet<Slot>>,
-    timers: Timers<Slot>,
+    timers: Queue<Slot>,
     discards: Discards,
     retransmissions: u64,
     /// Whether INVITEs get their 100 from us.
@@ -69,7 +93,7 @@ impl Layer {
             servers: Servers::new(SERVERS_MAX),
             clients: Clients::default(),
             by_flow: BTreeMap::new(),
-            timers: Timers::default(),
+            timers: Queue::default(),
             discards: Discards::default(),
             retransmissions: 0,
             says_trying: true,
@@ -226,13 +250,13 @@ impl Layer {
 
     /// Returns when [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        self.timers.next_deadline()
+        self.timers.next_deadline(&mut Slots(&mut self.servers, &mut self.clients))
     }
 
     /// Fires what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Output>) {
         let before = out.len();
-        while let Some(slot) = self.timers.pop_due(now) {
+        while let Some(slot) = self.pop_due(now) {
             match slot {
                 Slot::Server(id) => self.step_server(id, None, None, now, out),
                 Slot::Client(id) => self.step_client(id, None, None, now, out),
@@ -240,6 +264,10 @@ impl Layer {
         }
         let again = out.iter().skip(before).filter(|o| matches!(o, Output::Send { .. })).count();
         self.retransmissions = self.retransmissions.saturating_add(again as u64);
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<Slot> {
+        self.timers.pop_due(&mut Slots(&mut self.servers, &mut self.clients), now)
     }
 
     /// Forgets what an INVITE of ours said, where it has a 2xx: its user needs it no more.
@@ -412,7 +440,8 @@ impl Layer {
         if server.is_terminated() {
             self.remove(Slot::Server(id));
         } else {
-            self.timers.arm(Slot::Server(id), server.poll_timeout());
+            let at = server.poll_timeout();
+            self.timers.arm(&mut server.armed, Slot::Server(id), at);
         }
     }
 
@@ -446,11 +475,12 @@ impl Layer {
             self.carry_out(id, effect, cause, now, out);
         }
         self.effects.1 = effects;
-        let Some(client) = self.clients.get(id) else { return };
+        let Some(client) = self.clients.get_mut(id) else { return };
         if client.is_terminated() {
             self.remove(Slot::Client(id));
         } else {
-            self.timers.arm(Slot::Client(id), client.poll_timeout());
+            let at = client.poll_timeout();
+            self.timers.arm(&mut client.armed, Slot::Client(id), at);
         }
     }
 
@@ -513,13 +543,13 @@ impl Layer {
     }
 
     fn remove(&mut self, slot: Slot) {
-        let flow = match slot {
-            Slot::Server(id) => self.servers.remove(id).map(|server| server.flow),
-            Slot::Client(id) => self.clients.remove(id).map(|client| client.flow),
+        let removed = match slot {
+            Slot::Server(id) => self.servers.remove(id).map(|server| (server.flow, server.armed)),
+            Slot::Client(id) => self.clients.remove(id).map(|client| (client.flow, client.armed)),
         };
-        if let Some(flow) = flow {
+        if let Some((flow, mut armed)) = removed {
+            self.timers.arm(&mut armed, slot, None);
             self.unconcern(flow, slot);
         }
-        self.timers.arm(slot, None);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     timer::{T1, T1_X64, T2, T4},
 };
 use bytes::Bytes;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The states of RFC 3261 figure 6.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,7 +33,8 @@ pub(super) struct OtherClient {
     is_repeated: bool,
     /// Timer E. Only over unreliable transports.
     retransmit_at: Option<Instant>,
-    retransmit_interval: Duration,
+    /// How often it was sent again by that.
+    repetitions: u8,
     /// Timer F or K: when the transaction ends by itself.
     ends_at: Option<Instant>,
 }
@@ -54,7 +55,7 @@ impl OtherClient {
             request,
             is_repeated: false,
             retransmit_at: now.checked_add(T1).filter(|_| udp),
-            retransmit_interval: T1,
+            repetitions: 0,
             ends_at: now.checked_add(T1_X64),
         }
     }
@@ -113,11 +114,12 @@ impl OtherClient {
             self.terminate();
         } else if self.retransmit_at.is_some_and(|at| at <= now) {
             out.push(Effect::Send(self.request.clone()));
-            self.retransmit_interval = match self.state {
-                State::Trying => T2.min(self.retransmit_interval.saturating_mul(2)),
+            self.repetitions = self.repetitions.saturating_add(1);
+            let doubled = T1.saturating_mul(2_u32.saturating_pow(self.repetitions.into()));
+            self.retransmit_at = now.checked_add(match self.state {
+                State::Trying => T2.min(doubled),
                 State::Proceeding | State::Completed | State::Terminated => T2,
-            };
-            self.retransmit_at = now.checked_add(self.retransmit_interval);
+            });
         }
     }
 

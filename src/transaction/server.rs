@@ -13,6 +13,7 @@ use crate::{
     ids::{Digest, Flow, Transport},
     sip::{Message, Method},
     table::Table,
+    timers::Armed,
 };
 use bytes::Bytes;
 use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
@@ -31,6 +32,8 @@ pub(super) struct Server {
     pub(super) flow: Flow,
     /// Where they go when that connection is gone (RFC 3261 18.2.2).
     fallback: Option<Box<Flow>>,
+    /// What it waits for, as its layer has queued it.
+    pub(super) armed: Option<Armed>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,8 @@ impl Server {
         } else {
             Machine::Other(OtherServer::new(reliability))
         };
-        Self { machine, key, merge, flow, fallback: fallback(request, flow).map(Box::new) }
+        let fallback = fallback(request, flow).map(Box::new);
+        Self { machine, key, merge, flow, fallback, armed: None }
     }
 
     /// Returns what its request is known by.
