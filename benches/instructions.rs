@@ -22,8 +22,15 @@ use std::{
     env, fs,
     hint::black_box,
     process::{Command, ExitCode, Stdio},
+    time::Duration,
 };
-use tandem::{media::Convert, sim::epoch, sip::Message};
+use tandem::{
+    ids::{Flow, Transport},
+    media::Convert,
+    shard::Refusals,
+    sim::epoch,
+    sip::Message,
+};
 
 /// The program's own, so that what is counted is what it costs there.
 #[global_allocator]
@@ -39,10 +46,13 @@ const CASES: &[Case] = &[
     ("call", WHOLE, call),
     ("call with digest", WHOLE, call_with_digest),
     ("register", WHOLE, register),
+    ("refusal", WAITING, refusal),
     ("relay", 20_000, relay),
 ];
 /// How many calls or registrations are measured.
 const WHOLE: usize = 100;
+/// How many calls wait, and how many are refused.
+const WAITING: usize = 1000;
 /// Where the recorded figures are.
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 /// How much more than recorded is too much, in per cent.
@@ -164,6 +174,30 @@ fn call_with_digest(count: usize) {
 
 fn register(count: usize) {
     whole(Kind::Register, count);
+}
+
+/// A call that is refused because too many wait.
+fn refusal(count: usize) {
+    let invite = String::from_utf8(scene::message(Kind::Trunk, "INVITE").to_vec()).unwrap();
+    let (before, rest) = invite.split_once("branch=").unwrap();
+    let (_, after) = rest.split_once("\r\n").unwrap();
+    let invites = |name: &str| -> Vec<String> {
+        (0..WAITING).map(|n| format!("{before}branch=z9hG4bK{name}{n:08}\r\n{after}")).collect()
+    };
+    let (early, late, measured) = (invites("early"), invites("late"), invites("measured"));
+    let scene = Scene::record(Kind::Trunk, 10, WHOLE, "SHA-256");
+    let (mut shard, pbx) = (scene.shard(), scene::PBX.parse().unwrap());
+    let caller = scene::CALLER.parse().unwrap();
+    let flow = Flow { transport: Transport::Udp, local: pbx, remote: caller };
+    let mut aside = |text: &str, at| assert!(shard.put_aside(flow, text.as_bytes(), at));
+    // None of these is served within the time that makes a crowd of them.
+    let crowded = epoch() + Duration::from_millis(150);
+    early.iter().for_each(|invite| aside(invite, epoch()));
+    late.iter().chain(measured.iter().take(count)).for_each(|invite| aside(invite, crowded));
+    let mut refusals = Refusals::default();
+    shard.swap_refusals(&mut refusals);
+    assert_eq!(refusals.iter().count(), WAITING + count);
+    std::mem::forget(shard);
 }
 
 /// Records as many calls as are measured, plays them or not, and leaves the end of the shard out of it.

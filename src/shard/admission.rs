@@ -3,14 +3,14 @@
 //! Owns: the order of the checks, and every refusal that needs no call.
 //! Never: opens a call (`invite` does) or changes a binding (`register` does).
 
-use super::{Core, Shard, invite::Caller, refused::Why};
+use super::{Core, Shard, invite::Caller, packets, refused::Why};
 use crate::{
     call::ALLOW,
     config::{User, UserSecret},
     guard::Offence,
     ids::{Flow, Transport},
     registrar::{Known, Reason, Verdict},
-    sip::{Builder, HeaderName, Message, Method, Scheme, Uri, default_reason},
+    sip::{Builder, HeaderName, Message, Method, ParseError, Scheme, Uri, default_reason},
     transaction::{self, ServerId},
 };
 use bytes::Bytes;
@@ -271,6 +271,26 @@ impl Shard {
 }
 
 impl Shard {
+    /// Answers what was meant to be a request, as far as it can be.
+    pub(super) fn refuse_unreadable(
+        &mut self,
+        error: &ParseError,
+        len: usize,
+        flow: Flow,
+        now: Instant,
+    ) {
+        packets::unreadable(error, flow);
+        self.counters.discards.count("unreadable");
+        self.strike(Offence::Junk, flow, now);
+        if let Some(salvage) = &error.salvage {
+            let status = error.problem.status();
+            let bytes = salvage.reply(status, &error.problem.to_string(), flow.remote);
+            if bytes.len() <= room_for(len, flow) {
+                self.core.sent.push(transaction::Output::Send { flow, bytes });
+            }
+        }
+    }
+
     /// Tells of a wrong password: in the log, and where it was a call, in a record. It counts against
     /// its source.
     fn note_guess(&mut self, message: &Message, flow: Flow, now: Instant) {

@@ -3,7 +3,7 @@
 //! Owns: its transactions, calls, nonces and trunks' state; the order in which things happen.
 //! Never: reads a clock, opens a socket or waits; it is told, and answers with [`Output`]s.
 //!
-//! After each `handle_*` drain [`Shard::poll_output`], now and then [`Shard::poll_refusal`]; sleep until `poll_timeout`.
+//! After each `handle_*` drain [`Shard::poll_output`], now and then [`Shard::swap_refusals`]; sleep until `poll_timeout`.
 #![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used)]
 
 mod admission;
@@ -20,6 +20,7 @@ mod output;
 mod overload;
 mod packets;
 mod phones;
+mod refusals;
 mod refused;
 mod register;
 mod report;
@@ -34,18 +35,19 @@ mod waiting;
 pub use key::shard_of;
 pub use output::{Answer, Output};
 pub use phones::Pulse;
+pub use refusals::{Refusal, Refusals};
 pub use succession::{Change, Kin, Legacy, Note};
 
 use crate::{
     call::{Call, Effect, Ender, Names, Owner, Record, ResolveFor, Wire},
     config::Config,
     dialog::Acks,
-    guard::{Bans, Offence, Watch},
+    guard::{Bans, Watch},
     ids::{CallId, Entropy, Flow, LegId, Mint, MintKey, ShardId},
     media,
     observe::metrics,
     registrar::{Authenticator, Location, auth::NONCE_LIFETIME},
-    sip::{Message, Method, ParseError},
+    sip::{Message, Method},
     table::Table,
     timers::Timers,
     transaction::{self, ClientId, Layer, ServerId},
@@ -298,19 +300,6 @@ impl Shard {
                 self.core.tx.receive(message, flow, now, &mut self.core.sent);
             }
             Err(error) => self.refuse_unreadable(&error, len, flow, now),
-        }
-    }
-
-    fn refuse_unreadable(&mut self, error: &ParseError, len: usize, flow: Flow, now: Instant) {
-        packets::unreadable(error, flow);
-        self.counters.discards.count("unreadable");
-        self.strike(Offence::Junk, flow, now);
-        if let Some(salvage) = &error.salvage {
-            let status = error.problem.status();
-            let bytes = salvage.reply(status, &error.problem.to_string(), flow.remote);
-            if bytes.len() <= admission::room_for(len, flow) {
-                self.core.sent.push(transaction::Output::Send { flow, bytes });
-            }
         }
     }
 

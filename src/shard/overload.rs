@@ -6,6 +6,7 @@
 
 use super::{
     Shard, admission,
+    refusals::Refusals,
     waiting::{Patience, Waiting},
 };
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
 use bytes::Bytes;
 use memchr::memmem;
 use std::{
-    collections::VecDeque,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -38,8 +38,8 @@ const SECOND_TRIES: Patience =
 /// What waits for its turn.
 #[derive(Debug)]
 enum Job {
-    /// New work.
-    New(Outline),
+    /// New work: its outline is soon found again, where it has to be refused.
+    New(Bytes),
     /// A CANCEL, which must not overtake its INVITE.
     Cancel(Bytes),
 }
@@ -65,7 +65,7 @@ impl Lines {
         calls
     }
 
-    fn of(&mut self, outline: &Outline) -> &mut Waiting<(Flow, Job)> {
+    fn of(&mut self, outline: &Outline<'_>) -> &mut Waiting<(Flow, Job)> {
         let [calls, proofs, registers] = &mut self.lines;
         if outline.method() == Method::Invite {
             calls
@@ -97,12 +97,13 @@ impl Lines {
 pub(super) struct Overload {
     lines: Lines,
     refused: u64,
+    /// How many of these got an answer.
+    answered: u64,
     /// In the To of every answer: they have no state that could tell them apart, and their ACKs are
     /// known by it.
     tag: Box<str>,
     tag_finder: memmem::Finder<'static>,
-    /// Refusals, which can wait until there are more of them.
-    replies: VecDeque<(Flow, Bytes)>,
+    refusals: Refusals,
     /// When the log told last, and how many had been refused by then.
     told: Option<(Instant, u64)>,
 }
@@ -111,14 +112,20 @@ impl Overload {
     pub(super) fn new(mint: &mut Mint) -> Self {
         let tag: Box<str> = mint.tag().into();
         let tag_finder = memmem::Finder::new(tag.as_bytes()).into_owned();
-        let (lines, replies) = (Lines::default(), VecDeque::new());
-        Self { lines, refused: 0, tag, tag_finder, replies, told: None }
+        let (lines, refusals) = (Lines::default(), Refusals::default());
+        Self { lines, refused: 0, answered: 0, tag, tag_finder, refusals, told: None }
     }
 
     /// Returns whether this is the ACK of a refusal. Nobody waits for it, and there are as many as
     /// refusals: it is not even read.
     pub(super) fn is_ack_of_refusal(&self, bytes: &[u8]) -> bool {
         self.refused > 0 && bytes.starts_with(b"ACK ") && self.tag_finder.find(bytes).is_some()
+    }
+
+    /// Adds what was refused.
+    pub(super) fn count_into(&self, counters: &mut metrics::Shard) {
+        counters.discards.add("overload", self.refused);
+        counters.responses_sent.add(metrics::Shard::class(503), self.answered);
     }
 
     /// Tells once a minute.
@@ -138,28 +145,24 @@ impl Shard {
     /// Accepts one message while others wait. What belongs to a call, or calls for help, is done at once; new calls
     /// and registrations wait for [`Self::serve_next`].
     pub fn queue_message(&mut self, flow: Flow, bytes: Bytes, now: Instant) {
-        // Who leaves gives new work to the next process.
-        if self.family.is_leaving() {
-            return self.handle_message(flow, bytes, now);
-        }
-        if self.is_silenced(flow, now) {
-            return;
-        }
-        self.guarded(|shard| {
-            if let Some(bytes) = shard.line_up(flow, bytes, now) {
-                shard.receive(None, flow, bytes, now);
-            }
-        });
-        // Most of what comes when there is too much has but been put aside.
-        if self.has_news_inside() {
-            self.settle(now);
+        if !self.put_aside(flow, &bytes, now) {
+            self.handle_message(flow, bytes, now);
         }
     }
 
-    fn has_news_inside(&self) -> bool {
-        let core = &self.core;
-        let is_quiet = core.sent.is_empty() && core.effects.is_empty() && self.touched.is_empty();
-        !is_quiet || core.trunks.has_told()
+    /// Puts a message aside that need not be done at once: it waits for [`Self::serve_next`], is refused because too much
+    /// waits, or nobody wants to hear of it. Returns whether that is all; otherwise it is for [`Self::handle_message`].
+    pub fn put_aside(&mut self, flow: Flow, message: &[u8], now: Instant) -> bool {
+        // Who leaves gives new work to the next process.
+        if self.family.is_leaving() {
+            return false;
+        }
+        if self.is_needless(message) || self.is_silenced(flow, now) {
+            return true;
+        }
+        let mut is_aside = true;
+        self.guarded(|shard| is_aside = shard.line_up(flow, message, now));
+        is_aside
     }
 
     /// Returns whether nobody wants to hear of a datagram: the ACK of a refusal, of which there are as many as of
@@ -198,50 +201,42 @@ impl Shard {
 
     fn refuse_job(&mut self, flow: Flow, job: Job, now: Instant) {
         match job {
-            Job::New(outline) => self.guarded(|shard| shard.shed(flow, outline, now)),
+            Job::New(bytes) => self.guarded(|shard| {
+                let outline = Outline::of(&bytes);
+                if !outline.is_some_and(|outline| shard.shed(flow, &outline, now)) {
+                    shard.receive(None, flow, bytes, now);
+                }
+            }),
             Job::Cancel(_) => self.serve(flow, job, now),
         }
     }
 
     fn serve(&mut self, flow: Flow, job: Job, now: Instant) {
-        let bytes = match job {
-            Job::New(outline) => outline.into_bytes(),
-            Job::Cancel(bytes) => bytes,
-        };
+        let (Job::New(bytes) | Job::Cancel(bytes)) = job;
         self.guarded(|shard| shard.receive(None, flow, bytes, now));
         self.settle(now);
     }
 
-    /// Lets new work wait. Returns what does not, to be done at once.
-    fn line_up(&mut self, flow: Flow, bytes: Bytes, now: Instant) -> Option<Bytes> {
-        let len = bytes.len();
-        let outline = match Outline::of(bytes) {
-            Ok(outline) => outline,
-            Err(bytes) => {
-                let calls = self.overload.lines.calls();
-                if calls.is_empty() || !bytes.starts_with(b"CANCEL ") {
-                    return Some(bytes);
-                }
-                return match calls.push((flow, Job::Cancel(bytes)), len, now) {
-                    Ok(()) | Err((_, Job::New(_))) => None,
-                    Err((_, Job::Cancel(bytes))) => Some(bytes),
-                };
-            }
+    /// Lets new work wait, or refuses it. Returns whether it is any.
+    fn line_up(&mut self, flow: Flow, message: &[u8], now: Instant) -> bool {
+        // A copy of its own size, where it is kept.
+        let copy = || Bytes::copy_from_slice(message);
+        let Some(outline) = Outline::of(message) else {
+            let calls = self.overload.lines.calls();
+            let has_room = !calls.is_empty() && message.starts_with(b"CANCEL ");
+            return has_room && calls.push(|| (flow, Job::Cancel(copy())), message.len(), now);
         };
         if self.is_for_help(outline.uri()) {
-            return Some(outline.into_bytes());
+            return false;
         }
         let line = self.overload.lines.of(&outline);
-        if let Err((_, Job::New(outline))) = line.push((flow, Job::New(outline)), len, now) {
-            self.shed(flow, outline, now);
-        }
-        None
+        line.push(|| (flow, Job::New(copy())), message.len(), now) || self.shed(flow, &outline, now)
     }
 
-    /// Answers new work with 503, unless it repeats a request that was taken.
-    fn shed(&mut self, flow: Flow, outline: Outline, now: Instant) {
-        let Some(digest) = self.digest_of(&outline).filter(|digest| !self.is_taken(*digest)) else {
-            return self.receive(None, flow, outline.into_bytes(), now);
+    /// Answers new work with 503, unless it repeats a request that was taken. Returns whether it did.
+    fn shed(&mut self, flow: Flow, outline: &Outline<'_>, now: Instant) -> bool {
+        let Some(digest) = self.digest_of(outline).filter(|digest| !self.is_taken(*digest)) else {
+            return false;
         };
         let again_s = if outline.method() == Method::Invite {
             self.turned.note(digest, now);
@@ -251,28 +246,30 @@ impl Shard {
         };
         let span = again_s.end.saturating_sub(again_s.start);
         let again_s = again_s.start.saturating_add(self.core.entropy.below(span));
-        let mut reply = outline.reply(503, default_reason(503), &self.overload.tag, flow.remote);
-        reply.number(HeaderName::RetryAfter, again_s);
-        let bytes = reply.finish();
         self.overload.refused = self.overload.refused.saturating_add(1);
-        self.counters.discards.count("overload");
         self.overload.tell(now);
-        if bytes.len() <= admission::room_for(outline.bytes().len(), flow) {
-            self.counters.responses_sent.count(metrics::Shard::class(503));
-            self.overload.replies.push_back((flow, bytes));
-        }
+        let Overload { refusals, tag, answered, .. } = &mut self.overload;
+        let most = admission::room_for(outline.message().len(), flow);
+        let is_answered = refusals.add(flow, most, |text| {
+            outline.reply_into(text, (503, default_reason(503)), tag, flow.remote, |reply| {
+                reply.number(HeaderName::RetryAfter, again_s);
+            });
+        });
+        *answered = answered.saturating_add(is_answered.into());
+        true
     }
 
-    /// Returns the next refusal to send; many of them leave together.
-    pub fn poll_refusal(&mut self) -> Option<(Flow, Bytes)> {
-        self.overload.replies.pop_front()
+    /// Gives the refusals that are to be sent, for others that have been.
+    pub fn swap_refusals(&mut self, sent: &mut Refusals) {
+        sent.clear();
+        std::mem::swap(&mut self.overload.refusals, sent);
     }
 
     /// Returns what a request is known by; `None` where it cannot be read.
-    fn digest_of(&self, outline: &Outline) -> Option<Digest> {
+    fn digest_of(&self, outline: &Outline<'_>) -> Option<Digest> {
         let (branch, sent_by) = (outline.branch(), outline.sent_by());
         self.core.tx.digest_of_via(branch, sent_by, outline.method()).or_else(|| {
-            let message = Message::parse(outline.bytes().clone()).ok()?;
+            let message = Message::parse(Bytes::copy_from_slice(outline.message())).ok()?;
             Some(self.core.tx.digest_of(&message))
         })
     }
@@ -306,7 +303,9 @@ mod tests {
             Output::Pass { .. } | Output::Media(..) | Output::Ask(_) | Output::Record(_) => None,
         });
         let sent: Vec<Bytes> = sent.collect();
-        let refusals = std::iter::from_fn(|| shard.poll_refusal()).map(|(_, bytes)| bytes);
+        let mut refusals = Refusals::default();
+        shard.swap_refusals(&mut refusals);
+        let refusals = refusals.iter().map(|(_, text)| Bytes::copy_from_slice(text));
         refusals.chain(sent).map(|bytes| Message::parse(bytes).unwrap()).collect()
     }
 

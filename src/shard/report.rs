@@ -107,6 +107,7 @@ impl Shard {
             timers: self.timers.len().saturating_add(self.core.tx.timers()) as u64,
         };
         counters.retransmissions = self.core.tx.retransmissions();
+        self.overload.count_into(&mut counters);
         let discards = self.core.tx.discards();
         for discard in transaction::Discard::ALL {
             counters.discards.add(discard.name(), discards.of(discard));

@@ -87,21 +87,22 @@ impl<T> Waiting<T> {
         self.entries.is_empty()
     }
 
-    /// Adds one at the end; gives it back where there is no room, or no hope.
-    pub(super) fn push(&mut self, item: T, bytes: usize, now: Instant) -> Result<(), T> {
+    /// Adds one at the end, unless there is no room, or no hope: then it is not even made. Returns whether there was.
+    #[must_use]
+    pub(super) fn push(&mut self, make: impl FnOnce() -> T, bytes: usize, now: Instant) -> bool {
         let sum = self.bytes.saturating_add(bytes);
         self.pace.turn(self.patience.hurried, now);
         if self.entries.len() >= self.entries_max(now) || sum > BYTES_MAX {
             self.refused_at = Some(now);
-            return Err(item);
+            return false;
         }
         let is_long_ago = |at: Instant| now.saturating_duration_since(at) >= self.patience.calm;
         if self.since.is_none() || (self.is_empty() && self.refused_at.is_none_or(is_long_ago)) {
             self.since = Some(now);
         }
         self.bytes = sum;
-        self.entries.push_back(Entry { came: now, bytes, item });
-        Ok(())
+        self.entries.push_back(Entry { came: now, bytes, item: make() });
+        true
     }
 
     /// In a crowd, an eighth more than are served while one may wait: there is always somebody to serve.
@@ -169,7 +170,7 @@ mod tests {
     fn a_burst_may_wait_and_is_served_in_order() {
         let mut line = line();
         for n in 0..50 {
-            assert_eq!(line.push(n, 100, ms(0)), Ok(()));
+            assert!(line.push(|| n, 100, ms(0)));
         }
         for n in 0..50 {
             assert_eq!(stale(&mut line, ms(2 * n)), 0);
@@ -177,7 +178,7 @@ mod tests {
         }
         assert!(line.is_empty() && line.pop().is_none());
         // The next one finds it as the first did.
-        assert_eq!(line.push(0, 100, ms(200)), Ok(()));
+        assert!(line.push(|| 0, 100, ms(200)));
         assert_eq!((stale(&mut line, ms(299)), stale(&mut line, ms(300))), (0, 1));
     }
 
@@ -187,7 +188,7 @@ mod tests {
         let mut line = line();
         let (mut served, mut refused, mut longest) = (0, 0, 0);
         for now in 0..2000 {
-            assert_eq!(line.push(now, 100, ms(now)), Ok(()));
+            assert!(line.push(|| now, 100, ms(now)));
             refused += stale(&mut line, ms(now));
             if now % 2 == 0 {
                 let came = line.pop().unwrap();
@@ -200,7 +201,7 @@ mod tests {
         // All go at once, and the crowd is still one; after a while without anybody it is not.
         assert!(stale(&mut line, ms(2030)) > 0 && line.is_empty());
         for (came, patience) in [(2040, 20), (2200, 100)] {
-            assert_eq!(line.push(0, 100, ms(came)), Ok(()));
+            assert!(line.push(|| 0, 100, ms(came)));
             assert_eq!(stale(&mut line, ms(came + patience - 1)), 0);
             assert_eq!(stale(&mut line, ms(came + patience)), 1);
         }
@@ -212,7 +213,7 @@ mod tests {
         let mut line = line();
         let (mut served, mut late, mut at_once, mut idle) = (0, 0, 0, 0);
         for now in 0..2000 {
-            at_once += (0..10).filter(|_| line.push(now, 100, ms(now)).is_err()).count();
+            at_once += (0..10).filter(|_| !line.push(|| now, 100, ms(now))).count();
             late += stale(&mut line, ms(now));
             let got = (0..4).filter(|_| line.pop().is_some()).count();
             (served, idle) = (served + got, idle + usize::from(got < 4));
@@ -222,7 +223,7 @@ mod tests {
         assert!(at_once > 6 * late, "{at_once} at once, {late} later");
         // A moment of calm, and all may wait again.
         while line.pop().is_some() {}
-        (0..500).for_each(|n| assert_eq!(line.push(n, 100, ms(2300)), Ok(())));
+        (0..500).for_each(|n| assert!(line.push(|| n, 100, ms(2300))));
     }
 
     /// What is under way takes all the time for a while; afterwards there must be somebody to serve, or nobody ever
@@ -232,11 +233,11 @@ mod tests {
         let mut line = line();
         let mut waiting = 0;
         for now in 0..500 {
-            waiting += usize::from(line.push(now, 100, ms(now)).is_ok());
+            waiting += usize::from(line.push(|| now, 100, ms(now)));
             waiting -= stale(&mut line, ms(now));
         }
         assert_eq!((waiting, line.entries.len(), line.pace.served_lately()), (20, 20, 0));
-        let got = (0..200).map(|_| line.push(500, 100, ms(500)).is_ok());
+        let got = (0..200).map(|_| line.push(|| 500, 100, ms(500)));
         assert_eq!(got.filter(|is_let_in| *is_let_in).count(), ENTRIES_MIN - 20);
         assert_eq!(line.pop(), Some(480));
     }
@@ -244,9 +245,9 @@ mod tests {
     #[test]
     fn a_crowd_that_is_served_to_the_end_is_one_no_longer() {
         let mut line = line();
-        assert_eq!((line.push(0, 100, ms(0)), stale(&mut line, ms(100))), (Ok(()), 1));
-        assert_eq!((line.push(1, 100, ms(110)), line.pop()), (Ok(()), Some(1)));
-        assert_eq!((line.push(2, 100, ms(120)), stale(&mut line, ms(219))), (Ok(()), 0));
+        assert_eq!((line.push(|| 0, 100, ms(0)), stale(&mut line, ms(100))), (true, 1));
+        assert_eq!((line.push(|| 1, 100, ms(110)), line.pop()), (true, Some(1)));
+        assert_eq!((line.push(|| 2, 100, ms(120)), stale(&mut line, ms(219))), (true, 0));
         assert_eq!(stale(&mut line, ms(220)), 1);
     }
 
@@ -254,13 +255,13 @@ mod tests {
     fn there_is_room_for_so_many_and_no_more() {
         let mut line = line();
         for n in 0..10_000 {
-            assert_eq!(line.push(n, 0, ms(0)).is_ok(), n < ENTRIES_MAX as u64);
+            assert_eq!(line.push(|| n, 0, ms(0)), n < ENTRIES_MAX as u64);
         }
         while line.pop().is_some() {}
         for n in 0..100 {
-            assert_eq!(line.push(n, 1 << 16, ms(0)).is_ok(), n < 64);
+            assert_eq!(line.push(|| n, 1 << 16, ms(0)), n < 64);
         }
         assert!(line.pop().is_some());
-        assert_eq!(line.push(0, 1 << 16, ms(0)), Ok(()));
+        assert!(line.push(|| 0, 1 << 16, ms(0)));
     }
 }

@@ -182,26 +182,25 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Writes the first of several datagrams of one length, as many as the kernel takes in one go (UDP_SEGMENT): that is
-/// a tenth of the work of writing them one by one. Returns how many.
+/// Returns how many datagrams of this length are written together at most.
+pub(super) fn together_max(length: usize) -> usize {
+    TOGETHER_BYTES_MAX.checked_div(length).unwrap_or(0).min(TOGETHER_MAX)
+}
+
+/// Writes several datagrams of one length, which lie one behind the other in the parts (UDP_SEGMENT): that is a tenth of
+/// the work of writing them one by one.
 ///
 /// # Errors
-/// As `Unsupported` where there is nothing to be gained; whatever the kernel says where it does not take them together,
-/// though it might take each of them.
+/// Whatever the kernel says where it does not take them together, though it might take each of them.
 pub(super) fn write_alike(
     socket: &impl AsRawFd,
     from: Option<IpAddr>,
     remote: SocketAddr,
-    datagrams: &[&[u8]],
-) -> io::Result<usize> {
-    let length = datagrams.first().map_or(0, |first| first.len());
-    let room = TOGETHER_BYTES_MAX.checked_div(length).unwrap_or(0).min(TOGETHER_MAX);
-    let taken = datagrams.get(..room).unwrap_or(datagrams);
-    let segment = u16::try_from(length).ok().filter(|_| taken.len() > 1);
-    let segment = segment.ok_or(io::ErrorKind::Unsupported)?;
-    let parts: Vec<IoSlice<'_>> = taken.iter().map(|datagram| IoSlice::new(datagram)).collect();
-    send(socket, from, remote, &parts, Some(segment))?;
-    Ok(taken.len())
+    (length, parts): (usize, &[&[u8]]),
+) -> io::Result<()> {
+    let segment = u16::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    Ok(send(socket, from, remote, &parts, Some(segment))?)
 }
 
 fn send(

@@ -33,7 +33,7 @@ use crate::{
         metrics,
         status::{BanRow, BudgetRow, CallDetail, CallSummary, TrunkRow},
     },
-    shard::{Answer, Legacy, Output, Pulse, Shard},
+    shard::{Answer, Legacy, Output, Pulse, Refusals, Shard},
     tls::Failure,
 };
 use bytes::Bytes;
@@ -171,8 +171,8 @@ pub(super) struct ShardLoop {
     udp: Udp,
     /// Datagrams of one batch; empty between batches.
     arrived: Vec<(Flow, Bytes)>,
-    /// Datagrams that leave together; empty between turns.
-    departing: Vec<(Flow, Bytes)>,
+    /// What was refused last; its memory serves again.
+    refusals: Refusals,
     /// Whether more has come than was taken: then it is sorted.
     is_crowded: bool,
     nap: Nap,
@@ -194,7 +194,7 @@ impl ShardLoop {
             hands,
             udp,
             arrived: vec![],
-            departing: vec![],
+            refusals: Refusals::default(),
             is_crowded: false,
             nap: Nap::new(LOOK_EVERY, now()),
             streams: Streams::default(),

@@ -135,16 +135,17 @@ impl Udp {
         .await;
     }
 
-    /// Reads what has come, up to a batch from each socket, in order, but for what is needless. Returns whether there
-    /// may be more.
+    /// Reads what has come, up to a batch from each socket, in order, but for what `is_done` was all to be done with:
+    /// nothing is kept of that. What comes for the process before us is not for us to do. Returns whether there may be
+    /// more.
     pub(super) fn read(
         &mut self,
         into: &mut Vec<(Flow, Bytes)>,
-        mut is_needless: impl FnMut(&[u8]) -> bool,
+        mut is_done: impl FnMut(Flow, &[u8]) -> bool,
     ) -> bool {
         let Self { sockets, inbox, routes } = self;
         let mut is_more = false;
-        for Listening { ears, local: listener, dropped, .. } in sockets {
+        for Listening { ears, local: listener, dropped, is_elders, .. } in sockets {
             let Some(ears) = ears else { continue };
             let read = ears.try_io(Interest::READABLE, || {
                 let is_more = inbox.read(ears, BATCH_MAX, |arrival| {
@@ -152,7 +153,7 @@ impl Udp {
                         let since = u64::from(total.wrapping_sub(dropped.1));
                         *dropped = (dropped.0.saturating_add(since), total);
                     }
-                    if is_keep_alive(arrival.bytes) || is_needless(arrival.bytes) {
+                    if is_keep_alive(arrival.bytes) {
                         return;
                     }
                     let local = match arrival.to {
@@ -160,8 +161,10 @@ impl Udp {
                         None => routes.local(*listener, arrival.remote.ip()),
                     };
                     let flow = Flow { transport: Transport::Udp, local, remote: arrival.remote };
-                    // A copy of its own size: a call keeps its INVITE, but not 64 KiB for it.
-                    into.push((flow, Bytes::copy_from_slice(arrival.bytes)));
+                    if *is_elders || !is_done(flow, arrival.bytes) {
+                        // A copy of its own size: a call keeps its INVITE, but not 64 KiB for it.
+                        into.push((flow, Bytes::copy_from_slice(arrival.bytes)));
+                    }
                 })?;
                 // Empty: the runtime asks the kernel again only if it is told so.
                 if is_more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
@@ -190,14 +193,13 @@ impl Udp {
         }
     }
 
-    /// Sends the first of several datagrams of one length from the address that their flow names, as many as the
-    /// kernel takes in one go. Returns how many.
-    pub(super) fn send_alike(&self, flow: Flow, datagrams: &[(Flow, Bytes)]) -> io::Result<usize> {
+    /// Sends datagrams of one length, whose text is that of the parts together, from the address that their flow names:
+    /// no more than [`datagrams::together_max`].
+    pub(super) fn send_alike(&self, flow: Flow, length: usize, parts: &[&[u8]]) -> io::Result<()> {
         let at = self.socket(flow.local).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let ip = flow.local.ip();
         let from = (at.local.ip() != ip).then_some(ip);
-        let texts: Vec<&[u8]> = datagrams.iter().map(|(_, bytes)| &**bytes).collect();
-        datagrams::write_alike(&at.socket, from, flow.remote, &texts)
+        datagrams::write_alike(&at.socket, from, flow.remote, (length, parts))
     }
 
     fn socket(&self, local: SocketAddr) -> Option<&Listening> {
@@ -246,7 +248,7 @@ mod tests {
 
     async fn next(udp: &mut Udp, into: &mut Vec<(Flow, Bytes)>) -> bool {
         timeout(PATIENCE, udp.readable()).await.expect("a datagram comes");
-        udp.read(into, |_| false)
+        udp.read(into, |_, _| false)
     }
 
     #[tokio::test]
@@ -277,7 +279,7 @@ mod tests {
             assert_eq!(heard[&peer.local_addr().unwrap()], want);
         }
         while is_more {
-            is_more = udp.read(&mut arrived, |_| false);
+            is_more = udp.read(&mut arrived, |_, _| false);
         }
         assert!(arrived.is_empty() && udp.dropped() == 0);
     }
@@ -314,6 +316,23 @@ mod tests {
         let local = SocketAddr::new(former, 9);
         let nowhere = udp.send(Flow { transport: Transport::Udp, local, remote }, b"hello");
         assert_eq!(nowhere.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[tokio::test]
+    async fn datagrams_of_one_length_leave_together() {
+        for (all, of) in [("0.0.0.0:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+            let ((udp, address), peer) = (listening(all), peer(of));
+            let local = SocketAddr::new(of.parse().unwrap(), address.port());
+            let flow =
+                Flow { transport: Transport::Udp, local, remote: peer.local_addr().unwrap() };
+            udp.send_alike(flow, 3, &[b"onetwo", b"six"]).unwrap();
+            let mut buffer = [0; 16];
+            for text in [b"one", b"two", b"six"] {
+                assert_eq!(peer.recv_from(&mut buffer).unwrap(), (3, local));
+                assert_eq!(&buffer[..3], text);
+            }
+            assert!(udp.send_alike(flow, 70_000, &[&[b'x'; 70_000]]).is_err());
+        }
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
     media::{self, Command, OpenRefusal, Prompt, Quality},
     observe::cdr::Cdr,
     registrar::Location,
-    shard::{Answer, Kin, Output, Shard, Shared},
+    shard::{Answer, Kin, Output, Refusals, Shard, Shared},
     sim::twilio::{TTL_S, Zone},
 };
 use bytes::Bytes;
@@ -352,11 +352,15 @@ impl Pbx {
             let outputs: Vec<(usize, Output)> = (0..)
                 .zip(&mut self.shards)
                 .flat_map(|(at, shard)| {
-                    let refusal = |(flow, bytes)| Output::Transmit { flow, bytes };
-                    let outputs = std::iter::from_fn(move || {
-                        shard.poll_output().or_else(|| shard.poll_refusal().map(refusal))
-                    });
-                    outputs.map(move |output| (at, output))
+                    let mut refusals = Refusals::default();
+                    shard.swap_refusals(&mut refusals);
+                    let refusal = |(flow, text): (Flow, &[u8])| Output::Transmit {
+                        flow,
+                        bytes: Bytes::copy_from_slice(text),
+                    };
+                    let outputs = std::iter::from_fn(|| shard.poll_output());
+                    let outputs: Vec<_> = outputs.chain(refusals.iter().map(refusal)).collect();
+                    outputs.into_iter().map(move |output| (at, output))
                 })
                 .collect();
             if outputs.is_empty() && !self.tell_kin(now) {

@@ -5,9 +5,9 @@
 
 use super::{
     address::ViaParts,
+    head::{Line, Lines},
     header::HeaderName,
     message::Message,
-    parse::{Head, Line},
     text::{self, Hiding},
     uri::{Params, parse_ip},
 };
@@ -24,7 +24,7 @@ pub struct Builder(Out);
 impl Builder {
     /// Starts a request.
     pub fn request(method: &str, uri: &str) -> Self {
-        let mut out = Out(Vec::with_capacity(1024));
+        let mut out = Out(room());
         out.put_bytes(method.as_bytes());
         out.put_plain(b" ");
         out.put_bytes(uri.as_bytes());
@@ -35,7 +35,11 @@ impl Builder {
 
     /// Starts a response from nothing. To answer a request, see [`Builder::reply`].
     pub fn response(status: u16, reason: &str) -> Self {
-        let mut out = Out(Vec::with_capacity(1024));
+        Self::response_behind(room(), status, reason)
+    }
+
+    fn response_behind(behind: Vec<u8>, status: u16, reason: &str) -> Self {
+        let mut out = Out(behind);
         out.put_plain(b"SIP/2.0 ");
         out.put_number(status.into());
         out.put_plain(b" ");
@@ -55,7 +59,8 @@ impl Builder {
         from: SocketAddr,
     ) -> Self {
         let to_tag = to_tag.filter(|_| request.to_tag().is_none());
-        reply_to((request.head(), Some(request.via_end())), status, reason, to_tag, from)
+        let top = Some(request.via_end());
+        reply_to((request.head(), top), (status, reason), to_tag, from, room())
     }
 
     /// Adds a header. Line ends and NULs in its value become spaces.
@@ -145,40 +150,55 @@ impl Builder {
 
     /// Ends the message without a body.
     pub fn finish(mut self) -> Bytes {
-        self.number(HeaderName::ContentLength, 0);
-        self.0.end_line();
+        self.end();
         self.0.into_bytes()
     }
+
+    /// Ends the message without a body, behind what was written before it.
+    pub(super) fn finish_behind(mut self) -> Vec<u8> {
+        self.end();
+        self.0.0
+    }
+
+    fn end(&mut self) {
+        self.number(HeaderName::ContentLength, 0);
+        self.0.end_line();
+    }
+}
+
+/// Room for most messages.
+fn room() -> Vec<u8> {
+    Vec::with_capacity(1024)
 }
 
 /// The host and the parameters of a Via.
 type ViaEnd<'a> = (&'a [u8], Params<'a>);
 
-/// See [`Builder::reply`]; works on what is left of a broken request, too. `to_tag` is for a To that has none; what is
-/// known of the top Via need not be read again.
+/// See [`Builder::reply`]; works on what is left of a broken request, too, and behind what has been written. `to_tag` is
+/// for a To that has none; what is known of the top Via need not be read again.
 pub(super) fn reply_to(
-    (head, top): (&Head, Option<ViaEnd<'_>>),
-    status: u16,
-    reason: &str,
+    (lines, top): (&impl Lines, Option<ViaEnd<'_>>),
+    (status, reason): (u16, &str),
     to_tag: Option<&str>,
     from: SocketAddr,
+    behind: Vec<u8>,
 ) -> Builder {
-    let mut builder = Builder::response(status, reason);
-    let out = &mut builder.0;
-    let mut vias = head.all(HeaderName::Via);
+    let mut builder = Builder::response_behind(behind, status, reason);
+    let (out, bytes) = (&mut builder.0, lines.bytes());
+    let mut vias = lines.all(HeaderName::Via);
     if let Some(line) = vias.next() {
-        out.put_top_via((head, top), line, from);
+        out.put_top_via((bytes, top), line, from);
     }
     for via in vias {
-        out.put_line(via.line().get(&head.bytes));
+        out.put_line(via.line().get(bytes));
     }
     for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
-        let Some(line) = head.first(name) else { continue };
+        let Some(line) = lines.first(name) else { continue };
         let tag = to_tag.filter(|_| name == HeaderName::To);
-        out.put_line_with(line.line().get(&head.bytes), tag.map(|tag| ("tag", tag)));
+        out.put_line_with(line.line().get(bytes), tag.map(|tag| ("tag", tag)));
     }
-    if let Some(timestamp) = head.first(HeaderName::Timestamp).filter(|_| status == 100) {
-        out.put_line(timestamp.line().get(&head.bytes));
+    if let Some(timestamp) = lines.first(HeaderName::Timestamp).filter(|_| status == 100) {
+        out.put_line(timestamp.line().get(bytes));
     }
     builder
 }
@@ -296,18 +316,18 @@ impl Out {
     /// to have been received from is dropped.
     fn put_top_via(
         &mut self,
-        (head, known): (&Head, Option<ViaEnd<'_>>),
+        (bytes, known): (&[u8], Option<ViaEnd<'_>>),
         line: &Line,
         from: SocketAddr,
     ) {
-        let value = head.value(line);
+        let value = line.value().get(bytes);
         let (top, others) = text::cut(value, b',', Hiding::Brackets).unwrap_or((value, None));
         let read = || ViaParts::read(text::trim(top)).map(|via| (via.host, via.params));
         let Some((host, params)) = known.or_else(read) else {
-            return self.put_line(line.line().get(&head.bytes));
+            return self.put_line(line.line().get(bytes));
         };
         let mut has_rport = false;
-        self.put_plain(line.name().get(&head.bytes));
+        self.put_plain(line.name().get(bytes));
         self.put_plain(b": ");
         let sent_by = top.get(..text::find_byte(top, b';').unwrap_or(top.len()));
         self.put_folded(text::trim(sent_by.unwrap_or(top)));

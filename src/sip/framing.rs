@@ -3,11 +3,7 @@
 //! Owns: the bytes of one connection until they are a message.
 //! Never: judges a message beyond where it ends, keeps more than a bounded number of bytes.
 
-use super::{
-    header::HeaderName,
-    parse::{MESSAGE_BYTES_MAX, read_header_line},
-    text,
-};
+use super::{head::read_header_line, header::HeaderName, parse::MESSAGE_BYTES_MAX, text};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Most bytes kept: one message that is still coming, and a read's worth behind it.

@@ -5,9 +5,10 @@
 
 use super::{
     address::{Contacts, NameAddr, Via},
+    head::{Head, Line, Lines},
     header::{CSeq, HeaderName, Method},
     multipart,
-    parse::{self, Address, Head, Line, ParseError, Parsed, Start},
+    parse::{self, Address, ParseError, Parsed, Start},
     text::{self, Span},
     uri::Params,
 };

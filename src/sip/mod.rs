@@ -14,6 +14,7 @@ mod build;
 pub mod digest;
 pub mod framing;
 mod glance;
+mod head;
 mod header;
 mod message;
 mod multipart;

@@ -7,7 +7,8 @@
 use super::ShardLoop;
 use crate::{
     ids::{Flow, Transport},
-    shell::now,
+    shard::{Refusal, Refusals},
+    shell::{datagrams, now},
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -35,18 +36,22 @@ impl ShardLoop {
         (is_more, datagrams)
     }
 
-    /// Reads a batch. Returns whether there may be more, and how many datagrams there were, with those that are
-    /// thrown away at once.
+    /// Reads a batch. Returns whether there may be more, and how many datagrams there were, with those that are done
+    /// with at once: in a crowd most are new work, of which nothing need be kept, not even for a moment.
     fn read(&mut self, into: &mut Vec<(Flow, Bytes)>) -> (bool, usize) {
-        let Self { shard, udp, .. } = self;
-        let mut needless = 0_usize;
-        let is_more = udp.read(into, |datagram| {
-            let is_needless = shard.is_needless(datagram);
-            needless = needless.saturating_add(usize::from(is_needless));
-            is_needless
+        let Self { shard, udp, is_crowded, .. } = self;
+        let (mut aside, at) = (0_usize, now());
+        let is_more = udp.read(into, |flow, datagram| {
+            let is_aside = if *is_crowded {
+                shard.put_aside(flow, datagram, at)
+            } else {
+                shard.is_needless(datagram)
+            };
+            aside = aside.saturating_add(usize::from(is_aside));
+            is_aside
         });
-        self.transports.received.add(Transport::Udp.param(), needless as u64);
-        (is_more, into.len().saturating_add(needless))
+        self.transports.received.add(Transport::Udp.param(), aside as u64);
+        (is_more, into.len().saturating_add(aside))
     }
 
     fn take_arrived(&mut self, arrived: &mut Vec<(Flow, Bytes)>) {
@@ -73,31 +78,33 @@ impl ShardLoop {
 
     /// Sends refusals together, where several of the same length go the same way.
     pub(super) fn refuse_together(&mut self) {
-        let mut datagrams = std::mem::take(&mut self.departing);
-        while let Some((flow, bytes)) = self.shard.poll_refusal() {
-            match flow.transport {
-                Transport::Udp => datagrams.push((flow, bytes)),
-                Transport::Tcp | Transport::Tls => self.transmit(flow, bytes),
-            }
+        let mut refusals = std::mem::take(&mut self.refusals);
+        self.shard.swap_refusals(&mut refusals);
+        refusals.sort();
+        for alike in refusals.alike() {
+            self.transmit_alike(&refusals, alike);
         }
-        datagrams.sort_by_key(|(flow, bytes)| (*flow, bytes.len()));
-        let is_alike = |a: &(Flow, Bytes), b: &(Flow, Bytes)| (a.0, a.1.len()) == (b.0, b.1.len());
-        for alike in datagrams.chunk_by(is_alike) {
-            self.transmit_alike(alike);
-        }
-        datagrams.clear();
-        self.departing = datagrams;
+        self.refusals = refusals;
     }
 
-    fn transmit_alike(&mut self, mut datagrams: &[(Flow, Bytes)]) {
-        while let Some((flow, _)) = datagrams.first() {
-            let Ok(sent) = self.udp.send_alike(*flow, datagrams) else { break };
-            self.transports.sent.add(flow.transport.param(), sent as u64);
-            datagrams = datagrams.get(sent..).unwrap_or_default();
+    fn transmit_alike(&mut self, refusals: &Refusals, mut alike: &[Refusal]) {
+        while let Some(first) = alike.first() {
+            let flow = first.flow();
+            let together = alike.get(..datagrams::together_max(refusals.text(first).len()));
+            let together = together.unwrap_or(alike);
+            if flow.transport != Transport::Udp || together.len() < 2 {
+                break;
+            }
+            let parts = refusals.parts(together);
+            if self.udp.send_alike(flow, refusals.text(first).len(), &parts).is_err() {
+                break;
+            }
+            self.transports.sent.add(flow.transport.param(), together.len() as u64);
+            alike = alike.get(together.len()..).unwrap_or_default();
         }
         // What is left is one, or this system or path does not take them together.
-        for (flow, bytes) in datagrams {
-            self.transmit(*flow, bytes.clone());
+        for refusal in alike {
+            self.transmit(refusal.flow(), Bytes::copy_from_slice(refusals.text(refusal)));
         }
     }
 }
