@@ -259,6 +259,11 @@ impl Shard {
         true
     }
 
+    /// Returns whether there are so many refusals that they should be sent before more is done.
+    pub fn has_enough_refusals(&self) -> bool {
+        self.overload.refusals.are_enough()
+    }
+
     /// Gives the refusals that are to be sent, for others that have been.
     pub fn swap_refusals(&mut self, sent: &mut Refusals) {
         sent.clear();

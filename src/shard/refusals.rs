@@ -8,6 +8,8 @@ use std::ops::Range;
 
 /// Room that is kept from one turn to the next.
 const ROOM_KEPT: usize = 1 << 18;
+/// So many bytes are enough to leave together. More would be cold in the processor's caches by then.
+const ENOUGH: usize = 1 << 15;
 
 /// Answers that can wait until there are more of them.
 #[derive(Debug, Default)]
@@ -51,6 +53,11 @@ impl Refusals {
         }
         self.list.push(Refusal { flow, place });
         true
+    }
+
+    /// Returns whether there are enough of them to be sent.
+    pub(super) fn are_enough(&self) -> bool {
+        self.text.len() >= ENOUGH
     }
 
     /// Puts those of one length that go the same way side by side.
@@ -123,7 +130,13 @@ mod tests {
         let groups: Vec<_> = refusals.alike().map(group).collect();
         let (three, four) = (vec!["onetwo", "sixten"], vec!["four"]);
         assert_eq!(groups, [(to(1), three), (to(1), four), (to(2), vec!["abc"])]);
+        assert!(!refusals.are_enough());
+        for _ in 0..ENOUGH / 4 {
+            assert!(write(&mut refusals, 1, "more"));
+        }
+        assert!(refusals.are_enough());
         refusals.clear();
+        assert!(!refusals.are_enough());
         assert_eq!((refusals.iter().count(), refusals.alike().count()), (0, 0));
     }
 }

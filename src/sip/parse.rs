@@ -413,7 +413,11 @@ fn check_addresses(head: &Head, name: HeaderName) -> Result<(), Problem> {
 }
 
 pub(super) fn first_value(value: &[u8]) -> Option<&[u8]> {
-    text::commas(value, Hiding::Brackets).next()
+    // Mostly it is the only one: that is seen at once.
+    match text::find_byte(value, b',') {
+        Some(_) => text::commas(value, Hiding::Brackets).next(),
+        None => Some(text::trim(value)),
+    }
 }
 
 fn read_cseq(value: &[u8]) -> Option<(CSeq, &[u8])> {

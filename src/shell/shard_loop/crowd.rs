@@ -16,7 +16,8 @@ use std::time::Duration;
 /// How many datagrams are read in a row. What belongs to calls that are up should not wait in the kernel behind new
 /// ones; but deadlines must have their turn.
 const READ_MAX: usize = 1024;
-/// How long new work is done before the next look at what else has come.
+/// How long new work is done before the next look at what else has come. With four times as long, a call takes a tenth more
+/// of the processor: as more calls are under way at once, less of them is in its caches. With a quarter, the looks cost more.
 const SLICE: Duration = Duration::from_millis(1);
 
 impl ShardLoop {
@@ -28,6 +29,9 @@ impl ShardLoop {
         self.is_crowded |= is_more || self.shard.has_waiting();
         self.take_arrived(&mut arrived);
         while is_more && datagrams < READ_MAX {
+            if self.shard.has_enough_refusals() {
+                self.refuse_together();
+            }
             let (more, read) = self.read(&mut arrived);
             (is_more, datagrams) = (more, datagrams.saturating_add(read));
             self.take_arrived(&mut arrived);
