@@ -92,7 +92,9 @@ impl Draft {
             times,
             ..blank(id)
         };
-        log::call_started(direction, &identity.user, dialled);
+        if !wire.is_overloaded {
+            log::call_started(direction, &identity.user, dialled);
+        }
         Self {
             span,
             cdr,
@@ -487,7 +489,9 @@ impl Draft {
         self.cdr.route.attempts = self.attempts.finish(wire.now);
         let verdict = blame::judge(&self.cdr);
         let trouble = verdict.as_ref().filter(|verdict| verdict.is_bad);
-        log::call_ended(&self.cdr, trouble.map(|verdict| verdict.sentence.as_str()));
+        if !wire.is_overloaded || self.cdr.is_failed() || trouble.is_some() {
+            log::call_ended(&self.cdr, trouble.map(|verdict| verdict.sentence.as_str()));
+        }
         self.cdr.quality = verdict.map(|verdict| verdict.sentence);
         let blank = blank(self.cdr.call);
         if is_over { std::mem::replace(&mut self.cdr, blank) } else { self.cdr.clone() }

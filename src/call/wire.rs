@@ -154,6 +154,8 @@ pub struct Wire<'s> {
     pub sent: &'s mut Vec<Output>,
     /// What else is wanted.
     pub effects: &'s mut VecDeque<Effect>,
+    /// Whether calls are refused for want of time: what could be left undone is.
+    pub is_overloaded: bool,
     /// The next leg's serial number.
     pub next_leg: &'s mut u64,
 }

@@ -205,7 +205,7 @@ pub fn call_ended(cdr: &Cdr, trouble: Option<&str>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{
         ids::{ShardId, Transport},
@@ -231,7 +231,8 @@ mod tests {
         }
     }
 
-    fn written(format: Format, filter: &str, log: impl FnOnce()) -> String {
+    /// Returns what is written in this format and to this filter.
+    pub(crate) fn written(format: Format, filter: &str, log: impl FnOnce()) -> String {
         let (sender, lines) = sync_channel(100);
         let sink = Sink(sender);
         let registry = tracing_subscriber::registry().with(layer(format, move || sink.clone()));

@@ -177,7 +177,9 @@ impl Shard {
             (_, Some(user)) => (&*user.name).into(),
             (_, None) => "caller".into(),
         };
-        self.core.ladders.begin(owner.call, &name, &message, now);
+        if !self.core.is_overloaded(now) {
+            self.core.ladders.begin(owner.call, &name, &message, now);
+        }
         let _entered = crate::observe::log::call_span(owner.call).entered();
         let mut wire = self.core.wire(now);
         let leg = Leg::incoming(owner, name, profile, (tx, message.clone(), flow), &mut wire);

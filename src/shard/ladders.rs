@@ -48,7 +48,8 @@ impl Ladders {
 
     /// Notes a message from a peer.
     pub(super) fn received(&mut self, message: &Message, names: &Names, now: Instant) {
-        if let Some((call, name)) = names.call_of(message.call_id())
+        if !self.running.is_empty()
+            && let Some((call, name)) = names.call_of(message.call_id())
             && let Some(ladder) = self.running.get_mut(call)
         {
             ladder.record(name, US, line(message), now);

@@ -95,6 +95,8 @@ struct Core {
     sent: Vec<transaction::Output>,
     effects: VecDeque<Effect>,
     clock: clock::Clock,
+    /// Until when, unless more is refused, calls are refused for want of time.
+    overloaded_until: Option<Instant>,
     next_leg: u64,
     next_call: u64,
 }
@@ -167,6 +169,7 @@ impl Shard {
                 sent: vec![],
                 effects: VecDeque::new(),
                 clock: clock::Clock::new(now, wall),
+                overloaded_until: None,
                 // A restart must not repeat the numbers of yesterday's CDRs.
                 next_leg: entropy.below(1 << 40),
                 next_call: entropy.below(1 << 40),
@@ -548,7 +551,7 @@ impl Core {
     }
 
     fn wire(&mut self, now: Instant) -> Wire<'_> {
-        let wall = self.wall(now);
+        let (wall, is_overloaded) = (self.wall(now), self.is_overloaded(now));
         Wire {
             now,
             wall,
@@ -565,6 +568,7 @@ impl Core {
             watch: &mut self.watch,
             sent: &mut self.sent,
             effects: &mut self.effects,
+            is_overloaded,
             next_leg: &mut self.next_leg,
         }
     }

@@ -5,7 +5,7 @@
 //! Never: reads a socket; the shell asks for one thing after the other. Keeps anything but a digest of what it refuses.
 
 use super::{
-    Shard, admission,
+    Core, Shard, admission,
     refusals::Refusals,
     waiting::{Patience, Waiting},
 };
@@ -27,6 +27,9 @@ const CALL_AGAIN_S: Range<u64> = 1..10;
 const REGISTER_AGAIN_S: Range<u64> = 5..60;
 /// How often the log speaks of it.
 const EVERY_S: u64 = 60;
+/// How long after a refusal there is still too much: what calls can do without is left out, which leaves time for more
+/// of them.
+const SPARING: Duration = Duration::from_secs(1);
 
 /// Peers repeat requests after half a second; bursts are shorter than what is calm.
 const FIRST_TRIES: Patience =
@@ -135,9 +138,23 @@ impl Overload {
         if self.told.is_none_or(is_due) {
             let before = self.told.map_or(0, |(_, refused)| refused);
             let refused = self.refused.saturating_sub(before);
-            tracing::warn!(refused, "overloaded: new calls and registrations are refused");
+            let left_out = "lines of calls that go well, ladders of all calls";
+            let help = "`tandem cdr` has every call";
+            tracing::warn!(
+                refused,
+                left_out,
+                help,
+                "overloaded: new calls and registrations are refused"
+            );
             self.told = Some((now, self.refused));
         }
+    }
+}
+
+impl Core {
+    /// Returns whether calls are refused for want of time, or were a moment ago.
+    pub(super) fn is_overloaded(&self, now: Instant) -> bool {
+        self.overloaded_until.is_some_and(|until| now < until)
     }
 }
 
@@ -248,6 +265,7 @@ impl Shard {
         let again_s = again_s.start.saturating_add(self.core.entropy.below(span));
         self.overload.refused = self.overload.refused.saturating_add(1);
         self.overload.tell(now);
+        self.core.overloaded_until = Some(now + SPARING);
         let Overload { refusals, tag, answered, .. } = &mut self.overload;
         let most = admission::room_for(outline.message().len(), flow);
         let is_answered = refusals.add(flow, most, |text| {
@@ -295,6 +313,7 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::{
+        observe::log::{Format, tests::written},
         shard::Output,
         shard::tests::{USERS, flow, invite, shard},
         sim::epoch,
@@ -398,6 +417,43 @@ mod tests {
         assert_eq!(statuses(&mut shard, queue(&options, now)), [200]);
         let cancel = one.replace("INVITE", "CANCEL");
         assert!(statuses(&mut shard, queue(&cancel, now)).contains(&200));
+    }
+
+    #[test]
+    fn while_calls_are_refused_others_do_without_lines_and_ladders() {
+        let now = epoch();
+        let mut shard = shard(USERS, now);
+        let refuse = |shard: &mut Shard, name: &str, ms: u64| {
+            _ = statuses(shard, queue(&invite(name), after(now, ms - 100)));
+            assert_eq!(refused(shard, after(now, ms)).len(), 1);
+        };
+        let is_drawn = |shard: &Shard, n: usize| {
+            let call = shard.calls(now).get(n).map(|call| call.call).unwrap();
+            shard.ladder(call).is_some()
+        };
+        let lines = written(Format::Text, "info", || {
+            let tell = |shard: &mut Shard, text: String, ms, want: u16| {
+                let handle = |shard: &mut Shard| {
+                    shard.handle_message(flow(), text.into(), after(now, ms));
+                };
+                assert!(statuses(shard, handle).contains(&want));
+            };
+            let cancel = |name: &str| invite(name).replace("INVITE", "CANCEL");
+            tell(&mut shard, invite("one"), 99, 100);
+            refuse(&mut shard, "refused", 100);
+            tell(&mut shard, invite("two"), 1099, 100);
+            tell(&mut shard, invite("three"), 1100, 100);
+            assert_eq!([0, 1, 2].map(|n| is_drawn(&shard, n)), [true, false, true]);
+            // Each record is written once its media should have told how it was, which nobody plays here.
+            tell(&mut shard, cancel("three"), 1100, 487);
+            shard.handle_timeout(after(now, 20_000));
+            tell(&mut shard, cancel("one"), 20_000, 487);
+            refuse(&mut shard, "refused-too", 40_000);
+            shard.handle_timeout(after(now, 40_000));
+        });
+        let count = |what| lines.matches(what).count();
+        let of = ["call started", "call ended", "overloaded:"].map(count);
+        assert_eq!(of, [2, 1, 1], "{lines}");
     }
 
     #[test]

@@ -414,7 +414,9 @@ impl Desk {
             Request::CallLadder { call } => {
                 match self.ask_shard(|reply| Order::Ladder(call, reply)).await {
                     Some(rungs) => Response::Ladder(rungs),
-                    None => Response::NotFound(format!("there is no call {call}")),
+                    None => Response::NotFound(format!(
+                        "there is no ladder of {call}: there was no such call, or there were too many to draw them all"
+                    )),
                 }
             }
             Request::CallExplain { call } => {
