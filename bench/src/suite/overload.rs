@@ -28,8 +28,8 @@ const CARRIED: f64 = 0.9;
 const BEYOND: usize = 2;
 /// How long each of those runs is, in seconds.
 const SEARCH_S: f64 = 2.5;
-/// How many times what there is time for, in each round.
-const TIMES: [f64; 3] = [1.0, 2.0, 5.0];
+/// How many times what there was time for a moment before.
+const TIMES: [f64; 2] = [2.0, 5.0];
 /// How long it is watched after too much, in seconds.
 const AFTER_S: f64 = 8.0;
 /// What must be: the share of the most that is completed, the 99th percentile from INVITE to 200, and when all is
@@ -78,8 +78,8 @@ impl Run {
     }
 }
 
-/// One run of each of [`TIMES`], one right after the other.
-type Round = [Run; TIMES.len()];
+/// As many calls as there is time for, and right after it [`TIMES`] as many as those that were completed.
+type Round = [Run; 1 + TIMES.len()];
 
 /// What became of so many times as many calls, over the rounds.
 struct Outcome {
@@ -93,8 +93,9 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Of the runs at one place of each round; none without rounds.
-    fn of(rounds: &[Round], place: usize) -> Option<Self> {
+    /// Of the runs of the nth of [`TIMES`]; none without rounds.
+    fn of(rounds: &[Round], nth: usize) -> Option<Self> {
+        let place = 1 + nth;
         let most = |round: &Round| round.iter().map(Run::goodput).fold(0.0, f64::max);
         let share = |round: &Round| round[place].goodput() / most(round);
         // A figure that is missing is worse than any.
@@ -106,7 +107,7 @@ impl Outcome {
             )
         };
         Some(Self {
-            times: TIMES[place],
+            times: TIMES[nth],
             share: Spread::of(rounds.iter().map(share).collect())?,
             setup_p99_ms: worst("setup_p99_ms"),
             normal_after_s: worst("normal_after_s"),
@@ -138,14 +139,9 @@ pub fn run(args: &Args) -> Result<bool> {
     let stage = Stage::set(&args.tandem, Network::Own)?;
     let searched = search(&stage, args.least)?;
     let most = searched.iter().map(Run::goodput).fold(0.0, f64::max);
-    let play = |times: f64| {
-        let after = if times > 1.0 { AFTER_S } else { 0.0 };
-        load(&stage, times * most, args.seconds, after)
-    };
-    let round = |_| Ok(TIMES.map(play).into_iter().collect::<Result<Vec<_>>>()?.try_into().ok());
-    let rounds = (0..args.rounds).map(round).collect::<Result<Option<Vec<Round>>>>()?;
-    let rounds = rounds.unwrap_or_default();
-    let outcomes = (1..TIMES.len()).map(|place| Outcome::of(&rounds, place));
+    let rounds = (0..args.rounds).map(|_| round(&stage, most, args.seconds));
+    let rounds = rounds.collect::<Result<Vec<_>>>()?;
+    let outcomes = (0..TIMES.len()).map(|nth| Outcome::of(&rounds, nth));
     let outcomes: Vec<_> = outcomes.collect::<Option<_>>().context("--rounds 1 at least")?;
     let document = document(&searched, &rounds, &outcomes);
     if let Some(folder) = args.out.parent() {
@@ -154,6 +150,14 @@ pub fn run(args: &Args) -> Result<bool> {
     fs::write(&args.out, &document).with_context(|| args.out.display().to_string())?;
     eprint!("{document}");
     Ok(outcomes.iter().all(|outcome| outcome.faults().is_empty()))
+}
+
+/// Asks for what there was time for once, and for more than is completed of it now.
+fn round(stage: &Stage, most: f64, seconds: f64) -> Result<Round> {
+    let enough = load(stage, most, seconds, 0.0)?;
+    let more = |times: f64| load(stage, times * enough.goodput(), seconds, AFTER_S);
+    let [twice, five] = TIMES.map(more);
+    Ok([enough, twice?, five?])
 }
 
 /// Asks for more and more, until that is too much.
@@ -186,7 +190,7 @@ fn document(searched: &[Run], rounds: &[Round], outcomes: &[Outcome]) -> String 
     let most = searched.iter().map(Run::goodput).fold(0.0, f64::max);
     let mut text = format!(
         "# Overload\n\nMade by `tandem-bench overload`; not written by hand. More and more calls were asked for, of which {most:.0} a \
-         second were completed at most; then, in rounds, just so many and more.\n\n\
+         second were completed at most; then, in rounds, just so many, and more than were completed of these.\n\n\
          | round | asked/s | completed/s | INVITE to 200, p50 and p99, ms | memory, MB | normal after, s | \
          generator late, ms | host took, ms |\n|---|---|---|---|---|---|---|---|\n"
     );
@@ -249,7 +253,7 @@ mod tests {
         let noisy = round([1000.0, 800.0], 20.0, Some(0.5));
         let lucky = round([1000.0, 1100.0], 20.0, Some(0.5));
         let rounds = [noisy, well, lucky];
-        let outcome = Outcome::of(&rounds, 2).unwrap();
+        let outcome = Outcome::of(&rounds, 1).unwrap();
         assert_eq!(outcome.faults(), [""; 0]);
         let told = document(&[ran(2900.0, 1.0, None)], &rounds, &[outcome]);
         assert!(told.contains("of which 2900 a second"), "{told}");
@@ -262,14 +266,14 @@ mod tests {
 
         let rounds =
             [round([3000.0, 2600.0], 9.0, None), round([3000.0, 2600.0], 1001.0, Some(1.0))];
-        let outcome = Outcome::of(&rounds, 2).unwrap();
+        let outcome = Outcome::of(&rounds, 1).unwrap();
         let want = [
             "5 times as many: 86.7 % of the capacity",
             "5 times as many: INVITE to 200 takes 1001 ms (p99)",
             "5 times as many: normal after NaN s",
         ];
         assert_eq!(outcome.faults(), want);
-        assert_eq!(Outcome::of(&rounds, 1).unwrap().faults(), [""; 0]);
-        assert!(Outcome::of(&[], 1).is_none());
+        assert_eq!(Outcome::of(&rounds, 0).unwrap().faults(), [""; 0]);
+        assert!(Outcome::of(&[], 0).is_none());
     }
 }
