@@ -8,7 +8,7 @@ use super::{
     head::{Line, Lines},
     header::HeaderName,
     message::Message,
-    text::{self, Hiding},
+    text,
     uri::{Params, parse_ip},
 };
 use bytes::Bytes;
@@ -171,6 +171,7 @@ thread_local! {
     /// The room of the last message, for the next one: warm in the processor's caches, which one of the allocator is not.
     static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
+
 /// Larger room is not kept.
 const ROOM_KEPT: usize = 1 << 16;
 
@@ -336,12 +337,8 @@ impl Out {
         from: SocketAddr,
     ) {
         let value = line.value().get(bytes);
-        // Mostly there are none: that is seen at once.
-        let (top, others) = match text::find_byte(value, b',') {
-            Some(_) => text::cut(value, b',', Hiding::Brackets).unwrap_or((value, None)),
-            None => (value, None),
-        };
-        let read = || ViaParts::read(text::trim(top)).map(|via| (via.host, via.params));
+        let (top, others) = text::first_value(value);
+        let read = || ViaParts::read(top).map(|via| (via.host, via.params));
         let Some((host, params)) = known.or_else(read) else {
             return self.put_line(line.line().get(bytes));
         };

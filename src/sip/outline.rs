@@ -9,7 +9,6 @@ use super::{
     build::{self, Builder},
     head::{Line, Lines, read_header_line},
     header::HeaderName,
-    parse::first_value,
     text,
 };
 use std::net::SocketAddr;
@@ -72,7 +71,7 @@ impl<'m> Outline<'m> {
     pub fn of(message: &'m [u8]) -> Option<Self> {
         let (method, uri, copied) = look(message)?;
         let top = copied.first(HeaderName::Via)?.value().get(message);
-        let via = ViaParts::read(first_value(top)?)?;
+        let via = ViaParts::read(text::first_value(top).0)?;
         let is_new = copied.is_whole() && !copied.has_to_tag();
         is_new.then_some(Self { method, uri, copied, via })
     }

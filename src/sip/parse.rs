@@ -110,7 +110,7 @@ pub struct Salvage(Box<Head>);
 impl Salvage {
     /// Keeps `head` if a response can be made of it. An ACK is never answered.
     fn new(head: Head, method: &[u8]) -> Option<Self> {
-        let top = head.first(HeaderName::Via).and_then(|line| first_value(head.value(line)));
+        let top = head.first(HeaderName::Via).map(|line| text::first_value(head.value(line)).0);
         top.and_then(Via::parse)?;
         let needed = [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
         let complete = needed.into_iter().all(|name| head.first(name).is_some());
@@ -348,7 +348,7 @@ fn check(
     let place = |part| head.place(part);
 
     let via = head.first(HeaderName::Via).ok_or(Problem::Missing(HeaderName::Via))?;
-    let via = first_value(head.value(via)).ok_or(Problem::Bad(HeaderName::Via))?;
+    let (via, _) = text::first_value(head.value(via));
     let top = ViaParts::read(via).ok_or(Problem::Bad(HeaderName::Via))?;
     let via = TopVia {
         transport: place(top.transport),
@@ -410,14 +410,6 @@ fn check_addresses(head: &Head, name: HeaderName) -> Result<(), Problem> {
     };
     let is_good_line = |line: &Line| text::commas(head.value(line), Hiding::Brackets).all(is_good);
     if head.all(name).all(is_good_line) { Ok(()) } else { Err(Problem::Bad(name)) }
-}
-
-pub(super) fn first_value(value: &[u8]) -> Option<&[u8]> {
-    // Mostly it is the only one: that is seen at once.
-    match text::find_byte(value, b',') {
-        Some(_) => text::commas(value, Hiding::Brackets).next(),
-        None => Some(text::trim(value)),
-    }
 }
 
 fn read_cseq(value: &[u8]) -> Option<(CSeq, &[u8])> {

@@ -373,6 +373,16 @@ pub(super) fn cut(
     Ok((text, None))
 }
 
+/// Returns the first value of a list, trimmed, and what follows its comma; see [`cut`]. Mostly there is none, which is seen
+/// at once. What is not balanced is one value.
+pub(super) fn first_value(list: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let (first, others) = match find_byte(list, b',') {
+        Some(_) => cut(list, b',', Hiding::Brackets).unwrap_or((list, None)),
+        None => (list, None),
+    };
+    (trim(first), others)
+}
+
 /// Returns what follows the quote that closes a quoted string whose inside is the front of `text`.
 fn after_quotes(mut text: &[u8]) -> Option<&[u8]> {
     loop {
@@ -489,6 +499,22 @@ mod tests {
         ] {
             let got: Vec<_> = commas(text.as_bytes(), Hiding::Brackets).collect();
             assert_eq!(got, want.iter().map(|part| part.as_bytes()).collect::<Vec<_>>(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_value_is_found_with_others_or_without() {
+        for (list, first, others) in [
+            ("a;b", "a;b", None),
+            (" a ", "a", None),
+            ("a , b,c", "a", Some(" b,c")),
+            ("\"x, y\" <sip:a,b@c>", "\"x, y\" <sip:a,b@c>", None),
+            ("a \"b, c ", "a \"b, c", None),
+            (",a", "", Some("a")),
+            ("", "", None),
+        ] {
+            let want = (first.as_bytes(), others.map(str::as_bytes));
+            assert_eq!(first_value(list.as_bytes()), want, "{list}");
         }
     }
 
