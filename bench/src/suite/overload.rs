@@ -51,8 +51,8 @@ pub struct Args {
     #[arg(long, default_value_t = 6.0)]
     pub seconds: f64,
     /// How many rounds.
-    #[arg(long, default_value_t = 5)]
-    pub rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub rounds: u16,
     /// The document.
     #[arg(long, default_value = "target/bench/OVERLOAD.md")]
     pub out: PathBuf,
@@ -98,19 +98,16 @@ impl Outcome {
         let place = 1 + nth;
         let most = |round: &Round| round.iter().map(Run::goodput).fold(0.0, f64::max);
         let share = |round: &Round| round[place].goodput() / most(round);
-        // A figure that is missing is worse than any.
+        // A figure that is missing is no number, which is more than any.
         let worst = |name| {
             let all = rounds.iter().map(|round| round[place].figure(name));
-            all.fold(
-                0.0,
-                |worst: f64, one| if worst.is_nan() || one <= worst { worst } else { one },
-            )
+            all.max_by(f64::total_cmp)
         };
         Some(Self {
             times: TIMES[nth],
             share: Spread::of(rounds.iter().map(share).collect())?,
-            setup_p99_ms: worst("setup_p99_ms"),
-            normal_after_s: worst("normal_after_s"),
+            setup_p99_ms: worst("setup_p99_ms")?,
+            normal_after_s: worst("normal_after_s")?,
         })
     }
 
@@ -134,7 +131,7 @@ impl Outcome {
 /// Plays the series; true if all is as it must be.
 ///
 /// # Errors
-/// If there is no network namespace to be had, a load cannot be run, or there is to be no round.
+/// If there is no network namespace to be had, or a load cannot be run.
 pub fn run(args: &Args) -> Result<bool> {
     let stage = Stage::set(&args.tandem, Network::Own)?;
     let searched = search(&stage, args.least)?;
@@ -142,7 +139,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let rounds = (0..args.rounds).map(|_| round(&stage, most, args.seconds));
     let rounds = rounds.collect::<Result<Vec<_>>>()?;
     let outcomes = (0..TIMES.len()).map(|nth| Outcome::of(&rounds, nth));
-    let outcomes: Vec<_> = outcomes.collect::<Option<_>>().context("--rounds 1 at least")?;
+    let outcomes: Vec<_> = outcomes.collect::<Option<_>>().context("no round")?;
     let document = document(&searched, &rounds, &outcomes);
     if let Some(folder) = args.out.parent() {
         fs::create_dir_all(folder)?;
